@@ -1,0 +1,1 @@
+//! RTP, RTCP, the feed ring and the leg.

@@ -1,0 +1,150 @@
+//! Bodies of the HTTP API that are not feed descriptors or problems.
+
+use super::feed::FeedDescriptor;
+use super::ids::{CertHash, FeedId, LegId, ParticipantId, RealmId, SessionId};
+use super::role::{Grade, Role, Verb};
+use crate::units::{FlowId, WallMicros};
+use serde::{Deserialize, Serialize};
+
+/// `POST /v1/join`: redeem an invitation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The secret from the link's fragment.
+    pub invitation: String,
+    /// How the participant is shown to others; at most 64 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Hash of the client certificate that the bearer will show on QUIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<CertHash>,
+}
+
+/// Answer to `POST /v1/join` and `POST /v1/token`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenGrant {
+    /// The bearer token.
+    pub token: String,
+    /// When it ends; refresh before.
+    pub expires: WallMicros,
+    /// The participant that it stands for.
+    pub participant: ParticipantId,
+    /// How the participant is shown.
+    pub name: String,
+    /// The session that it is good for.
+    pub session: SessionId,
+    /// The participant's realm.
+    pub realm: RealmId,
+    /// What the participant is.
+    pub role: Role,
+    /// Highest grade it may hold at a gate.
+    pub grade: Grade,
+    /// What it may do.
+    pub verbs: Vec<Verb>,
+}
+
+/// `POST /v1/sessions/{session}/invitations`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InvitationRequest {
+    /// Role of whoever redeems it.
+    pub role: Role,
+    /// Seconds that it stays good for, 60 to 604800; a day where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u64>,
+}
+
+/// Answer to [`InvitationRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Invitation {
+    /// The link to hand on. The secret is in the fragment, which browsers do not send to servers.
+    pub link: String,
+    /// The secret alone.
+    pub invitation: String,
+    /// Role of whoever redeems it.
+    pub role: Role,
+    /// When it ends.
+    pub expires: WallMicros,
+}
+
+/// Where and how to send or fetch RTP over QUIC; answer to `POST …/feeds` and `POST …/legs`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RoqBinding {
+    /// `host:port` of the relay's QUIC listener for the bearer's realm.
+    pub relay: String,
+    /// TLS server name to expect there.
+    pub server_name: String,
+    /// Flow of the RTP packets.
+    pub rtp_flow_id: FlowId,
+    /// Flow of the RTCP packets, both directions.
+    pub rtcp_flow_id: FlowId,
+    /// The leg, where this is a viewer's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leg: Option<LegId>,
+    /// The feed as the relay has it.
+    pub feed: FeedDescriptor,
+}
+
+/// One participant as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParticipantInfo {
+    /// Id in this session.
+    pub participant: ParticipantId,
+    /// Shown name.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// Its hospital network.
+    pub realm: RealmId,
+    /// Since when it is on the event stream.
+    pub since: WallMicros,
+}
+
+/// Whether packets of a feed arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeedState {
+    /// Announced; no packet has come yet.
+    Waiting,
+    /// Packets arrive.
+    Live,
+    /// No packet for more than 300 ms.
+    Stalled,
+}
+
+/// A feed with what is known about it now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeedInfo {
+    /// The descriptor.
+    pub descriptor: FeedDescriptor,
+    /// Who publishes it.
+    pub publisher: ParticipantId,
+    /// Whether packets arrive.
+    pub state: FeedState,
+    /// Since when it is in that state.
+    pub since: WallMicros,
+    /// Half round trip of the publisher's clock exchange, in microseconds; none while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_uncertainty_us: Option<u64>,
+}
+
+/// `GET /v1/sessions/{session}`, and the start of the event stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Id.
+    pub session: SessionId,
+    /// Title for people.
+    pub title: String,
+    /// Who is here.
+    pub participants: Vec<ParticipantInfo>,
+    /// What is published.
+    pub feeds: Vec<FeedInfo>,
+}
+
+impl SessionInfo {
+    /// The feed of that name.
+    #[must_use]
+    pub fn feed(&self, id: &FeedId) -> Option<&FeedInfo> {
+        self.feeds.iter().find(|f| &f.descriptor.feed == id)
+    }
+}

@@ -1,1 +1,16 @@
-//! RTP, RTCP, the feed ring and the leg.
+//! RTP and RTCP as bytes, the feed ring, and the leg that decides what a viewer gets.
+//!
+//! A packet's way through the relay: [`feed::Feed::handle_packet`] stores it in the [`ring`], then for each viewer
+//! [`leg::Leg::poll`] returns what to send. Nothing here copies a packet twice or waits.
+
+pub mod bytes;
+pub mod ext;
+pub mod feed;
+pub mod leg;
+pub mod receive;
+pub mod ring;
+pub mod roq;
+pub mod rtcp;
+pub mod rtp;
+pub mod seq;
+pub mod window;

@@ -1,0 +1,137 @@
+//! The header extensions that the house reads and writes.
+//!
+//! | URI | bytes | meaning |
+//! | --- | --- | --- |
+//! | [`FRAME_URI`] | 5 | frame id, u32, then one byte of marks in the places of RFC 9626's short form: start, end, independent, discardable |
+//! | [`ABS_CAPTURE_TIME_URI`] | 8 or 16 | capture time as UQ32.32 NTP; with 16, the estimated offset of the capture clock follows |
+//! | [`PLAYOUT_DELAY_URI`] | 3 | minimum and maximum playout delay, 12 bits each, in units of 10 ms |
+
+use super::bytes::{be32, be64};
+use super::rtp::Header;
+use crate::units::WallMicros;
+
+/// Frame id and frame marks: ours.
+pub const FRAME_URI: &str = "urn:x-trocar:rtp-hdrext:frame";
+/// Absolute capture time, as WebRTC implementations name it.
+pub const ABS_CAPTURE_TIME_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
+/// Playout delay, as WebRTC implementations name it.
+pub const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+
+/// Marks of a packet's place in its frame (bits of RFC 9626 section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrameMarks {
+    /// First packet of the frame.
+    pub start: bool,
+    /// Last packet of the frame.
+    pub end: bool,
+    /// The frame can be decoded without any other.
+    pub independent: bool,
+    /// No other frame needs this one.
+    pub discardable: bool,
+}
+
+/// Which frame a packet belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrameMark {
+    /// Counter per source, wrapping.
+    pub frame_id: u32,
+    /// The packet's place in it.
+    pub marks: FrameMarks,
+}
+
+impl FrameMark {
+    /// The five bytes of the element.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 5] {
+        let [a, b, c, d] = self.frame_id.to_be_bytes();
+        let m = self.marks;
+        let bits =
+            ((m.start as u8) << 7) | ((m.end as u8) << 6) | ((m.independent as u8) << 5) | ((m.discardable as u8) << 4);
+        [a, b, c, d, bits]
+    }
+
+    /// From the bytes of the element; none where there are fewer than five.
+    #[must_use]
+    pub fn from_bytes(b: &[u8]) -> Option<Self> {
+        let bits = *b.get(4)?;
+        let marks = FrameMarks {
+            start: bits & 0x80 != 0,
+            end: bits & 0x40 != 0,
+            independent: bits & 0x20 != 0,
+            discardable: bits & 0x10 != 0,
+        };
+        Some(Self { frame_id: be32(b, 0)?, marks })
+    }
+}
+
+/// The ids that a feed's descriptor gives to the extensions of the house; 0 means not in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExtensionIds {
+    /// Id of [`FRAME_URI`].
+    pub frame: u8,
+    /// Id of [`ABS_CAPTURE_TIME_URI`].
+    pub abs_capture_time: u8,
+}
+
+impl ExtensionIds {
+    /// The ids our own publishers use.
+    pub const OURS: Self = Self { frame: 1, abs_capture_time: 2 };
+}
+
+/// What a packet's extensions say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// Frame id and marks.
+    pub frame: Option<FrameMark>,
+    /// Capture time on the publisher's clock.
+    pub capture: Option<WallMicros>,
+}
+
+/// Reads the extensions of the house from a packet.
+#[must_use]
+pub fn read_marks(h: &Header, packet: &[u8], ids: ExtensionIds) -> Marks {
+    let mut out = Marks::default();
+    for (id, data) in h.extensions(packet) {
+        if id == ids.frame && ids.frame != 0 {
+            out.frame = FrameMark::from_bytes(data);
+        } else if id == ids.abs_capture_time && ids.abs_capture_time != 0 {
+            out.capture = be64(data, 0).map(WallMicros::from_ntp);
+        }
+    }
+    out
+}
+
+/// The three bytes of a playout-delay element. `min_ms` and `max_ms` are rounded down to 10 ms and end at 40,950 ms.
+#[must_use]
+pub fn playout_delay(min_ms: u16, max_ms: u16) -> [u8; 3] {
+    let min = u32::from(min_ms / 10).min(0xfff);
+    let max = u32::from(max_ms / 10).min(0xfff);
+    let [_, a, b, c] = ((min << 12) | max).to_be_bytes();
+    [a, b, c]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frame_mark_round_trips_in_every_combination() {
+        for bits in 0..16_u8 {
+            let marks = FrameMarks {
+                start: bits & 8 != 0,
+                end: bits & 4 != 0,
+                independent: bits & 2 != 0,
+                discardable: bits & 1 != 0,
+            };
+            let m = FrameMark { frame_id: 0xfedc_ba98, marks };
+            assert_eq!(FrameMark::from_bytes(&m.to_bytes()), Some(m));
+        }
+        assert_eq!(FrameMark::from_bytes(&[0; 4]), None);
+    }
+
+    #[test]
+    fn playout_delay_packs_two_twelve_bit_numbers() {
+        assert_eq!(playout_delay(0, 0), [0, 0, 0]);
+        assert_eq!(playout_delay(100, 40_950), [0x00, 0xaf, 0xff]);
+    }
+}

@@ -1,0 +1,402 @@
+//! A feed in the relay: what comes in is checked, numbered and stored, and the place of the last key frame is kept.
+
+use super::ext::{ExtensionIds, read_marks};
+use super::ring::{PacketInfo, Ring, TooLarge};
+use super::rtp::{Header, RtpError};
+use super::seq::SeqExtender;
+use crate::units::{Micros, SeqNo, Ssrc, WallMicros};
+
+/// Key frames are asked for upstream at most this often, in microseconds.
+pub const KEY_FRAME_SPACING_US: u64 = 500_000;
+/// A joiner starts from a key frame that is at most this old, in microseconds; else it waits for the next one.
+pub const JOIN_FROM_CACHE_US: u64 = 600_000;
+/// … and only where at most this many bytes came since.
+pub const JOIN_FROM_CACHE_BYTES: u64 = 1 << 20;
+/// A jump of more than this many sequence numbers is a new source, not loss.
+const MAX_JUMP: i64 = 3_000;
+
+/// How a feed is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedConfig {
+    /// RTP clock rate in Hz.
+    pub clock_rate: u32,
+    /// Payload type that the descriptor named.
+    pub payload_type: u8,
+    /// Extension ids that the descriptor named.
+    pub extensions: ExtensionIds,
+    /// Slots of the ring.
+    pub slots: usize,
+    /// Bytes of a slot.
+    pub slot_size: usize,
+}
+
+/// Why a packet was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not RTP.
+    #[error(transparent)]
+    NotRtp(#[from] RtpError),
+    /// A payload type that the descriptor does not name.
+    #[error("payload type {0} is not the feed's")]
+    PayloadType(u8),
+    /// It came before.
+    #[error("packet came before")]
+    Duplicate,
+    /// It is older than what the ring holds, so that nobody can tell whether it came before.
+    #[error("packet is older than the ring")]
+    TooOld,
+    /// No room.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+/// Where the last key frame starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyPoint {
+    /// Index of its first packet.
+    pub index: u64,
+    /// When that came.
+    pub at: Micros,
+    /// Bytes stored from there on.
+    pub bytes_since: u64,
+}
+
+/// A packet was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Its index in the ring.
+    pub index: u64,
+    /// It was the last of its frame.
+    pub frame_end: bool,
+}
+
+/// Counters since the feed began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FeedCounters {
+    /// Packets taken.
+    pub packets: u64,
+    /// Bytes of those, with RTP headers.
+    pub bytes: u64,
+    /// Frames whose last packet came.
+    pub frames: u64,
+    /// Sequence numbers that were skipped and have not come since.
+    pub missing: u64,
+    /// Duplicates refused.
+    pub duplicates: u64,
+    /// Other packets refused.
+    pub refused: u64,
+    /// Key frames asked for upstream.
+    pub key_requests: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    ssrc: Ssrc,
+    numbers: SeqExtender,
+    generation: u32,
+}
+
+/// What the relay keeps of one feed.
+#[derive(Debug)]
+pub struct Feed {
+    config: FeedConfig,
+    ring: Ring,
+    source: Option<Source>,
+    last_key: Option<KeyPoint>,
+    last_arrival: Option<Micros>,
+    key_wanted: bool,
+    key_asked: Option<Micros>,
+    counters: FeedCounters,
+}
+
+impl Feed {
+    /// An empty feed.
+    #[must_use]
+    pub fn new(config: FeedConfig) -> Self {
+        Self {
+            ring: Ring::new(config.slots, config.slot_size),
+            config,
+            source: None,
+            last_key: None,
+            last_arrival: None,
+            key_wanted: false,
+            key_asked: None,
+            counters: FeedCounters::default(),
+        }
+    }
+
+    /// Takes one RTP packet.
+    ///
+    /// # Errors
+    /// Why it was refused; nothing changed then but a counter.
+    pub fn handle_packet(&mut self, now: Micros, packet: &[u8]) -> Result<Taken, Refused> {
+        let taken = self.take(now, packet);
+        match taken {
+            Ok(_) => {}
+            Err(Refused::Duplicate) => self.counters.duplicates += 1,
+            Err(_) => self.counters.refused += 1,
+        }
+        taken
+    }
+
+    fn take(&mut self, now: Micros, packet: &[u8]) -> Result<Taken, Refused> {
+        let h = Header::parse(packet)?;
+        if h.payload_type != self.config.payload_type {
+            return Err(Refused::PayloadType(h.payload_type));
+        }
+        let (seq, generation) = self.number(&h)?;
+        let marks = read_marks(&h, packet, self.config.extensions);
+        let frame = marks.frame.unwrap_or_default();
+        let payload = h.payload(packet).len();
+        let info = PacketInfo {
+            seq,
+            timestamp: h.timestamp,
+            marker: h.marker,
+            payload_offset: u16::try_from(h.payload_offset).unwrap_or(u16::MAX),
+            payload_len: u16::try_from(payload).unwrap_or(u16::MAX),
+            frame,
+            capture: marks.capture,
+            arrived: now,
+            generation,
+        };
+        let index = self.ring.push(info, packet)?;
+        self.note(now, index, &info, packet.len());
+        Ok(Taken { index, frame_end: frame.marks.end || h.marker })
+    }
+
+    /// Widens the sequence number; another SSRC or a wild jump begins a new generation.
+    fn number(&mut self, h: &Header) -> Result<(SeqNo, u32), Refused> {
+        if let Some(s) = &mut self.source {
+            let before = s.numbers.highest();
+            let seq = s.numbers.peek(h.seq);
+            let jump = before.map_or(0, |b| seq.0.cast_signed().wrapping_sub(b.0.cast_signed()));
+            if s.ssrc == h.ssrc && jump.abs() <= MAX_JUMP {
+                if self.ring.find(s.generation, seq).is_some() {
+                    return Err(Refused::Duplicate);
+                }
+                if jump.unsigned_abs() >= self.ring.slots() as u64 && jump < 0 {
+                    return Err(Refused::TooOld);
+                }
+                s.numbers.extend(h.seq);
+                if jump > 1 {
+                    self.counters.missing += jump.unsigned_abs() - 1;
+                } else if jump < 0 {
+                    self.counters.missing = self.counters.missing.saturating_sub(1);
+                }
+                return Ok((seq, s.generation));
+            }
+        }
+        let mut numbers = SeqExtender::default();
+        let seq = numbers.extend(h.seq);
+        let generation = self.source.map_or(0, |s| s.generation.wrapping_add(1));
+        self.source = Some(Source { ssrc: h.ssrc, numbers, generation });
+        self.last_key = None;
+        Ok((seq, generation))
+    }
+
+    fn note(&mut self, now: Micros, index: u64, info: &PacketInfo, len: usize) {
+        self.last_arrival = Some(now);
+        self.counters.packets += 1;
+        self.counters.bytes += len as u64;
+        if info.frame.marks.end || info.marker {
+            self.counters.frames += 1;
+        }
+        if info.frame.marks.start && info.frame.marks.independent {
+            self.last_key = Some(KeyPoint { index, at: now, bytes_since: 0 });
+            self.key_wanted = false;
+        }
+        if let Some(k) = &mut self.last_key {
+            k.bytes_since += len as u64;
+        }
+    }
+
+    /// Somebody needs a key frame.
+    pub const fn handle_key_frame_request(&mut self) {
+        self.key_wanted = true;
+    }
+
+    /// Whether a key frame is to be asked for upstream now. Requests are merged and spaced by [`KEY_FRAME_SPACING_US`].
+    pub fn poll_key_frame_request(&mut self, now: Micros) -> Option<Ssrc> {
+        let ssrc = self.source?.ssrc;
+        let due = self.key_asked.is_none_or(|t| now.since(t) >= KEY_FRAME_SPACING_US);
+        if !(self.key_wanted && due) {
+            return None;
+        }
+        self.key_asked = Some(now);
+        self.counters.key_requests += 1;
+        Some(ssrc)
+    }
+
+    /// Where a joiner can start at once: the last key frame, where it is fresh and little enough came since.
+    #[must_use]
+    pub fn join_point(&self, now: Micros) -> Option<u64> {
+        let k = self.last_key?;
+        let fresh = now.since(k.at) <= JOIN_FROM_CACHE_US && k.bytes_since <= JOIN_FROM_CACHE_BYTES;
+        (fresh && k.index >= self.ring.oldest()).then_some(k.index)
+    }
+
+    /// The stored packets.
+    #[must_use]
+    pub const fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// RTP clock rate in Hz.
+    #[must_use]
+    pub const fn clock_rate(&self) -> u32 {
+        self.config.clock_rate
+    }
+
+    /// When the last packet came.
+    #[must_use]
+    pub const fn last_arrival(&self) -> Option<Micros> {
+        self.last_arrival
+    }
+
+    /// Counters.
+    #[must_use]
+    pub const fn counters(&self) -> FeedCounters {
+        self.counters
+    }
+
+    /// Highest sequence number of the present source, with its SSRC.
+    #[must_use]
+    pub fn highest(&self) -> Option<(Ssrc, SeqNo)> {
+        self.source.and_then(|s| Some((s.ssrc, s.numbers.highest()?)))
+    }
+}
+
+/// Capture time and arrival of the newest complete frame, for the map that viewers get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FramePoint {
+    /// RTP timestamp on the leg.
+    pub rtp: u32,
+    /// Publisher's capture time.
+    pub capture: Option<WallMicros>,
+    /// When its last packet came.
+    pub arrived: Micros,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::ext::{FrameMark, FrameMarks};
+    use super::super::rtp::{HeaderFields, write_header};
+    use super::*;
+
+    pub(crate) const CONFIG: FeedConfig = FeedConfig {
+        clock_rate: 90_000,
+        payload_type: 96,
+        extensions: ExtensionIds::OURS,
+        slots: 1024,
+        slot_size: 2048,
+    };
+
+    pub(crate) struct Publisher {
+        pub ssrc: u32,
+        pub seq: u16,
+        pub frame: u32,
+    }
+
+    impl Publisher {
+        pub(crate) fn frame(&mut self, packets: u32, key: bool) -> Vec<Vec<u8>> {
+            let id = self.frame;
+            self.frame += 1;
+            (0..packets)
+                .map(|i| {
+                    let marks =
+                        FrameMarks { start: i == 0, end: i + 1 == packets, independent: key, discardable: false };
+                    let fields = HeaderFields {
+                        marker: marks.end,
+                        payload_type: 96,
+                        seq: self.seq,
+                        timestamp: id.wrapping_mul(1500),
+                        ssrc: Ssrc(self.ssrc),
+                    };
+                    self.seq = self.seq.wrapping_add(1);
+                    let capture = WallMicros(1_000_000 * u64::from(id)).to_ntp().to_be_bytes();
+                    let mut b = vec![0; 64];
+                    let mark = FrameMark { frame_id: id, marks }.to_bytes();
+                    let n = write_header(&mut b, fields, &[(1, &mark), (2, &capture)]).unwrap();
+                    b.truncate(n);
+                    b.extend_from_slice(&[7; 100]);
+                    b
+                })
+                .collect()
+        }
+    }
+
+    #[test]
+    fn a_joiner_starts_at_a_fresh_key_frame_and_waits_for_the_next_one_otherwise() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 65_530, frame: 0 };
+        for b in p.frame(2, false) {
+            f.handle_packet(Micros(0), &b).unwrap();
+        }
+        assert_eq!(f.join_point(Micros(0)), None);
+        for b in p.frame(4, true) {
+            f.handle_packet(Micros(10), &b).unwrap();
+        }
+        assert_eq!(f.join_point(Micros(10)), Some(2));
+        assert_eq!(f.join_point(Micros(10 + JOIN_FROM_CACHE_US + 1)), None);
+        assert_eq!(f.counters().missing, 0);
+    }
+
+    #[test]
+    fn key_frame_requests_are_merged_and_spaced() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 9, seq: 0, frame: 0 };
+        f.handle_key_frame_request();
+        assert_eq!(f.poll_key_frame_request(Micros(0)), None, "nobody publishes");
+        for b in p.frame(1, false) {
+            f.handle_packet(Micros(0), &b).unwrap();
+        }
+        let asked = (0..1_000_u64)
+            .filter(|ms| {
+                f.handle_key_frame_request();
+                f.poll_key_frame_request(Micros(ms * 1_000)).is_some()
+            })
+            .count();
+        assert_eq!(asked, 2, "1000 requests in a second leave as two");
+    }
+
+    #[test]
+    fn duplicates_wrong_types_and_rubbish_are_refused_and_counted() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 5, frame: 0 };
+        let b = p.frame(1, true).remove(0);
+        f.handle_packet(Micros(0), &b).unwrap();
+        assert_eq!(f.handle_packet(Micros(0), &b), Err(Refused::Duplicate));
+        let mut other = b.clone();
+        other[1] = 100;
+        assert_eq!(f.handle_packet(Micros(0), &other), Err(Refused::PayloadType(100)));
+        assert!(f.handle_packet(Micros(0), &[1, 2, 3]).is_err());
+        let c = f.counters();
+        assert_eq!((c.packets, c.duplicates, c.refused), (1, 1, 2));
+    }
+
+    #[test]
+    fn loss_is_counted_and_taken_back_when_the_packet_comes_late() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 65_533, frame: 0 };
+        let packets = p.frame(8, true);
+        for (i, b) in packets.iter().enumerate() {
+            if i != 3 && i != 4 {
+                f.handle_packet(Micros(0), b).unwrap();
+            }
+        }
+        assert_eq!(f.counters().missing, 2);
+        f.handle_packet(Micros(0), &packets[3]).unwrap();
+        assert_eq!(f.counters().missing, 1);
+    }
+
+    #[test]
+    fn a_publisher_that_starts_anew_is_a_new_generation() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 5, frame: 0 };
+        f.handle_packet(Micros(0), &p.frame(1, true).remove(0)).unwrap();
+        let mut q = Publisher { ssrc: 2, seq: 5, frame: 0 };
+        let t = f.handle_packet(Micros(1), &q.frame(1, true).remove(0)).unwrap();
+        assert_eq!(f.ring().get(t.index).unwrap().0.generation, 1);
+        assert_eq!(f.counters().missing, 0);
+    }
+}

@@ -1,0 +1,353 @@
+//! RTCP that the house reads and writes: SR, RR, SDES, BYE (RFC 3550), generic NACK, PLI (RFC 4585), FIR (RFC 5104).
+
+use super::bytes::{be16, be32, be64};
+use crate::units::Ssrc;
+
+const SR: u8 = 200;
+const RR: u8 = 201;
+const SDES: u8 = 202;
+const BYE: u8 = 203;
+const RTPFB: u8 = 205;
+const PSFB: u8 = 206;
+const FMT_NACK: u8 = 1;
+const FMT_PLI: u8 = 1;
+const FMT_FIR: u8 = 4;
+
+/// Sender report (RFC 3550 section 6.4.1), without its report blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SenderReport {
+    /// Who sends.
+    pub ssrc: Ssrc,
+    /// Wall clock as UQ32.32 NTP.
+    pub ntp: u64,
+    /// The same moment on the RTP clock.
+    pub rtp_time: u32,
+    /// Packets sent so far.
+    pub packets: u32,
+    /// Payload bytes sent so far.
+    pub octets: u32,
+}
+
+/// One report block (RFC 3550 section 6.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportBlock {
+    /// Source that it is about.
+    pub ssrc: Ssrc,
+    /// Share lost since the last report, in 1/256.
+    pub fraction_lost: u8,
+    /// Packets lost in all; negative with duplicates.
+    pub cumulative_lost: i32,
+    /// Highest sequence number received, with cycles.
+    pub highest_seq: u32,
+    /// Interarrival jitter in units of the RTP clock.
+    pub jitter: u32,
+    /// Middle 32 bits of the NTP time of the last SR; 0 where none came.
+    pub last_sr: u32,
+    /// Time since then, in 1/65536 s.
+    pub delay_since_sr: u32,
+}
+
+impl ReportBlock {
+    /// Round trip from the reporter, in microseconds, given the middle 32 bits of our NTP clock at arrival
+    /// (RFC 3550 section 6.4.1). None where the reporter had no SR yet or the clocks make no sense.
+    #[must_use]
+    pub fn round_trip_us(&self, now_ntp_middle: u32) -> Option<u64> {
+        if self.last_sr == 0 {
+            return None;
+        }
+        let ticks = now_ntp_middle.wrapping_sub(self.last_sr).wrapping_sub(self.delay_since_sr);
+        (ticks < 0x8000_0000).then(|| u64::from(ticks) * 1_000_000 / 65_536)
+    }
+}
+
+/// Middle 32 bits of an NTP timestamp.
+#[must_use]
+pub const fn ntp_middle(ntp: u64) -> u32 {
+    ((ntp >> 16) & 0xffff_ffff) as u32
+}
+
+/// One RTCP packet of a compound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rtcp<'a> {
+    /// Sender report and its blocks.
+    SenderReport(SenderReport, Reports<'a>),
+    /// Receiver report.
+    ReceiverReport(Ssrc, Reports<'a>),
+    /// The source leaves.
+    Bye(Ssrc),
+    /// Packets asked for again.
+    Nack {
+        /// The source that is to send them.
+        media: Ssrc,
+        /// What is missing.
+        lost: NackList<'a>,
+    },
+    /// A key frame is asked for (PLI or FIR).
+    KeyFrameRequest {
+        /// Of which source.
+        media: Ssrc,
+    },
+    /// Something that we do not use.
+    Other(u8),
+}
+
+/// Report blocks, read as they are walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reports<'a>(&'a [u8]);
+
+impl Iterator for Reports<'_> {
+    type Item = ReportBlock;
+
+    fn next(&mut self) -> Option<ReportBlock> {
+        let b = self.0.get(..24)?;
+        self.0 = self.0.get(24..)?;
+        let lost = be32(b, 4)?;
+        Some(ReportBlock {
+            ssrc: Ssrc(be32(b, 0)?),
+            fraction_lost: (lost >> 24) as u8,
+            cumulative_lost: ((lost << 8).cast_signed()) >> 8,
+            highest_seq: be32(b, 8)?,
+            jitter: be32(b, 12)?,
+            last_sr: be32(b, 16)?,
+            delay_since_sr: be32(b, 20)?,
+        })
+    }
+}
+
+/// Sequence numbers of a generic NACK (RFC 4585 section 6.2.1), read as they are walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NackList<'a> {
+    rest: &'a [u8],
+    base: u16,
+    mask: u16,
+}
+
+impl Iterator for NackList<'_> {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        if self.mask == 0 {
+            self.base = be16(self.rest, 0)?;
+            let following = be16(self.rest, 2)?;
+            self.rest = self.rest.get(4..)?;
+            self.mask = following;
+            return Some(self.base);
+        }
+        let bit = self.mask.trailing_zeros() as u16;
+        self.mask &= self.mask - 1;
+        Some(self.base.wrapping_add(bit + 1))
+    }
+}
+
+/// Walks a compound packet. Ends at the first part that is malformed.
+#[derive(Debug, Clone)]
+pub struct Compound<'a>(&'a [u8]);
+
+impl<'a> Compound<'a> {
+    /// From the bytes of a datagram, after SRTCP.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl<'a> Iterator for Compound<'a> {
+    type Item = Rtcp<'a>;
+
+    fn next(&mut self) -> Option<Rtcp<'a>> {
+        let b0 = *self.0.first()?;
+        let kind = *self.0.get(1)?;
+        let len = 4 + 4 * usize::from(be16(self.0, 2)?);
+        if b0 >> 6 != 2 {
+            self.0 = &[];
+            return None;
+        }
+        let Some(p) = self.0.get(..len) else {
+            self.0 = &[];
+            return None;
+        };
+        self.0 = self.0.get(len..).unwrap_or(&[]);
+        Some(parse_one(b0 & 0x1f, kind, p).unwrap_or(Rtcp::Other(kind)))
+    }
+}
+
+fn parse_one(count: u8, kind: u8, p: &[u8]) -> Option<Rtcp<'_>> {
+    let blocks = |at: usize| Some(Reports(p.get(at..at + 24 * usize::from(count))?));
+    let ssrc = Ssrc(be32(p, 4)?);
+    match (kind, count) {
+        (SR, _) => {
+            let sr = SenderReport {
+                ssrc,
+                ntp: be64(p, 8)?,
+                rtp_time: be32(p, 16)?,
+                packets: be32(p, 20)?,
+                octets: be32(p, 24)?,
+            };
+            Some(Rtcp::SenderReport(sr, blocks(28)?))
+        }
+        (RR, _) => Some(Rtcp::ReceiverReport(ssrc, blocks(8)?)),
+        (BYE, _) => Some(Rtcp::Bye(ssrc)),
+        (RTPFB, FMT_NACK) => {
+            Some(Rtcp::Nack { media: Ssrc(be32(p, 8)?), lost: NackList { rest: p.get(12..)?, base: 0, mask: 0 } })
+        }
+        (PSFB, FMT_PLI) => Some(Rtcp::KeyFrameRequest { media: Ssrc(be32(p, 8)?) }),
+        (PSFB, FMT_FIR) => Some(Rtcp::KeyFrameRequest { media: Ssrc(be32(p, 12)?) }),
+        _ => None,
+    }
+}
+
+/// Builds one compound packet. Parts are added in the order that RFC 3550 section 6.1 wants: a report first.
+#[derive(Debug, Default)]
+pub struct Builder(Vec<u8>);
+
+impl Builder {
+    fn part(mut self, count: u8, kind: u8, body: &[u8]) -> Self {
+        // Every body here is a whole number of words and far below 2^16 of them.
+        let words = u16::try_from(body.len() / 4).unwrap_or(u16::MAX);
+        self.0.extend_from_slice(&[0x80 | count, kind]);
+        self.0.extend_from_slice(&words.to_be_bytes());
+        self.0.extend_from_slice(body);
+        self
+    }
+
+    /// Adds a sender report without blocks.
+    #[must_use]
+    pub fn sender_report(self, sr: &SenderReport) -> Self {
+        let mut b = Vec::with_capacity(24);
+        b.extend_from_slice(&sr.ssrc.0.to_be_bytes());
+        b.extend_from_slice(&sr.ntp.to_be_bytes());
+        b.extend_from_slice(&sr.rtp_time.to_be_bytes());
+        b.extend_from_slice(&sr.packets.to_be_bytes());
+        b.extend_from_slice(&sr.octets.to_be_bytes());
+        self.part(0, SR, &b)
+    }
+
+    /// Adds a receiver report with at most one block.
+    #[must_use]
+    pub fn receiver_report(self, from: Ssrc, block: Option<&ReportBlock>) -> Self {
+        let mut b = from.0.to_be_bytes().to_vec();
+        if let Some(r) = block {
+            b.extend_from_slice(&r.ssrc.0.to_be_bytes());
+            let lost = (u32::from(r.fraction_lost) << 24) | (r.cumulative_lost.cast_unsigned() & 0x00ff_ffff);
+            for word in [lost, r.highest_seq, r.jitter, r.last_sr, r.delay_since_sr] {
+                b.extend_from_slice(&word.to_be_bytes());
+            }
+        }
+        self.part(u8::from(block.is_some()), RR, &b)
+    }
+
+    /// Adds a source description with a canonical name of at most 255 bytes (RFC 3550 section 6.5.1).
+    #[must_use]
+    pub fn cname(self, ssrc: Ssrc, name: &str) -> Self {
+        let name = name.as_bytes().get(..name.len().min(255)).unwrap_or(&[]);
+        let mut b = ssrc.0.to_be_bytes().to_vec();
+        b.push(1);
+        b.push(u8::try_from(name.len()).unwrap_or(255));
+        b.extend_from_slice(name);
+        b.push(0);
+        while !b.len().is_multiple_of(4) {
+            b.push(0);
+        }
+        self.part(1, SDES, &b)
+    }
+
+    /// Adds a picture loss indication (RFC 4585 section 6.3.1).
+    #[must_use]
+    pub fn pli(self, from: Ssrc, media: Ssrc) -> Self {
+        let mut b = from.0.to_be_bytes().to_vec();
+        b.extend_from_slice(&media.0.to_be_bytes());
+        self.part(FMT_PLI, PSFB, &b)
+    }
+
+    /// Adds a generic NACK for up to 64 sequence numbers, each in an entry of its own.
+    #[must_use]
+    pub fn nack(self, from: Ssrc, media: Ssrc, lost: &[u16]) -> Self {
+        let mut b = from.0.to_be_bytes().to_vec();
+        b.extend_from_slice(&media.0.to_be_bytes());
+        for seq in lost.iter().take(64) {
+            b.extend_from_slice(&seq.to_be_bytes());
+            b.extend_from_slice(&[0, 0]);
+        }
+        self.part(FMT_NACK, RTPFB, &b)
+    }
+
+    /// Adds a goodbye.
+    #[must_use]
+    pub fn bye(self, ssrc: Ssrc) -> Self {
+        self.part(1, BYE, &ssrc.0.to_be_bytes())
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compound_of_every_kind_parses_back() {
+        let sr = SenderReport { ssrc: Ssrc(1), ntp: 0x0123_4567_89ab_cdef, rtp_time: 9, packets: 10, octets: 11 };
+        let block = ReportBlock {
+            ssrc: Ssrc(1),
+            fraction_lost: 12,
+            cumulative_lost: -3,
+            highest_seq: 0x1_0002,
+            jitter: 5,
+            last_sr: 6,
+            delay_since_sr: 7,
+        };
+        let bytes = Builder::default()
+            .sender_report(&sr)
+            .receiver_report(Ssrc(2), Some(&block))
+            .cname(Ssrc(1), "scope")
+            .pli(Ssrc(2), Ssrc(1))
+            .nack(Ssrc(2), Ssrc(1), &[7, 65_535])
+            .bye(Ssrc(1))
+            .finish();
+        let parts: Vec<_> = Compound::new(&bytes).collect();
+        assert_eq!(parts.len(), 6);
+        assert!(matches!(parts[0], Rtcp::SenderReport(s, _) if s == sr));
+        let Rtcp::ReceiverReport(Ssrc(2), mut blocks) = parts[1] else { panic!("{:?}", parts[1]) };
+        assert_eq!(blocks.next(), Some(block));
+        assert_eq!(parts[2], Rtcp::Other(SDES));
+        assert_eq!(parts[3], Rtcp::KeyFrameRequest { media: Ssrc(1) });
+        let Rtcp::Nack { media: Ssrc(1), lost } = parts[4] else { panic!("{:?}", parts[4]) };
+        assert_eq!(lost.collect::<Vec<_>>(), vec![7, 65_535]);
+        assert_eq!(parts[5], Rtcp::Bye(Ssrc(1)));
+    }
+
+    #[test]
+    fn the_bit_mask_of_a_nack_names_the_sixteen_numbers_after_its_base() {
+        let p = [0x81, RTPFB, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff, 0x80, 0x01];
+        let Some(Rtcp::Nack { lost, .. }) = Compound::new(&p).next() else { panic!("no NACK") };
+        assert_eq!(lost.collect::<Vec<_>>(), vec![65_535, 0, 15]);
+    }
+
+    #[test]
+    fn truncated_and_lying_packets_end_the_walk() {
+        for p in [&[0x80][..], &[0x80, SR, 0, 9, 0, 0], &[0x9f, RR, 0, 1, 0, 0, 0, 1], &[0x40, RR, 0, 0]] {
+            let parts: Vec<_> = Compound::new(p).collect();
+            assert!(parts.iter().all(|r| matches!(r, Rtcp::Other(_))), "{p:?} gave {parts:?}");
+        }
+    }
+
+    #[test]
+    fn round_trip_is_now_minus_last_report_minus_the_wait() {
+        let b = ReportBlock {
+            ssrc: Ssrc(1),
+            fraction_lost: 0,
+            cumulative_lost: 0,
+            highest_seq: 0,
+            jitter: 0,
+            last_sr: 0x1000_0000,
+            delay_since_sr: 0x8000,
+        };
+        assert_eq!(b.round_trip_us(0x1000_0000 + 0x8000 + 0x1_0000 / 100), Some(9_994));
+        assert_eq!(b.round_trip_us(0x0fff_0000), None);
+        assert_eq!(ReportBlock { last_sr: 0, ..b }.round_trip_us(1), None);
+    }
+}

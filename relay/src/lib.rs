@@ -1,1 +1,3 @@
-//! x
+//! The process that owns the media sockets.
+pub mod srtp;
+pub mod webrtc;

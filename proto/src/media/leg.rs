@@ -197,7 +197,7 @@ impl Leg {
                 };
                 (last.seq + 1, time_offset)
             }
-            _ => (0x1_0000 + u64::from(first_seq), 0),
+            _ => (u64::from(first_seq), 0),
         };
         let piece = Piece {
             first: next_seq,
@@ -310,10 +310,10 @@ mod tests {
         }
         let mut leg = Leg::new(OWN, &f, Micros(0));
         let (sent, _) = drain(&mut leg, &f);
-        let numbers: Vec<_> = sent.iter().map(|s| s.2.0 - 0x1_7ffe).collect();
+        let numbers: Vec<_> = sent.iter().map(|s| s.2.0 - 0x7ffe).collect();
         assert_eq!(numbers, vec![0, 1, 3, 4, 5]);
         f.handle_packet(Micros(9), &packets[2]).unwrap();
-        assert_eq!(drain(&mut leg, &f).0[0].2.0 - 0x1_7ffe, 2);
+        assert_eq!(drain(&mut leg, &f).0[0].2.0 - 0x7ffe, 2);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod bytes;
 pub mod ext;
 pub mod feed;
 pub mod leg;
+pub mod pixelmark;
 pub mod receive;
 pub mod ring;
 pub mod roq;

@@ -29,7 +29,7 @@ const ORIGIN_CELLS: u32 = 2;
 const WHITE: u8 = 235;
 const BLACK: u8 = 16;
 /// Half way between black and white: darker is 0.
-const THRESHOLD: u32 = 126;
+const THRESHOLD: u64 = 126;
 
 /// Why there is no mark, or none that can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -125,7 +125,8 @@ impl Layout {
     /// The cell of bit `column` (0 is the leftmost and most significant) of row `row`.
     #[must_use]
     pub const fn cell(self, row: u32, column: u32) -> CellRect {
-        let (x, y) = ((ORIGIN_CELLS + column) * self.cell, (ORIGIN_CELLS + row) * self.cell);
+        let x = ORIGIN_CELLS.saturating_add(column).saturating_mul(self.cell);
+        let y = ORIGIN_CELLS.saturating_add(row).saturating_mul(self.cell);
         CellRect { x, y, width: self.cell, height: self.cell }
     }
 
@@ -181,13 +182,13 @@ fn fill(rect: CellRect, value: u8, luma: &mut [u8], stride: usize) -> Result<(),
     Ok(())
 }
 
-fn mean(rect: CellRect, luma: &[u8], stride: usize) -> Result<u32, MarkError> {
-    let mut sum = 0_u32;
+fn mean(rect: CellRect, luma: &[u8], stride: usize) -> Result<u64, MarkError> {
+    let mut sum = 0_u64;
     for y in rect.y..rect.y + rect.height {
         let row = luma.get(span(rect, y, stride)?).ok_or(MarkError::OutsidePlane)?;
-        sum += row.iter().copied().map(u32::from).sum::<u32>();
+        sum += row.iter().copied().map(u64::from).sum::<u64>();
     }
-    Ok(sum / (rect.width * rect.height).max(1))
+    Ok(sum / (u64::from(rect.width) * u64::from(rect.height)).max(1))
 }
 
 /// The bytes of row `y` of a rectangle; refused where they would run into the next row of the picture.

@@ -1,0 +1,5 @@
+//! WebRTC without a WebRTC library: ICE by `is`, DTLS by `dimpl`, SDP and everything after the handshake by us.
+
+pub mod h264;
+pub mod sdp;
+pub mod transport;

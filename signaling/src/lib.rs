@@ -1,1 +1,48 @@
-//! x
+//! The process that lets people in: sessions, invitations, participants, tokens and roles; feeds and legs as agreements
+//! with the relay; WHEP for browsers; the event WebSocket.
+//!
+//! Signaling is never on the media or command path. It asks the relay through [`Admission`], hears from it through a
+//! bounded channel of [`trocar_proto::session::admission::RelayEvent`], and when it dies, running sessions go on.
+//!
+//! # Driving contract
+//! [`Server::start`] binds, opens the store and spawns the tasks; [`ServerHandle`] is the only way in from the same process;
+//! [`ServerHandle::shutdown`] ends it. Everything else comes over HTTP, whose errors are RFC 9457 problem documents that
+//! name the field at fault.
+//!
+//! # How the parts hang together
+//! `accept` takes connections and bounds them, `routes` answers requests, `events` keeps the WebSockets. All of them
+//! change one value, `live::Live`, behind one mutex that is never held over an await. What must survive a restart is
+//! written to `store` (SQLite, one writer thread) before it is answered.
+#![forbid(unsafe_code)]
+
+mod accept;
+mod admission;
+mod app;
+mod config;
+mod error;
+mod events;
+mod figures;
+mod guard;
+mod input;
+mod live;
+mod name;
+mod page;
+mod problem;
+mod rate;
+mod routes;
+mod secret;
+mod server;
+mod store;
+mod tls;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub use admission::{Admission, Answer};
+pub use config::{Config, ConfigError, Limits, Rate, StoreAt, TlsIdentity};
+pub use error::SessionError;
+pub use server::{Server, ServerHandle, StartError};
+pub use store::StoreError;
+pub use tls::TlsError;
+pub use token::{TokenKeyError, generate_token_key, token_public_key};

@@ -1,17 +1,18 @@
 //! A feed in the relay: what comes in is checked, numbered and stored, and the place of the last key frame is kept.
 
 use super::ext::{ExtensionIds, read_marks};
+use super::jitter::Jitter;
 use super::ring::{PacketInfo, Ring, TooLarge};
 use super::rtp::{Header, RtpError};
 use super::seq::SeqExtender;
-use crate::units::{Micros, SeqNo, Ssrc, WallMicros};
+use crate::units::{Micros, SeqNo, Ssrc};
 
 /// Key frames are asked for upstream at most this often, in microseconds.
 pub const KEY_FRAME_SPACING_US: u64 = 500_000;
 /// A joiner starts from a key frame that is at most this old, in microseconds; else it waits for the next one.
 pub const JOIN_FROM_CACHE_US: u64 = 600_000;
 /// … and only where at most this many bytes came since.
-pub const JOIN_FROM_CACHE_BYTES: u64 = 1 << 20;
+pub const JOIN_FROM_CACHE_BYTES: u64 = 256 << 10;
 /// A jump of more than this many sequence numbers is a new source, not loss.
 const MAX_JUMP: i64 = 3_000;
 
@@ -106,6 +107,7 @@ pub struct Feed {
     last_arrival: Option<Micros>,
     key_wanted: bool,
     key_asked: Option<Micros>,
+    jitter: Jitter,
     counters: FeedCounters,
 }
 
@@ -121,6 +123,7 @@ impl Feed {
             last_arrival: None,
             key_wanted: false,
             key_asked: None,
+            jitter: Jitter::default(),
             counters: FeedCounters::default(),
         }
     }
@@ -201,6 +204,7 @@ impl Feed {
         if info.frame.marks.end || info.marker {
             self.counters.frames += 1;
         }
+        self.jitter.handle_packet(now, info.timestamp, self.config.clock_rate);
         if info.frame.marks.start && info.frame.marks.independent {
             self.last_key = Some(KeyPoint { index, at: now, bytes_since: 0 });
             self.key_wanted = false;
@@ -208,6 +212,12 @@ impl Feed {
         if let Some(k) = &mut self.last_key {
             k.bytes_since += len as u64;
         }
+    }
+
+    /// Interarrival jitter in units of the RTP clock (RFC 3550 section 6.4.1), over the first packets of frames.
+    #[must_use]
+    pub const fn jitter(&self) -> u32 {
+        self.jitter.ticks()
     }
 
     /// Somebody needs a key frame.
@@ -266,22 +276,12 @@ impl Feed {
     }
 }
 
-/// Capture time and arrival of the newest complete frame, for the map that viewers get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FramePoint {
-    /// RTP timestamp on the leg.
-    pub rtp: u32,
-    /// Publisher's capture time.
-    pub capture: Option<WallMicros>,
-    /// When its last packet came.
-    pub arrived: Micros,
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::ext::{FrameMark, FrameMarks};
     use super::super::rtp::{HeaderFields, write_header};
     use super::*;
+    use crate::units::WallMicros;
 
     pub(crate) const CONFIG: FeedConfig = FeedConfig {
         clock_rate: 90_000,

@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod ext;
 pub mod feed;
+pub mod jitter;
 pub mod leg;
 pub mod pixelmark;
 pub mod receive;

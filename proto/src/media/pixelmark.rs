@@ -204,7 +204,7 @@ fn span(rect: CellRect, y: u32, stride: usize) -> Result<std::ops::Range<usize>,
 /// CRC-16/CCITT-FALSE: polynomial 0x1021, initial value 0xffff, nothing reflected, nothing inverted.
 fn checksum(frame: u32, low: u32, high: u16) -> u16 {
     let bytes = frame.to_be_bytes().into_iter().chain(low.to_be_bytes()).chain(high.to_be_bytes());
-    bytes.fold(0xffff, |crc, byte| crc16_step(crc, byte))
+    bytes.fold(0xffff, crc16_step)
 }
 
 fn crc16_step(crc: u16, byte: u8) -> u16 {
@@ -280,7 +280,8 @@ mod tests {
         layout.paint(&mark, &mut plane, stride).unwrap();
         let smeared: Vec<u8> = (0..plane.len())
             .map(|i| {
-                let sum: u32 = [i.saturating_sub(1), i, (i + 1).min(plane.len() - 1)].iter().map(|j| u32::from(plane[*j])).sum();
+                let sum: u32 =
+                    [i.saturating_sub(1), i, (i + 1).min(plane.len() - 1)].iter().map(|j| u32::from(plane[*j])).sum();
                 let noise = u32::try_from(i * 7919 % 41).unwrap();
                 u8::try_from((sum / 3 + noise).saturating_sub(20).min(255)).unwrap()
             })

@@ -1,6 +1,8 @@
 //! A native viewer's end: packets in, complete frames and losses out. Needs the frame marks of the header extension.
 
 use super::ext::{ExtensionIds, read_marks};
+use super::jitter::Jitter;
+use super::rtcp::ReportBlock;
 use super::rtp::Header;
 use super::seq::SeqExtender;
 use crate::units::{Micros, SeqNo, Ssrc, WallMicros};
@@ -87,13 +89,16 @@ pub struct FrameReceiver {
     pending_packets: usize,
     next_frame: Option<u32>,
     out: VecDeque<FrameEvent>,
+    clock_rate: u32,
+    jitter: Jitter,
+    reported: (u64, u64),
     counters: ReceiveCounters,
 }
 
 impl FrameReceiver {
-    /// A receiver for a feed whose descriptor gives these extension ids.
+    /// A receiver for a feed whose descriptor gives these extension ids and this clock rate in Hz.
     #[must_use]
-    pub fn new(ids: ExtensionIds) -> Self {
+    pub fn new(ids: ExtensionIds, clock_rate: u32) -> Self {
         Self {
             ids,
             source: None,
@@ -101,6 +106,9 @@ impl FrameReceiver {
             pending_packets: 0,
             next_frame: None,
             out: VecDeque::new(),
+            clock_rate,
+            jitter: Jitter::default(),
+            reported: (0, 0),
             counters: ReceiveCounters::default(),
         }
     }
@@ -118,6 +126,7 @@ impl FrameReceiver {
         };
         self.counters.packets += 1;
         self.counters.bytes += packet.len() as u64;
+        self.jitter.handle_packet(now, h.timestamp, self.clock_rate);
         let seq = self.number(&h);
         let id = frame.frame_id;
         if self.next_frame.is_some_and(|n| (id.wrapping_sub(n)).cast_signed() < 0) {
@@ -208,6 +217,29 @@ impl FrameReceiver {
         self.out.pop_front()
     }
 
+    /// The block of the next receiver report; `last_sr` and `delay_since_sr` as in RFC 3550 section 6.4.1. None before
+    /// the first packet.
+    pub fn poll_report(&mut self, last_sr: u32, delay_since_sr: u32) -> Option<ReportBlock> {
+        let (ssrc, numbers, first, came) = self.source?;
+        let highest = numbers.highest()?;
+        let expected = (highest.0 + 1).saturating_sub(first.0);
+        let (expected_before, came_before) = self.reported;
+        self.reported = (expected, came);
+        let expected_now = expected.saturating_sub(expected_before);
+        let lost_now = expected_now.saturating_sub(came.saturating_sub(came_before));
+        let fraction = (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255);
+        let lost = i64::try_from(expected).unwrap_or(i64::MAX) - i64::try_from(came).unwrap_or(i64::MAX);
+        Some(ReportBlock {
+            ssrc,
+            fraction_lost: u8::try_from(fraction).unwrap_or(255),
+            cumulative_lost: i32::try_from(lost.clamp(-0x80_0000, 0x7f_ffff)).unwrap_or(0),
+            highest_seq: (highest.0 & 0xffff_ffff) as u32,
+            jitter: self.jitter.ticks(),
+            last_sr,
+            delay_since_sr,
+        })
+    }
+
     /// Counters.
     #[must_use]
     pub const fn counters(&self) -> ReceiveCounters {
@@ -250,7 +282,7 @@ mod tests {
 
     #[test]
     fn frames_come_out_whole_and_in_order_from_shuffled_packets() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS);
+        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
         let mut p = Publisher { ssrc: 1, seq: 65_534, frame: 0 };
         let first = p.frame(1, true);
         let mut packets: Vec<_> = (0..4).flat_map(|_| p.frame(3, false)).collect();
@@ -266,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_frame_with_a_hole_is_lost_and_later_ones_go_on() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS);
+        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
         let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
         for n in 0..20 {
             for (i, b) in p.frame(3, n == 0).iter().enumerate() {
@@ -279,11 +311,14 @@ mod tests {
         assert_eq!(got.len(), 19);
         assert!(!got.contains(&5));
         assert_eq!((r.counters().frames_lost, r.counters().packets_missing), (1, 1));
+        let report = r.poll_report(0, 0).unwrap();
+        assert_eq!((report.cumulative_lost, report.fraction_lost), (1, (256 / 60) as u8));
+        assert_eq!(r.poll_report(0, 0).unwrap().fraction_lost, 0, "nothing since");
     }
 
     #[test]
     fn a_frame_that_vanished_whole_is_counted_as_skipped() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS);
+        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
         let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
         for n in 0..5 {
             let f = p.frame(2, true);

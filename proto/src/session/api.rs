@@ -123,6 +123,9 @@ pub struct FeedInfo {
     pub state: FeedState,
     /// Since when it is in that state.
     pub since: WallMicros,
+    /// Server clock minus publisher's clock, in microseconds, by the publisher's report; none while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_us: Option<i64>,
     /// Half round trip of the publisher's clock exchange, in microseconds; none while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_uncertainty_us: Option<u64>,

@@ -1,7 +1,7 @@
 //! The event WebSocket, `GET /v1/sessions/{session}/events`, subprotocol `trocar.v1`, JSON text frames.
 //!
-//! The client speaks first: `hello` with its token, within 2 s. It may then ask for the server's time as often as once a
-//! second (the four-timestamp exchange of RFC 5905 section 8) and, where it publishes, report the offset it found.
+//! The client speaks first: `hello` with its token, within 2 s. It may then ask for the server's time, twice a
+//! second at most (the four-timestamp exchange of RFC 5905 section 8) and, where it publishes, report the offset it found.
 
 use super::api::{FeedInfo, ParticipantInfo, SessionInfo};
 use super::ids::{FeedId, LegId, ParticipantId};

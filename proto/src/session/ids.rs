@@ -92,6 +92,13 @@ id_type!(
     LegId, "leg"
 );
 
+impl Default for RealmId {
+    /// The realm of a node that was given no other name: `local`.
+    fn default() -> Self {
+        Self("local".to_owned())
+    }
+}
+
 /// SHA-256 of a certificate's DER, the `x5t#S256` of RFC 8705 section 3.1. Text form: 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

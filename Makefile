@@ -1,0 +1,59 @@
+# Two commands matter: `make demo` and `make test`. CI runs `make check` and `make test`, and nothing else.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup build demo test check bench fixtures clean-room deny fmt
+.PHONY: setup-run setup-test setup-check test-prepare test-page
+
+# A cargo that was installed a moment ago is found in this shell too.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: setup-test ## install what is missing to build, run and test (says what and why first)
+
+# Always the whole workspace: one set of features, so that demo, tests and benchmarks share every compiled crate.
+build: setup-run ## build everything
+	@cargo build --workspace
+
+demo: build ## a picture crosses the relay: open the printed link in a browser, Ctrl-C stops
+	@scripts/demo.sh
+
+test: test-prepare test-page ## the whole suite; its last line is the summary
+	@cargo nextest run --workspace --no-fail-fast
+
+check: setup-check ## formatting, lints, docs, purity of proto, licences and bans
+	@scripts/check.sh
+
+bench: build ## measure: CPU per packet that leaves the relay
+	@cargo run -q -p trocar-media-tests --bin trocar-bench
+
+fixtures: build ## make the videos that tests and demo replay (once, in ~/.cache/trocar)
+	@scripts/fixtures.sh
+
+clean-room: ## clone HEAD into a temporary folder and run demo and test there, as a newcomer would
+	@scripts/clean-room.sh
+
+deny: setup-check ## licences, bans and sources of the dependencies
+	@cargo deny --log-level error check bans licenses sources
+
+fmt: ## format the Rust code
+	@cargo fmt --all
+
+setup-run:
+	@scripts/setup.sh run
+
+setup-test:
+	@scripts/setup.sh test
+
+setup-check:
+	@scripts/setup.sh check
+
+# What takes long before the first test: CI times it apart.
+test-prepare: setup-test fixtures
+	@cargo nextest run --workspace --no-run
+
+test-page: setup-test
+	@if [ -f signaling/web/package.json ]; then npm test --silent --prefix signaling/web; fi

@@ -1,0 +1,83 @@
+//! Signaling's door to a relay in the same process: each question is a call.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, WebrtcAnswer};
+use trocar_proto::session::ids::{CertHash, LegId};
+use trocar_relay::Relay;
+use trocar_signaling::{Admission, Answer};
+
+/// Figures are taken from the relay this often; a scrape gets the last ones.
+const FIGURES_EVERY: Duration = Duration::from_millis(500);
+/// A relay that has not answered for this long is not ready.
+const READY_WITHIN: Duration = Duration::from_secs(3);
+
+struct Figures {
+    text: String,
+    at: Instant,
+}
+
+/// The relay beside us.
+pub(crate) struct InProcess {
+    relay: Relay,
+    figures: Arc<Mutex<Figures>>,
+}
+
+impl InProcess {
+    /// Starts asking for figures; to be called on a runtime.
+    pub(crate) fn new(relay: Relay) -> Self {
+        let figures = Arc::new(Mutex::new(Figures { text: String::new(), at: Instant::now() }));
+        let (asked, kept) = (relay.clone(), Arc::downgrade(&figures));
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(FIGURES_EVERY);
+            // Ends with the last owner of the figures.
+            while let Some(kept) = kept.upgrade() {
+                if let Some(s) = asked.snapshot().await {
+                    let text = s.render();
+                    *kept.lock().unwrap_or_else(PoisonError::into_inner) = Figures { text, at: Instant::now() };
+                }
+                drop(kept);
+                tick.tick().await;
+            }
+        });
+        Self { relay, figures }
+    }
+}
+
+impl Admission for InProcess {
+    fn open_feed(&self, grant: FeedGrant) -> Answer<'_, Result<FlowBinding, AdmitError>> {
+        Box::pin(self.relay.open_feed(grant))
+    }
+
+    fn close_feed<'a>(&'a self, feed: &'a FeedKey) -> Answer<'a, ()> {
+        Box::pin(self.relay.close_feed(feed.clone()))
+    }
+
+    fn open_roq_leg(&self, grant: LegGrant, cnf: CertHash) -> Answer<'_, Result<FlowBinding, AdmitError>> {
+        Box::pin(self.relay.open_roq_leg(grant, cnf))
+    }
+
+    fn open_webrtc_leg(&self, grant: LegGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>> {
+        Box::pin(self.relay.open_webrtc_leg(grant, sdp_offer))
+    }
+
+    fn patch_webrtc_leg<'a>(
+        &'a self,
+        leg: &'a LegId,
+        sdp_fragment: String,
+    ) -> Answer<'a, Result<Option<(String, String)>, AdmitError>> {
+        Box::pin(self.relay.patch_webrtc_leg(leg.clone(), sdp_fragment))
+    }
+
+    fn close_leg<'a>(&'a self, leg: &'a LegId) -> Answer<'a, ()> {
+        Box::pin(self.relay.close_leg(leg.clone()))
+    }
+
+    fn metrics_text(&self) -> String {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
+    }
+
+    fn ready(&self) -> bool {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).at.elapsed() < READY_WITHIN
+    }
+}

@@ -1,0 +1,187 @@
+//! A small certificate authority for a site without one: `ca.pem` is the trust list, `ca.key` signs.
+//!
+//! Devices and servers get a URI SAN `trocar://REALM/ROLE/NAME`; servers also the names and addresses they are reached at.
+
+use anyhow::{Context, bail};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use trocar_proto::session::ids::RealmId;
+
+/// Validity of the authority itself, in days.
+const CA_DAYS: u64 = 3_650;
+/// Validity of a device's or server's certificate, in days.
+const LEAF_DAYS: u64 = 397;
+
+/// What a certificate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// A listener.
+    Server,
+    /// A publisher, station, gate.
+    Device,
+}
+
+/// Whom a certificate names.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject<'a> {
+    /// Hospital network.
+    pub(crate) realm: &'a RealmId,
+    /// Role of the device: `publisher`, `station`, `relay`, `signaling`.
+    pub(crate) role: &'a str,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// DNS names and addresses; for servers.
+    pub(crate) hosts: &'a [String],
+}
+
+/// Paths of a certificate and its key.
+#[derive(Debug, Clone)]
+pub(crate) struct IdentityFiles {
+    /// PEM chain, leaf first.
+    pub(crate) cert: PathBuf,
+    /// PEM key.
+    pub(crate) key: PathBuf,
+}
+
+impl IdentityFiles {
+    /// `NAME.pem` and `NAME.key` in a directory.
+    pub(crate) fn named(dir: &Path, name: &str) -> Self {
+        Self { cert: dir.join(format!("{name}.pem")), key: dir.join(format!("{name}.key")) }
+    }
+}
+
+/// The authority of a directory.
+pub(crate) struct Authority {
+    dir: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// The authority in `dir`, made where there is none.
+    pub(crate) fn open_or_create(dir: &Path, realm: &RealmId) -> anyhow::Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+        let (cert, key) = (dir.join("ca.pem"), dir.join("ca.key"));
+        match (cert.exists(), key.exists()) {
+            (true, true) => {}
+            (false, false) => create(realm, &cert, &key)?,
+            (true, false) => bail!("{} is missing beside {}", key.display(), cert.display()),
+            (false, true) => bail!("{} is missing beside {}", cert.display(), key.display()),
+        }
+        let cert_pem = fs::read_to_string(&cert).with_context(|| format!("cannot read {}", cert.display()))?;
+        let key_pem = fs::read_to_string(&key).with_context(|| format!("cannot read {}", key.display()))?;
+        let key_pair =
+            KeyPair::from_pem(&key_pem).with_context(|| format!("{} is not a private key", key.display()))?;
+        let issuer = Issuer::from_ca_cert_pem(&cert_pem, key_pair)
+            .with_context(|| format!("{} is not a certificate", cert.display()))?;
+        Ok(Self { dir: dir.to_path_buf(), issuer })
+    }
+
+    /// Path of the trust list.
+    pub(crate) fn trust_file(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    /// A certificate for `subject` in `NAME.pem`, `NAME.key`. One that is there and was issued for the same hosts is kept.
+    pub(crate) fn identity(&self, file: &str, subject: &Subject<'_>, usage: Use) -> anyhow::Result<IdentityFiles> {
+        let files = IdentityFiles::named(&self.dir, file);
+        let note = self.dir.join(format!("{file}.hosts"));
+        let hosts = subject.hosts.join("\n");
+        if files.cert.exists() && files.key.exists() && fs::read_to_string(&note).unwrap_or_default() == hosts {
+            return Ok(files);
+        }
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::new(subject.hosts.to_vec())?;
+        let uri = format!("trocar://{}/{}/{}", subject.realm, subject.role, subject.name);
+        params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
+        params.distinguished_name = name(&format!("{} {}", subject.role, subject.name));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = match usage {
+            Use::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Use::Device => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        };
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, LEAF_DAYS);
+        let cert = params.signed_by(&key, &self.issuer)?;
+        write_secret(&files.key, key.serialize_pem().as_bytes())?;
+        fs::write(&files.cert, cert.pem()).with_context(|| format!("cannot write {}", files.cert.display()))?;
+        fs::write(&note, hosts).with_context(|| format!("cannot write {}", note.display()))?;
+        Ok(files)
+    }
+}
+
+fn create(realm: &RealmId, cert_path: &Path, key_path: &Path) -> anyhow::Result<()> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.distinguished_name = name(&format!("Trocar CA of realm {realm}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut params, CA_DAYS);
+    let cert = params.self_signed(&key)?;
+    write_secret(key_path, key.serialize_pem().as_bytes())?;
+    fs::write(cert_path, cert.pem()).with_context(|| format!("cannot write {}", cert_path.display()))
+}
+
+fn name(common: &str) -> DistinguishedName {
+    let mut n = DistinguishedName::new();
+    n.push(DnType::OrganizationName, "Trocar");
+    n.push(DnType::CommonName, common);
+    n
+}
+
+/// From an hour ago, so that a clock a little behind still takes it.
+fn set_validity(params: &mut CertificateParams, days: u64) {
+    let now = SystemTime::now();
+    params.not_before = (now - Duration::from_secs(3_600)).into();
+    params.not_after = (now + Duration::from_secs(days * 86_400)).into();
+}
+
+/// Writes a file that only its owner can read.
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let _ = fs::remove_file(&temporary);
+    let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+    let mut file = open.with_context(|| format!("cannot write {}", temporary.display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use trocar_relay::quic::{cert_hash, cert_name};
+
+    #[test]
+    fn a_device_gets_a_name_that_the_relay_reads_and_a_key_that_only_its_owner_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let realm = RealmId::new("demo").unwrap();
+        let ca = Authority::open_or_create(dir.path(), &realm).unwrap();
+        let subject = Subject { realm: &realm, role: "publisher", name: "or-1", hosts: &[] };
+        let files = ca.identity("publisher", &subject, Use::Device).unwrap();
+        let der = crate::net::tls::read_chain(&files.cert).unwrap();
+        let n = cert_name(&der[0]).unwrap();
+        assert_eq!((n.realm, n.role.as_str(), n.name.as_str()), (realm.clone(), "publisher", "or-1"));
+        assert_eq!(fs::metadata(&files.key).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = Authority::open_or_create(dir.path(), &realm).unwrap().identity("publisher", &subject, Use::Device);
+        let kept = crate::net::tls::read_chain(&again.unwrap().cert).unwrap();
+        assert_eq!(cert_hash(&kept[0]), cert_hash(&der[0]), "an identity that fits is kept");
+    }
+
+    #[test]
+    fn half_an_authority_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let realm = RealmId::new("demo").unwrap();
+        drop(Authority::open_or_create(dir.path(), &realm).unwrap());
+        fs::remove_file(dir.path().join("ca.key")).unwrap();
+        let e = Authority::open_or_create(dir.path(), &realm).err().unwrap().to_string();
+        assert!(e.contains("ca.key is missing"), "{e}");
+    }
+}

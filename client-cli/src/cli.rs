@@ -1,0 +1,146 @@
+//! The command line: what was typed, what will be done, and the exit code.
+
+use crate::config::{Config, Log};
+use crate::{ca, media, publish, up, watch};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use trocar_proto::session::ids::RealmId;
+
+/// Relay for remote surgery: publish, carry and watch operating fields.
+#[derive(Parser)]
+#[command(name = "trocar", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start relay and signaling in one process.
+    Up(up::UpArgs),
+    /// Publish a picture into a session.
+    Publish(Box<publish::PublishArgs>),
+    /// Watch a feed and measure it.
+    Watch(watch::WatchArgs),
+    /// Record the synthetic scene into a file that can be replayed.
+    Fixture(media::command::FixtureArgs),
+    /// Run a source without a relay and print what it delivers.
+    Source(media::command::SourceArgs),
+    /// Work with configuration files.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// A small certificate authority for a site without one.
+    Ca {
+        #[command(subcommand)]
+        command: CaCommand,
+    },
+    /// Print the table of roles and what they may do, as Markdown.
+    Roles,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Read a configuration file and say whether it is right.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum CaCommand {
+    /// Make a certificate for a device, signed by the authority in a directory (made where there is none).
+    Issue {
+        /// Directory with ca.pem and ca.key.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Hospital network.
+        #[arg(long, default_value = "local")]
+        realm: RealmId,
+        /// Role of the device, as in the certificate's name trocar://REALM/ROLE/NAME.
+        #[arg(long, default_value = "station", value_parser = name_part)]
+        role: String,
+        /// Name of the device; the files are NAME.pem and NAME.key.
+        #[arg(value_parser = name_part)]
+        name: String,
+    },
+}
+
+fn name_part(s: &str) -> Result<String, String> {
+    RealmId::new(s).map(String::from).map_err(|_| "1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'".to_owned())
+}
+
+/// Exit code for a failure that a person can mend: the message says how.
+const FAILED: u8 = 1;
+
+/// Runs what was typed.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("trocar: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => {
+            let config = args.config()?;
+            start_log(&config.log)?;
+            block_on(up::run(args, config))
+        }
+        Command::Publish(args) => {
+            start_log(&client_log("info"))?;
+            block_on(publish::run(*args))
+        }
+        Command::Watch(args) => {
+            start_log(&client_log("warn"))?;
+            block_on(watch::run(args))
+        }
+        Command::Fixture(args) => Ok(media::command::run_fixture(&args)?),
+        Command::Source(args) => Ok(media::command::run_source(&args)?),
+        Command::Config { command: ConfigCommand::Check { file } } => {
+            Config::read(&file)?;
+            println!("{}: ok", file.display());
+            Ok(())
+        }
+        Command::Ca { command: CaCommand::Issue { dir, realm, role, name } } => {
+            let subject = ca::Subject { realm: &realm, role: &role, name: &name, hosts: &[] };
+            let files = ca::Authority::open_or_create(&dir, &realm)?.identity(&name, &subject, ca::Use::Device)?;
+            println!("{}\n{}", files.cert.display(), files.key.display());
+            Ok(())
+        }
+        Command::Roles => {
+            print!("{}", trocar_proto::session::role::render_markdown());
+            Ok(())
+        }
+    }
+}
+
+fn client_log(filter: &str) -> Log {
+    Log { filter: filter.to_owned(), json: false }
+}
+
+/// Logs go to standard error, so that standard output stays for figures. `RUST_LOG` goes before the configured filter.
+fn start_log(log: &Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().or_else(|_| log.filter.parse::<EnvFilter>())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if log.json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+    Ok(())
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(work)
+}

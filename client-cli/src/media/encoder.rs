@@ -1,0 +1,252 @@
+//! Pictures in, frames of RTP packets out: `appsrc ! x264enc ! h264parse ! rtph264pay ! appsink`.
+
+use super::elements::{bus_error, chain, make};
+use super::error::MediaError;
+use super::frame::{Assembler, Frame, FrameSink};
+use super::running::{Shared, SourceEvent};
+use super::spec::{EncodeSettings, Geometry};
+use super::{MTU, PAYLOAD_TYPE};
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_app as app;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use trocar_proto::units::WallMicros;
+
+/// Elements of the pipeline, checked before it is made.
+pub(super) const ELEMENTS: [&str; 5] = ["appsrc", "x264enc", "h264parse", "rtph264pay", "appsink"];
+/// Slices of a frame that are encoded side by side: more would cost compression, and the relay needs cores as well.
+const SLICE_THREADS: u32 = 2;
+/// Milliseconds of the bit rate that a frame may take at once, so that a key frame does not hold up what follows it.
+const VBV_MS: u64 = 100;
+/// Pictures under way that are remembered; when there are more, the oldest is forgotten and its frame not delivered.
+const MAX_PENDING: usize = 16;
+
+/// A running encoder.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    pipeline: gst::Pipeline,
+    appsrc: app::AppSrc,
+    x264: gst::Element,
+    pending: Arc<Mutex<Pending>>,
+}
+
+/// What is known of a picture that is being encoded, by its running time in nanoseconds.
+#[derive(Debug, Default)]
+struct Pending(VecDeque<(u64, u32, WallMicros)>);
+
+impl Encoder {
+    /// Starts a pipeline for I420 pictures of the given caps; frames go to `sink` from its streaming thread.
+    ///
+    /// # Errors
+    /// [`MediaError`] where an element is missing or the pipeline does not start.
+    pub(super) fn start(
+        caps: &gst::Caps,
+        geometry: Geometry,
+        settings: &EncodeSettings,
+        sink: FrameSink,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, MediaError> {
+        let pipeline = gst::Pipeline::new();
+        let appsrc = app::AppSrc::builder().caps(caps).format(gst::Format::Time).is_live(true).build();
+        let x264 = x264(geometry, settings)?;
+        let filter = make("capsfilter")?;
+        let profile = settings.profile.caps_name();
+        let h264 = gst::Caps::builder("video/x-h264").field("profile", profile).field("stream-format", "byte-stream");
+        filter.set_property("caps", h264.build());
+        let (parse, pay) = payloading()?;
+        let appsink = rtp_sink();
+        chain(&pipeline, &[appsrc.upcast_ref(), &x264, &filter, &parse, &pay, appsink.upcast_ref()])?;
+        let pending = Arc::default();
+        deliver(&appsink, Arc::clone(&pending), sink, Arc::clone(shared));
+        report_errors(&pipeline, shared);
+        pipeline.set_state(gst::State::Playing).map_err(|e| MediaError::pipeline("encoder", e))?;
+        Ok(Self { pipeline, appsrc, x264, pending })
+    }
+
+    /// Pictures that were pushed and have not come out yet.
+    pub(super) fn backlog(&self) -> usize {
+        lock(&self.pending).0.len()
+    }
+
+    /// Encodes a picture of running time `at_ns` nanoseconds.
+    ///
+    /// # Errors
+    /// [`MediaError::Pipeline`] where the pipeline takes no more.
+    pub(super) fn push(
+        &self,
+        mut picture: gst::Buffer,
+        at_ns: u64,
+        frame_id: u32,
+        capture: WallMicros,
+    ) -> Result<(), MediaError> {
+        let buffer = picture.make_mut();
+        buffer.set_pts(gst::ClockTime::from_nseconds(at_ns));
+        buffer.set_dts(None);
+        lock(&self.pending).put(at_ns, frame_id, capture);
+        self.appsrc.push_buffer(picture).map(|_| ()).map_err(|e| MediaError::pipeline("appsrc", e))
+    }
+
+    /// Waits until all pictures have come out, at most a second.
+    pub(super) fn drain(&self) {
+        for _ in 0..100 {
+            if self.backlog() == 0 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// Changes the kind of pictures that follow.
+    pub(super) fn set_caps(&self, caps: &gst::Caps) {
+        self.appsrc.set_caps(Some(caps));
+    }
+
+    /// A handle for other threads.
+    pub(super) fn control(&self) -> Control {
+        Control { x264: self.x264.clone() }
+    }
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        // Nothing can be done about a pipeline that does not stop.
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+/// What can be asked of a running encoder from any thread.
+#[derive(Debug, Clone)]
+pub(super) struct Control {
+    x264: gst::Element,
+}
+
+impl Control {
+    /// Makes the next picture a key frame with its parameter sets; false where the encoder is gone.
+    pub(super) fn request_key_frame(&self) -> bool {
+        let event = gstreamer_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
+        self.x264.static_pad("src").is_some_and(|pad| pad.send_event(event))
+    }
+
+    /// The bit rate from the next picture on.
+    pub(super) fn set_bitrate(&self, bits_per_second: u32) {
+        self.x264.set_property("bitrate", (bits_per_second / 1_000).max(1));
+    }
+}
+
+impl Pending {
+    fn put(&mut self, at_ns: u64, frame_id: u32, capture: WallMicros) {
+        if self.0.len() >= MAX_PENDING {
+            self.0.pop_front();
+        }
+        self.0.push_back((at_ns, frame_id, capture));
+    }
+
+    /// The picture of running time `at_ns`; older ones will not come any more.
+    fn take(&mut self, at_ns: u64) -> Option<(u32, WallMicros)> {
+        while self.0.front().is_some_and(|p| p.0 < at_ns) {
+            self.0.pop_front();
+        }
+        let (_, frame_id, capture) = self.0.pop_front_if(|p| p.0 == at_ns)?;
+        Some((frame_id, capture))
+    }
+}
+
+/// x264 without look-ahead, B frames and frame threads: a frame leaves as soon as it is encoded.
+fn x264(geometry: Geometry, settings: &EncodeSettings) -> Result<gst::Element, MediaError> {
+    let encoder = make("x264enc")?;
+    encoder.set_property_from_str("tune", "zerolatency");
+    encoder.set_property_from_str("speed-preset", "ultrafast");
+    encoder.set_property("bitrate", (settings.bitrate_bps / 1_000).max(1));
+    encoder.set_property("key-int-max", settings.key_interval_frames.clamp(1, 100_000));
+    encoder.set_property("bframes", 0_u32);
+    encoder.set_property("threads", SLICE_THREADS);
+    encoder.set_property("sliced-threads", true);
+    encoder.set_property("aud", false);
+    encoder.set_property("cabac", settings.profile == super::spec::Profile::Main);
+    let frames_ms = 2 * geometry.interval_ns() / 1_000_000;
+    encoder.set_property("vbv-buf-capacity", u32::try_from(frames_ms.max(VBV_MS)).unwrap_or(u32::MAX));
+    Ok(encoder)
+}
+
+/// Parser and payloader, with parameter sets before each key frame.
+pub(super) fn payloading() -> Result<(gst::Element, gst::Element), MediaError> {
+    let parse = make("h264parse")?;
+    parse.set_property("config-interval", -1_i32);
+    let pay = make("rtph264pay")?;
+    pay.set_property("mtu", MTU);
+    pay.set_property("pt", u32::from(PAYLOAD_TYPE));
+    pay.set_property_from_str("aggregate-mode", "zero-latency");
+    Ok((parse, pay))
+}
+
+/// The end of the pipeline: takes a frame's packets as one list and waits for no clock.
+pub(super) fn rtp_sink() -> app::AppSink {
+    let caps = gst::Caps::builder("application/x-rtp").build();
+    app::AppSink::builder().caps(&caps).sync(false).buffer_list(true).max_buffers(64).build()
+}
+
+/// The packets of a sample of [`rtp_sink`].
+pub(super) fn packets(sample: &gst::Sample) -> impl Iterator<Item = &gst::BufferRef> {
+    sample.buffer().into_iter().chain(sample.buffer_list().into_iter().flat_map(gst::BufferListRef::iter))
+}
+
+fn deliver(appsink: &app::AppSink, pending: Arc<Mutex<Pending>>, mut sink: FrameSink, shared: Arc<Shared>) {
+    let mut assembler = Assembler::default();
+    let new_sample = move |appsink: &app::AppSink| {
+        let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        let segment = sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>()).cloned();
+        for packet in packets(&sample) {
+            let Some(raw) = assembler.handle(packet).map_err(|e| shared.fail(e))? else { continue };
+            let pts = raw.pts.map(gst::ClockTime::from_nseconds);
+            let at = segment.as_ref().and_then(|s| s.to_running_time(pts)).map(gst::ClockTime::nseconds);
+            let Some((frame_id, capture)) = at.and_then(|at| lock(&pending).take(at)) else {
+                tracing::warn!(?at, "an encoded frame without a picture is not sent");
+                continue;
+            };
+            let (key, (_, rtp_timestamp)) = (raw.key, raw.first_header());
+            let frame = Frame { frame_id, key, capture, rtp_timestamp, packets: raw.into_packets() };
+            shared.count(&frame);
+            sink(frame);
+        }
+        Ok(gst::FlowSuccess::Ok)
+    };
+    appsink.set_callbacks(app::AppSinkCallbacks::builder().new_sample(new_sample).build());
+}
+
+/// Turns error messages into events on the thread that posts them, so that no thread has to wait for them.
+fn report_errors(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
+    let Some(bus) = pipeline.bus() else { return };
+    let shared = Arc::clone(shared);
+    bus.set_sync_handler(move |_, message| {
+        if let gst::MessageView::Error(error) = message.view() {
+            shared.stop();
+            shared.tell(SourceEvent::Error(bus_error(error)));
+        }
+        gst::BusSyncReply::Drop
+    });
+}
+
+fn lock(pending: &Mutex<Pending>) -> std::sync::MutexGuard<'_, Pending> {
+    // Each change leaves the queue valid, so a panic elsewhere does not matter.
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capture_times_are_found_by_time_and_bounded() {
+        let mut pending = Pending::default();
+        for i in 0..40 {
+            pending.put(i * 10, u32::try_from(i).unwrap(), WallMicros(i));
+        }
+        assert_eq!(pending.0.len(), MAX_PENDING);
+        assert_eq!(pending.take(5), None);
+        assert_eq!(pending.take(300), Some((30, WallMicros(30))));
+        assert_eq!(pending.take(300), None);
+        assert_eq!(pending.take(390), Some((39, WallMicros(39))));
+        assert!(pending.0.is_empty());
+    }
+}

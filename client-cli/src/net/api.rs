@@ -1,0 +1,177 @@
+//! The HTTP API of signaling, as a native client uses it.
+
+use super::link::InvitationLink;
+use super::tls::https_config;
+use anyhow::Context;
+use reqwest::{Method, StatusCode};
+use rustls::pki_types::CertificateDer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use trocar_proto::session::api::{JoinRequest, RoqBinding, SessionInfo, TokenGrant};
+use trocar_proto::session::feed::FeedDescriptor;
+use trocar_proto::session::ids::{CertHash, FeedId, LegId};
+use trocar_proto::session::problem::Problem;
+use trocar_proto::units::WallMicros;
+use url::Url;
+
+/// A request that takes longer has failed.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What signaling said no to, in its own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{title}: {detail} (HTTP {status})", title = .0.title, detail = .0.detail, status = .0.status)]
+pub(crate) struct Refused(pub(crate) Problem);
+
+/// Somebody who has joined a session.
+#[derive(Clone)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    link: InvitationLink,
+    cnf: CertHash,
+    name: String,
+    grant: Arc<Mutex<TokenGrant>>,
+}
+
+impl Api {
+    /// Redeems an invitation.
+    ///
+    /// # Errors
+    /// [`Refused`] with the problem document; else what kept the request from an answer.
+    pub(crate) async fn join(
+        link: InvitationLink,
+        trust: &[CertificateDer<'static>],
+        cnf: CertHash,
+        name: &str,
+    ) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(https_config(trust)?)
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .build()
+            .context("HTTP client")?;
+        let grant = redeem(&http, &link, cnf, name).await?;
+        Ok(Self { http, link, cnf, name: name.to_owned(), grant: Arc::new(Mutex::new(grant)) })
+    }
+
+    /// The present token and who it is for.
+    pub(crate) fn grant(&self) -> TokenGrant {
+        self.grant.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Base of the API.
+    pub(crate) const fn base(&self) -> &Url {
+        &self.link.base
+    }
+
+    /// Joins again with the same invitation, as a new participant: after signaling has forgotten this one.
+    pub(crate) async fn rejoin(&self) -> anyhow::Result<()> {
+        let grant = redeem(&self.http, &self.link, self.cnf, &self.name).await?;
+        *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = grant;
+        Ok(())
+    }
+
+    /// Refreshes the token before it ends, until the returned task is dropped or aborted.
+    pub(crate) fn keep_fresh(&self) -> tokio::task::JoinHandle<()> {
+        let api = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let left = api.grant().expires.0.saturating_sub(wall_now().0);
+                // Well before the end, but not in a tight loop where the clocks disagree.
+                let wait = Duration::from_micros(left / 2).clamp(Duration::from_secs(5), Duration::from_secs(120));
+                tokio::time::sleep(wait).await;
+                match api.call::<(), TokenGrant>(Method::POST, "v1/token", None).await {
+                    Ok(grant) => *api.grant.lock().unwrap_or_else(PoisonError::into_inner) = grant,
+                    Err(error) => tracing::warn!(%error, "the token could not be refreshed"),
+                }
+            }
+        })
+    }
+
+    fn session_path(&self, rest: &str) -> String {
+        format!("v1/sessions/{}/{rest}", self.grant().session)
+    }
+
+    /// The session as it is now.
+    pub(crate) async fn session(&self) -> anyhow::Result<SessionInfo> {
+        self.call::<(), _>(Method::GET, &format!("v1/sessions/{}", self.grant().session), None).await
+    }
+
+    /// Announces a feed.
+    pub(crate) async fn publish(&self, descriptor: &FeedDescriptor) -> anyhow::Result<RoqBinding> {
+        self.call(Method::POST, &self.session_path("feeds"), Some(descriptor)).await
+    }
+
+    /// Withdraws a feed.
+    pub(crate) async fn withdraw(&self, feed: &FeedId) -> anyhow::Result<()> {
+        self.call_empty(&self.session_path(&format!("feeds/{feed}"))).await
+    }
+
+    /// Asks for a feed over RoQ.
+    pub(crate) async fn view(&self, feed: &FeedId) -> anyhow::Result<RoqBinding> {
+        self.call::<(), _>(Method::POST, &self.session_path(&format!("feeds/{feed}/legs")), None).await
+    }
+
+    /// Gives a leg back.
+    pub(crate) async fn leave(&self, leg: &LegId) -> anyhow::Result<()> {
+        self.call_empty(&self.session_path(&format!("legs/{leg}"))).await
+    }
+
+    async fn call<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> anyhow::Result<T> {
+        let mut request = self.http.request(method, self.link.base.join(path)?).bearer_auth(self.grant().token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        Ok(answer(request).await?.json().await?)
+    }
+
+    async fn call_empty(&self, path: &str) -> anyhow::Result<()> {
+        let request = self.http.request(Method::DELETE, self.link.base.join(path)?).bearer_auth(self.grant().token);
+        answer(request).await.map(drop)
+    }
+}
+
+async fn redeem(
+    http: &reqwest::Client,
+    link: &InvitationLink,
+    cnf: CertHash,
+    name: &str,
+) -> anyhow::Result<TokenGrant> {
+    let body = JoinRequest { invitation: link.secret.clone(), name: Some(name.to_owned()), cnf: Some(cnf) };
+    Ok(answer(http.post(link.base.join("v1/join")?).json(&body)).await?.json().await?)
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+    let response = request.send().await.map_err(|e| {
+        // The cause says what happened ("connection refused"); the outer text only which URL.
+        let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+        anyhow::anyhow!("signaling does not answer: {cause}")
+    })?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let problem = response.json::<Problem>().await.unwrap_or_else(|_| plain(status));
+    Err(Refused(problem).into())
+}
+
+fn plain(status: StatusCode) -> Problem {
+    Problem::new(
+        status.as_u16(),
+        "http",
+        status.canonical_reason().unwrap_or("error"),
+        "no problem document came with it",
+    )
+}
+
+/// This machine's wall clock.
+pub(crate) fn wall_now() -> WallMicros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}

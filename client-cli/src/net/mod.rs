@@ -1,0 +1,7 @@
+//! How a native client reaches signaling and relay.
+
+pub(crate) mod api;
+pub(crate) mod events;
+pub(crate) mod link;
+pub(crate) mod roq;
+pub(crate) mod tls;

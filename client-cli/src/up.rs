@@ -1,0 +1,290 @@
+//! `trocar up`: relay and signaling in one process, with a local authority, a session and an invitation per role.
+
+use crate::admission::InProcess;
+use crate::ca::{Authority, Subject, Use, write_secret};
+use crate::config::Config;
+use crate::net::tls::{read_chain, read_key};
+use crate::stop::Stop;
+use anyhow::{Context, bail};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use trocar_proto::session::ids::SessionId;
+use trocar_proto::session::role::Role;
+use trocar_relay::quic::Identity;
+use trocar_relay::worker::{Limits, RealmListener};
+use trocar_relay::{Relay, RelayConfig};
+use trocar_signaling::{Server, ServerHandle, StoreAt, TlsIdentity};
+
+/// Start relay and signaling in one process.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct UpArgs {
+    /// Configuration file (TOML); everything has a default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where keys, certificates and the database are kept.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Address that other machines reach this one at: listens there, and puts it into links and candidates.
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
+    /// Port of the page; HTTPS takes the next one up. 0 takes free ones.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Write addresses and invitations as KEY="value" lines, once everything is up. The file holds secrets.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+}
+
+impl UpArgs {
+    /// File and flags as one configuration; a flag goes before the file.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        let mut c = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        if let Some(dir) = &self.dir {
+            c.dir.clone_from(dir);
+        }
+        if let Some(port) = self.port {
+            c.signaling.loopback_http = c.signaling.loopback_http.map(|a| SocketAddr::new(a.ip(), port));
+            let https = if port == 0 { 0 } else { port.checked_add(1).context("--port is at most 65534")? };
+            c.signaling.listen.set_port(https);
+        }
+        if let Some(host) = self.host {
+            if host.is_unspecified() {
+                bail!("--host {host}: the address that other machines reach this one at is right");
+            }
+            c.signaling.listen.set_ip(host);
+            c.relay.webrtc.set_ip(host);
+            c.relay.quic.set_ip(host);
+            c.relay.advertise = vec![host];
+            if !host.is_loopback() {
+                // Links lead to an address that other machines can open.
+                c.signaling.loopback_http = None;
+            }
+        }
+        c.check()?;
+        Ok(c)
+    }
+}
+
+/// What scripts are told.
+#[derive(Debug, Serialize)]
+struct Report {
+    page: String,
+    https: String,
+    metrics: String,
+    session: SessionId,
+    ca_file: PathBuf,
+    device_cert: PathBuf,
+    device_key: PathBuf,
+    relay: Addresses,
+    invitations: BTreeMap<&'static str, String>,
+    tokens: BTreeMap<&'static str, String>,
+    ready_ms: u128,
+}
+
+#[derive(Debug, Serialize)]
+struct Addresses {
+    webrtc: SocketAddr,
+    quic: SocketAddr,
+}
+
+/// Runs until it is told to stop.
+pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
+    let began = std::time::Instant::now();
+    let stop = Stop::on_signals()?;
+    let authority = Authority::open_or_create(&config.dir, &config.realm)?;
+    let (relay, events) = start_relay(&config, &authority)?;
+    let admission = Arc::new(InProcess::new(relay.clone()));
+    let server = start_signaling(&config, &authority, Arc::clone(&admission), events).await?;
+    let session = server.create_session(&config.session_title).await?;
+    let device = authority.identity("device", &subject(&config, "station", "device", &[]), Use::Device)?;
+    let mut report = Report {
+        page: page_url(&server),
+        https: format!("https://{}/", server.https_addr()),
+        metrics: format!("{}metrics", page_url(&server)),
+        session: session.clone(),
+        ca_file: authority.trust_file(),
+        device_cert: device.cert,
+        device_key: device.key,
+        relay: addresses(&relay)?,
+        invitations: BTreeMap::new(),
+        tokens: BTreeMap::new(),
+        ready_ms: 0,
+    };
+    for role in Role::all() {
+        let ttl = Duration::from_secs(config.signaling.invitation_hours * 3_600);
+        let invitation = server.invite(&session, role, ttl).await?;
+        report.invitations.insert(role.name(), invitation.link);
+        report.tokens.insert(role.name(), invitation.invitation);
+    }
+    report.ready_ms = began.elapsed().as_millis();
+    if let Some(path) = &args.env_file {
+        write_secret(path, env_lines(&report).as_bytes())?;
+    }
+    print(&args, &report)?;
+    stop.requested().await;
+    tracing::info!("stopping");
+    server.shutdown().await;
+    relay.shutdown().await;
+    Ok(())
+}
+
+fn subject<'a>(config: &'a Config, role: &'a str, name: &'a str, hosts: &'a [String]) -> Subject<'a> {
+    Subject { realm: &config.realm, role, name, hosts }
+}
+
+/// Names and addresses that servers of this node are reached at.
+fn hosts(config: &Config) -> Vec<String> {
+    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let bound = [config.signaling.listen.ip(), config.relay.quic.ip()];
+    for ip in bound.iter().chain(&config.relay.advertise).filter(|ip| !ip.is_unspecified()) {
+        hosts.push(ip.to_string());
+    }
+    let url = config.signaling.public_url.as_deref().and_then(|u| url::Url::parse(u).ok());
+    hosts.extend(url.and_then(|u| u.host_str().map(ToOwned::to_owned)));
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+type Events = tokio::sync::mpsc::Receiver<trocar_proto::session::admission::RelayEvent>;
+
+fn start_relay(config: &Config, authority: &Authority) -> anyhow::Result<(Relay, Events)> {
+    let hosts = hosts(config);
+    let files = authority.identity("relay", &subject(config, "relay", "relay", &hosts), Use::Server)?;
+    let identity = Identity {
+        chain: read_chain(&files.cert)?,
+        key: read_key(&files.key)?,
+        trust: read_chain(&authority.trust_file())?,
+    };
+    let listener = RealmListener {
+        realm: config.realm.clone(),
+        webrtc: config.relay.webrtc,
+        quic: config.relay.quic,
+        advertise: config.relay.advertise.clone(),
+        server_name: "localhost".to_owned(),
+    };
+    let limits = Limits { max_feeds: config.relay.max_feeds, max_legs: config.relay.max_legs, ..Limits::default() };
+    Ok(Relay::start(RelayConfig { listeners: vec![listener], identity, pin: config.relay.pin, limits })?)
+}
+
+fn addresses(relay: &Relay) -> anyhow::Result<Addresses> {
+    let a = relay.addresses().first().context("the relay has no listener")?;
+    Ok(Addresses { webrtc: a.webrtc, quic: a.quic })
+}
+
+async fn start_signaling(
+    config: &Config,
+    authority: &Authority,
+    admission: Arc<InProcess>,
+    events: Events,
+) -> anyhow::Result<ServerHandle> {
+    let hosts = hosts(config);
+    let (cert, key) = match (&config.signaling.cert, &config.signaling.key) {
+        (Some(c), Some(k)) => (c.clone(), k.clone()),
+        _ => {
+            let subject = subject(config, "signaling", "signaling", &hosts);
+            let files = authority.identity("signaling", &subject, Use::Server)?;
+            (files.cert, files.key)
+        }
+    };
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let signaling = trocar_signaling::Config {
+        listen: config.signaling.listen,
+        loopback_http: config.signaling.loopback_http,
+        tls: TlsIdentity { cert_chain_pem: read(&cert)?, key_pem: read(&key)? },
+        token_key_pkcs8: token_key(&config.dir)?,
+        issuer: format!("signaling.{}", config.realm),
+        audiences: vec![format!("relay.{}", config.realm)],
+        public_url: config.signaling.public_url.clone(),
+        origins: Vec::new(),
+        realm: config.realm.clone(),
+        store: StoreAt::File(config.dir.join("trocar.db")),
+        metrics_open: config.signaling.metrics_open,
+        limits: trocar_signaling::Limits::default(),
+    };
+    Ok(Server::start(signaling, admission, events).await?)
+}
+
+fn token_key(dir: &Path) -> anyhow::Result<Vec<u8>> {
+    let path = dir.join("token.key");
+    if path.exists() {
+        return std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
+    }
+    let key = trocar_signaling::generate_token_key()?;
+    write_secret(&path, &key)?;
+    Ok(key)
+}
+
+fn page_url(server: &ServerHandle) -> String {
+    format!("{}/", server.public_url())
+}
+
+fn env_lines(r: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let mut line = |key: &str, value: &str| {
+        let _ = writeln!(out, "TROCAR_{key}=\"{value}\"");
+    };
+    line("PAGE", &r.page);
+    line("HTTPS", &r.https);
+    line("METRICS", &r.metrics);
+    line("CA", &r.ca_file.display().to_string());
+    line("SESSION", r.session.as_str());
+    for (role, link) in &r.invitations {
+        line(&format!("INVITE_{}", role.to_uppercase()), link);
+    }
+    out
+}
+
+fn print(args: &UpArgs, r: &Report) -> anyhow::Result<()> {
+    if args.json {
+        println!("{}", serde_json::to_string(r)?);
+        return Ok(());
+    }
+    println!("Trocar is up after {} ms. Ctrl-C stops it.", r.ready_ms);
+    println!("  page          {}", r.page);
+    println!("  HTTPS         {} (authority: {})", r.https, r.ca_file.display());
+    println!("  relay         WebRTC {} QUIC {}", r.relay.webrtc, r.relay.quic);
+    println!("  figures       {}", r.metrics);
+    println!("Invitations, each good for whoever has the link:");
+    for (role, link) in &r.invitations {
+        println!("  {role:12}  {link}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> UpArgs {
+        UpArgs { config: None, dir: None, host: None, port: None, json: false, env_file: None }
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_file() {
+        let c = UpArgs { port: Some(9_000), dir: Some("x".into()), ..args() }.config().unwrap();
+        assert_eq!(c.signaling.loopback_http.unwrap().port(), 9_000);
+        assert_eq!((c.signaling.listen.port(), c.dir), (9_001, PathBuf::from("x")));
+    }
+
+    #[test]
+    fn a_host_that_others_reach_is_listened_on_and_advertised() {
+        let c = UpArgs { host: Some("192.0.2.7".parse().unwrap()), ..args() }.config().unwrap();
+        assert_eq!(c.signaling.loopback_http, None);
+        assert_eq!(c.relay.advertise, vec!["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        assert!(UpArgs { host: Some("0.0.0.0".parse().unwrap()), ..args() }.config().is_err());
+        assert!(hosts(&c).contains(&"192.0.2.7".to_owned()));
+    }
+}

@@ -1,0 +1,219 @@
+//! What the relay measures of itself, and how it is shown to Prometheus.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use std::fmt;
+
+/// Upper bounds of the delay histogram's buckets, in microseconds.
+pub const DELAY_BOUNDS_US: [u64; 12] =
+    [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000];
+
+/// How long packets were in the relay: from the read that brought them to the send that took them away. Owned by one
+/// worker, so counting is an addition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DelayHistogram {
+    /// Packets per bucket; the last is everything above.
+    pub buckets: [u64; DELAY_BOUNDS_US.len() + 1],
+    /// Sum of all delays in microseconds.
+    pub sum_us: u64,
+}
+
+impl DelayHistogram {
+    /// Adds `packets` of one delay.
+    pub fn record(&mut self, delay_us: u64, packets: u64) {
+        let place = DELAY_BOUNDS_US.iter().position(|b| delay_us <= *b).unwrap_or(DELAY_BOUNDS_US.len());
+        if let Some(b) = self.buckets.get_mut(place) {
+            *b += packets;
+        }
+        self.sum_us = self.sum_us.saturating_add(delay_us.saturating_mul(packets));
+    }
+
+    /// All packets.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+/// One feed's figures.
+#[derive(Debug, Clone, Default)]
+pub struct FeedFigures {
+    /// Session and feed.
+    pub labels: Vec<(&'static str, String)>,
+    /// Counters by metric name.
+    pub values: Vec<Value>,
+    /// Delay in the relay.
+    pub delay: DelayHistogram,
+}
+
+/// One leg's figures.
+#[derive(Debug, Clone, Default)]
+pub struct LegFigures {
+    /// Session, feed, leg, transport.
+    pub labels: Vec<(&'static str, String)>,
+    /// Counters and gauges by metric name.
+    pub values: Vec<Value>,
+}
+
+/// One number.
+#[derive(Debug, Clone, Copy)]
+pub struct Value {
+    /// What it is.
+    pub metric: &'static Metric,
+    /// How much.
+    pub value: f64,
+}
+
+/// One metric's name, help and kind.
+#[derive(Debug)]
+pub struct Metric {
+    /// Name without prefix and unit suffix of counters.
+    pub name: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// It only rises.
+    pub counter: bool,
+}
+
+macro_rules! metrics {
+    ($list:ident: $($id:ident = $name:literal, $counter:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub static $id: Metric = Metric { name: $name, help: $help, counter: $counter };)*
+        /// Every metric that is a plain number.
+        pub static $list: &[&Metric] = &[$(&$id),*];
+    };
+}
+
+metrics! { METRICS:
+    FEED_PACKETS = "trocar_feed_packets", true, "RTP packets taken from the publisher";
+    FEED_BYTES = "trocar_feed_bytes", true, "Bytes of RTP packets taken from the publisher";
+    FEED_FRAMES = "trocar_feed_frames", true, "Frames whose last packet came";
+    FEED_MISSING = "trocar_feed_missing_packets", false, "Sequence numbers that were skipped on the way in and have not come since";
+    FEED_DUPLICATES = "trocar_feed_duplicate_packets", true, "Packets that came before and were refused";
+    FEED_REFUSED = "trocar_feed_refused_packets", true, "Packets refused: malformed, another payload type, too large";
+    FEED_KEY_REQUESTS = "trocar_feed_key_frame_requests", true, "Key frames asked for upstream";
+    FEED_LIVE = "trocar_feed_live", false, "1 while packets arrive, else 0";
+    LEG_PACKETS = "trocar_leg_packets", true, "Packets handed to the kernel or to QUIC, without repeats";
+    LEG_SHED = "trocar_leg_shed_packets", true, "Packets left out in whole frames because the leg was full or too slow";
+    LEG_DROPPED = "trocar_leg_dropped_packets", true, "Packets that socket or connection did not take";
+    LEG_TOO_LARGE = "trocar_leg_too_large_packets", true, "Packets larger than a QUIC datagram of that path";
+    LEG_REPEATED = "trocar_leg_repeated_packets", true, "Packets sent again on a NACK";
+    LEG_GONE = "trocar_leg_repair_misses", true, "NACKed packets that the ring no longer had";
+    LEG_LOST = "trocar_leg_reported_lost_packets", false, "Packets lost by the viewer's last receiver report";
+    LEG_JITTER = "trocar_leg_reported_jitter_seconds", false, "Interarrival jitter by the viewer's last receiver report";
+    LEG_RTT = "trocar_leg_round_trip_seconds", false, "Round trip by the viewer's last receiver report or by QUIC";
+    LEG_CONNECTED = "trocar_leg_connected", false, "1 while media can flow, else 0";
+    WORKER_UNKNOWN_SOURCE = "trocar_worker_unknown_source_datagrams", true, "Datagrams from addresses that no peer has validated";
+    WORKER_STUN_REFUSED = "trocar_worker_refused_stun", true, "STUN messages that were not authentic or for nobody";
+    WORKER_SRTP_REFUSED = "trocar_worker_refused_srtp", true, "SRTP and SRTCP packets that did not authenticate or were replayed";
+    WORKER_UNKNOWN_FLOW = "trocar_worker_unknown_flow_datagrams", true, "RoQ datagrams for flows that the certificate is not bound to";
+    WORKER_EVENTS_DROPPED = "trocar_worker_dropped_events", true, "Events for signaling that found its queue full";
+    WORKER_CPU = "trocar_worker_cpu_seconds", true, "CPU time of the process, user and system";
+}
+
+/// Everything the relay measures, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Feeds.
+    pub feeds: Vec<FeedFigures>,
+    /// Legs.
+    pub legs: Vec<LegFigures>,
+    /// Workers.
+    pub workers: Vec<LegFigures>,
+}
+
+#[derive(Debug)]
+struct SnapshotCollector(Snapshot);
+
+struct Labels<'a>(&'a [(&'static str, String)]);
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>) -> fmt::Result {
+        use prometheus_client::encoding::EncodeLabel;
+        for (k, v) in self.0 {
+            (*k, v.as_str()).encode(encoder.encode_label())?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for SnapshotCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let s = &self.0;
+        for metric in METRICS {
+            let kind = if metric.counter { MetricType::Counter } else { MetricType::Gauge };
+            let mut rows = s
+                .feeds
+                .iter()
+                .map(|f| (&f.labels, &f.values))
+                .chain(s.legs.iter().chain(&s.workers).map(|l| (&l.labels, &l.values)))
+                .filter_map(|(labels, values)| {
+                    let v = values.iter().find(|v| std::ptr::eq(v.metric, *metric))?;
+                    Some((labels, v.value))
+                })
+                .peekable();
+            if rows.peek().is_none() {
+                continue;
+            }
+            let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
+            for (labels, value) in rows {
+                let labels = Labels(labels);
+                let mut row = family.encode_family(&labels)?;
+                if metric.counter {
+                    row.encode_counter::<NoLabelSet, f64, f64>(&value, None)?;
+                } else {
+                    row.encode_gauge(&value)?;
+                }
+            }
+        }
+        if s.feeds.is_empty() {
+            return Ok(());
+        }
+        let help = "Time from the read that brought a packet to the send that took it away";
+        let mut family =
+            encoder.encode_descriptor("trocar_feed_relay_delay_seconds", help, None, MetricType::Histogram)?;
+        for f in &s.feeds {
+            let labels = Labels(&f.labels);
+            let bounds = DELAY_BOUNDS_US.iter().map(|b| *b as f64 / 1e6).chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(f.delay.buckets).collect();
+            let sum = f.delay.sum_us as f64 / 1e6;
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, f.delay.count(), &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// As Prometheus text, without the end mark, so that it can stand beside others.
+    #[must_use]
+    pub fn render(self) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(SnapshotCollector(self)));
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode_registry(&mut out, &registry);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_rendered_with_labels_and_cumulative_buckets() {
+        let labels = vec![("session", "s\"1\n".to_owned()), ("feed", "scope".to_owned())];
+        let mut delay = DelayHistogram::default();
+        delay.record(40, 3);
+        delay.record(700, 1);
+        let feed = FeedFigures { labels, values: vec![Value { metric: &FEED_PACKETS, value: 4.0 }], delay };
+        let text = Snapshot { feeds: vec![feed], ..Snapshot::default() }.render();
+        assert!(text.contains("trocar_feed_packets_total{session=\"s\\\"1\\n\",feed=\"scope\"} 4.0"), "{text}");
+        assert!(text.contains("{le=\"0.00005\",session=\"s\\\"1\\n\",feed=\"scope\"} 3"), "{text}");
+        assert!(text.contains("{le=\"0.001\",session=\"s\\\"1\\n\",feed=\"scope\"} 4"), "{text}");
+        assert!(text.contains("{le=\"+Inf\",session=\"s\\\"1\\n\",feed=\"scope\"} 4"), "{text}");
+        assert!(text.contains("trocar_feed_relay_delay_seconds_count{session="), "{text}");
+        assert!(!text.contains("# EOF"));
+    }
+}

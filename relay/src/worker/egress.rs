@@ -1,0 +1,125 @@
+//! The batch that leaves a worker's socket: packets of one size for one address, sent as one `UDP_SEGMENT` datagram.
+
+use quinn_udp::{Transmit, UdpSocketState};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+/// Packets in one batch at most.
+pub(crate) const MAX_SEGMENTS: usize = 16;
+/// Bytes in one batch at most, below the largest UDP payload.
+const MAX_BYTES: usize = 64_000;
+
+/// A UDP socket with the kernel's segmentation and coalescing.
+pub(crate) struct Socket {
+    pub(crate) io: UdpSocket,
+    pub(crate) state: UdpSocketState,
+    max_segments: usize,
+}
+
+impl Socket {
+    pub(crate) fn new(io: UdpSocket) -> io::Result<Self> {
+        let state = UdpSocketState::new((&io).into())?;
+        let max_segments = state.max_gso_segments().clamp(1, MAX_SEGMENTS);
+        Ok(Self { io, state, max_segments })
+    }
+
+    /// Sends one datagram. Loss policy where the socket is full: it is dropped, and the caller counts it.
+    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        let t = Transmit { destination: to, ecn: None, contents: datagram, segment_size: None, src_ip: None };
+        self.state.try_send((&self.io).into(), &t)
+    }
+}
+
+/// What a flush did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Flushed {
+    /// Packets handed to the kernel.
+    pub(crate) sent: u64,
+    /// Packets that it did not take.
+    pub(crate) dropped: u64,
+}
+
+/// One worker's batch. It is empty between legs.
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    used: usize,
+    segment: usize,
+    count: usize,
+    /// A shorter packet was put last: GSO takes no other after it.
+    closed: bool,
+}
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        Self { bytes: vec![0; MAX_BYTES], used: 0, segment: 0, count: 0, closed: false }
+    }
+
+    /// Whether a packet of that length can go into this batch.
+    pub(crate) fn has_room(&self, len: usize, socket: &Socket) -> bool {
+        self.count == 0
+            || (!self.closed && len <= self.segment && self.count < socket.max_segments && self.used + len <= MAX_BYTES)
+    }
+
+    /// Room for a packet of that length; to be filled whole, or taken back with [`Self::retract`].
+    pub(crate) fn push(&mut self, len: usize) -> Option<&mut [u8]> {
+        let start = self.used;
+        let room = self.bytes.get_mut(start..start + len)?;
+        if self.count == 0 {
+            self.segment = len;
+        }
+        self.closed = len < self.segment;
+        self.count += 1;
+        self.used += len;
+        Some(room)
+    }
+
+    /// Takes the packet pushed last back.
+    pub(crate) const fn retract(&mut self, len: usize) {
+        self.used -= len;
+        self.count -= 1;
+        self.closed = false;
+    }
+
+    /// Sends what is there and empties the batch.
+    pub(crate) fn flush(&mut self, socket: &Socket, to: SocketAddr) -> Flushed {
+        let count = self.count as u64;
+        if count == 0 {
+            return Flushed::default();
+        }
+        let segment_size = (self.count > 1).then_some(self.segment);
+        let contents = self.bytes.get(..self.used).unwrap_or(&[]);
+        let t = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
+        let result = socket.state.try_send((&socket.io).into(), &t);
+        (self.used, self.count, self.closed) = (0, 0, false);
+        match result {
+            Ok(()) => Flushed { sent: count, dropped: 0 },
+            Err(_) => Flushed { sent: 0, dropped: count },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_of_one_size_leave_together_and_arrive_apart() {
+        let socket = Socket::new(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut b = Batch::new();
+        for i in 0..5_u8 {
+            assert!(b.has_room(100, &socket));
+            b.push(100).unwrap().fill(i);
+        }
+        assert!(!b.has_room(101, &socket), "a longer packet does not fit a batch");
+        b.push(40).unwrap().fill(9);
+        assert!(!b.has_room(40, &socket), "a shorter packet is the last");
+        assert_eq!(b.flush(&socket, peer.local_addr().unwrap()), Flushed { sent: 6, dropped: 0 });
+        let mut buffer = [0; 200];
+        for i in 0..5_u8 {
+            assert_eq!((peer.recv(&mut buffer).unwrap(), buffer[0]), (100, i));
+        }
+        assert_eq!((peer.recv(&mut buffer).unwrap(), buffer[0]), (40, 9));
+        assert_eq!(b.flush(&socket, peer.local_addr().unwrap()), Flushed::default());
+    }
+}

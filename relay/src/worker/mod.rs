@@ -1,0 +1,268 @@
+//! A worker: one pinned thread with its own sockets, QUIC endpoint, feeds and legs. Nothing of it is shared; it is
+//! spoken to by commands, which are rare, and answers by events, which are rare too.
+
+mod admission;
+mod control;
+mod egress;
+mod figures;
+mod media;
+mod peers;
+mod roq;
+mod state;
+
+pub use state::Limits;
+
+use crate::metrics::Snapshot;
+use crate::quic::{self, Identity, QuicError};
+use crate::webrtc::transport::dtls_certificate;
+use egress::{Batch, Socket};
+use state::{Core, Listener, WorkerCounters};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use trocar_proto::media::roq::error_code;
+use trocar_proto::session::admission::{
+    AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, RelayEvent, WebrtcAnswer,
+};
+use trocar_proto::session::ids::{CertHash, LegId, RealmId};
+
+/// Everything by the clock runs this often.
+const TICK: Duration = Duration::from_millis(20);
+/// Commands that wait for the worker. Loss policy: the asker waits.
+const COMMANDS: usize = 256;
+
+/// What signaling may ask of a worker.
+pub(crate) enum Command {
+    OpenFeed(FeedGrant, oneshot::Sender<Result<FlowBinding, AdmitError>>),
+    CloseFeed(FeedKey, oneshot::Sender<()>),
+    OpenRoqLeg(LegGrant, CertHash, oneshot::Sender<Result<FlowBinding, AdmitError>>),
+    OpenWebrtcLeg(LegGrant, String, oneshot::Sender<Result<WebrtcAnswer, AdmitError>>),
+    PatchWebrtcLeg(LegId, String, oneshot::Sender<Result<Option<(String, String)>, AdmitError>>),
+    CloseLeg(LegId, oneshot::Sender<()>),
+    Snapshot(oneshot::Sender<Snapshot>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// One realm's addresses.
+#[derive(Debug, Clone)]
+pub struct RealmListener {
+    /// The realm.
+    pub realm: RealmId,
+    /// UDP address for WebRTC; port 0 takes a free one.
+    pub webrtc: SocketAddr,
+    /// UDP address for QUIC; port 0 takes a free one.
+    pub quic: SocketAddr,
+    /// Addresses that clients of this realm reach us at; where empty, the bound address, which then must not be a wildcard.
+    pub advertise: Vec<IpAddr>,
+    /// TLS server name of the QUIC listener.
+    pub server_name: String,
+}
+
+/// A realm's sockets, bound but not served.
+pub(crate) struct Bound {
+    config: RealmListener,
+    webrtc: UdpSocket,
+    quic: UdpSocket,
+}
+
+impl Bound {
+    pub(crate) fn new(config: RealmListener) -> Result<Self, QuicError> {
+        let webrtc = quic::bind_udp(config.webrtc)?;
+        let quic = quic::bind_udp(config.quic)?;
+        Ok(Self { config, webrtc, quic })
+    }
+
+    pub(crate) fn addresses(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.webrtc.local_addr()?, self.quic.local_addr()?))
+    }
+
+    fn advertised(&self) -> std::io::Result<Vec<IpAddr>> {
+        let bound = self.webrtc.local_addr()?.ip();
+        if !self.config.advertise.is_empty() {
+            return Ok(self.config.advertise.clone());
+        }
+        if bound.is_unspecified() {
+            return Err(std::io::Error::other("a listener on a wildcard address needs `advertise`"));
+        }
+        Ok(vec![bound])
+    }
+}
+
+/// The asker's end of a worker.
+#[derive(Clone)]
+pub(crate) struct WorkerHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+}
+
+/// Starts a worker on a thread of its own, pinned to `cpu` where one is given.
+///
+/// # Errors
+/// Where the thread, its runtime or an endpoint cannot be made.
+pub(crate) fn spawn(
+    name: String,
+    cpu: Option<usize>,
+    bound: Vec<Bound>,
+    server: quinn::ServerConfig,
+    limits: Limits,
+    events: mpsc::Sender<RelayEvent>,
+) -> std::io::Result<WorkerHandle> {
+    let (commands, receiver) = mpsc::channel(COMMANDS);
+    let (started, start) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(id) = cpu {
+            core_affinity::set_for_current(core_affinity::CoreId { id });
+        }
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(r) => r,
+            Err(e) => return drop(started.send(Err(e))),
+        };
+        let set = LocalSet::new();
+        set.block_on(&runtime, async move {
+            match prepare(bound, server, limits, events) {
+                Ok((core, endpoints)) => {
+                    let _ = started.send(Ok(()));
+                    run(core, endpoints, receiver).await;
+                }
+                Err(e) => drop(started.send(Err(e))),
+            }
+        });
+    })?;
+    start.recv().map_err(|_| std::io::Error::other("the worker thread ended at its start"))??;
+    Ok(WorkerHandle { commands })
+}
+
+type Prepared = (Rc<RefCell<Core>>, Vec<(quinn::Endpoint, RealmId)>);
+
+fn prepare(
+    bound: Vec<Bound>,
+    server: quinn::ServerConfig,
+    limits: Limits,
+    events: mpsc::Sender<RelayEvent>,
+) -> std::io::Result<Prepared> {
+    let certificate = dtls_certificate().map_err(std::io::Error::other)?;
+    let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.certificate).as_ref().to_vec();
+    let dtls = dimpl::Config::builder()
+        .use_server_cookie(false)
+        .handshake_timeout(crate::webrtc::transport::HANDSHAKE_TIMEOUT)
+        .build()
+        .map_err(std::io::Error::other)?;
+    let mut listeners = Vec::new();
+    let mut endpoints = Vec::new();
+    for b in bound {
+        let advertised = b.advertised()?;
+        let (webrtc, quic) = b.addresses()?;
+        let host = advertised.first().copied().unwrap_or(quic.ip());
+        listeners.push(Listener {
+            realm: b.config.realm.clone(),
+            webrtc: Rc::new(Socket::new(b.webrtc)?),
+            candidates: advertised.iter().map(|ip| SocketAddr::new(*ip, webrtc.port())).collect(),
+            quic_address: SocketAddr::new(host, quic.port()).to_string(),
+            server_name: b.config.server_name,
+        });
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server.clone()), b.quic, runtime)?;
+        endpoints.push((endpoint, b.config.realm));
+    }
+    let core = Core {
+        listeners,
+        feeds: slab::Slab::new(),
+        legs: slab::Slab::new(),
+        feed_by_key: HashMap::new(),
+        leg_by_id: HashMap::new(),
+        leg_by_ufrag: HashMap::new(),
+        leg_by_address: HashMap::new(),
+        flows: HashMap::new(),
+        next_flow: 0,
+        connection_count: 0,
+        dtls: Arc::new(dtls),
+        certificate,
+        fingerprint,
+        batch: Batch::new(),
+        events,
+        counters: WorkerCounters::default(),
+        limits,
+        origin: Instant::now(),
+    };
+    Ok((Rc::new(RefCell::new(core)), endpoints))
+}
+
+/// The worker's loop. In this order: commands, then what is due by the clock; sockets have tasks of their own on this
+/// thread and get their turn in between.
+async fn run(
+    core: Rc<RefCell<Core>>,
+    endpoints: Vec<(quinn::Endpoint, RealmId)>,
+    mut commands: mpsc::Receiver<Command>,
+) {
+    let sockets: Vec<Rc<Socket>> = core.borrow().listeners.iter().map(|l| Rc::clone(&l.webrtc)).collect();
+    for (listener, socket) in sockets.into_iter().enumerate() {
+        let core = Rc::clone(&core);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = peers::read_socket(core, listener, socket).await {
+                tracing::error!(%error, listener, "the WebRTC socket cannot be read any more");
+            }
+        });
+    }
+    for (endpoint, realm) in &endpoints {
+        tokio::task::spawn_local(roq::accept(Rc::clone(&core), endpoint.clone(), realm.clone()));
+    }
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                Some(Command::Shutdown(done)) => {
+                    close(&endpoints).await;
+                    let _ = done.send(());
+                    return;
+                }
+                Some(c) => core.borrow_mut().handle_command(c, Instant::now()),
+                None => return close(&endpoints).await,
+            },
+            _ = tick.tick() => core.borrow_mut().tick(Instant::now()),
+        }
+    }
+}
+
+async fn close(endpoints: &[(quinn::Endpoint, RealmId)]) {
+    for (endpoint, _) in endpoints {
+        endpoint.close(error_code::NO_ERROR.into(), b"the relay stops");
+    }
+    for (endpoint, _) in endpoints {
+        let _ = tokio::time::timeout(Duration::from_millis(500), endpoint.wait_idle()).await;
+    }
+}
+
+impl Core {
+    /// Carries a command out. An asker that has gone away is not told.
+    fn handle_command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::OpenFeed(grant, reply) => drop(reply.send(self.open_feed(grant))),
+            Command::CloseFeed(key, reply) => {
+                self.close_feed(&key);
+                let _ = reply.send(());
+            }
+            Command::OpenRoqLeg(grant, cnf, reply) => drop(reply.send(self.open_roq_leg(grant, cnf, now))),
+            Command::OpenWebrtcLeg(grant, offer, reply) => drop(reply.send(self.open_webrtc_leg(grant, &offer, now))),
+            Command::PatchWebrtcLeg(leg, fragment, reply) => {
+                let _ = reply.send(self.patch_webrtc_leg(&leg, &fragment, now));
+            }
+            Command::CloseLeg(leg, reply) => {
+                self.close_leg(&leg);
+                let _ = reply.send(());
+            }
+            Command::Snapshot(reply) => drop(reply.send(self.snapshot())),
+            Command::Shutdown(reply) => drop(reply.send(())),
+        }
+    }
+}
+
+/// Makes the QUIC side of a worker's configuration.
+pub(crate) fn server_config(identity: Identity) -> Result<quinn::ServerConfig, QuicError> {
+    quic::server_config(identity)
+}

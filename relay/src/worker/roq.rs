@@ -1,0 +1,119 @@
+//! QUIC connections of native publishers and viewers. Their packets reach the feed by a call on the same thread.
+
+use super::state::{Core, Way};
+use crate::quic::{cert_hash, cert_name};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use rustls::pki_types::CertificateDer;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use trocar_proto::media::roq::error_code;
+use trocar_proto::session::event::LegState;
+use trocar_proto::session::ids::{CertHash, RealmId};
+
+/// Datagrams taken from a connection before their feeds send: small, so that the last one does not wait long.
+const BATCH: usize = 16;
+/// A TLS handshake that takes longer is given up.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Above this many handshakes under way, a client must first prove its address (RFC 9000 section 8.1.2).
+const RETRY_ABOVE: usize = 64;
+
+/// Accepts connections of one realm's listener until the endpoint is closed.
+pub(crate) async fn accept(core: Rc<RefCell<Core>>, endpoint: quinn::Endpoint, realm: RealmId) {
+    while let Some(incoming) = endpoint.accept().await {
+        let limit = core.borrow().limits.max_connections;
+        if core.borrow().connection_count >= limit {
+            incoming.refuse();
+        } else if endpoint.open_connections() > core.borrow().connection_count + RETRY_ABOVE
+            && !incoming.remote_address_validated()
+        {
+            // An error means that it was validated after all; either way nothing is owed to the client.
+            let _ = incoming.retry();
+        } else {
+            tokio::task::spawn_local(serve(Rc::clone(&core), incoming, realm.clone()));
+        }
+    }
+}
+
+async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmId) {
+    let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming).await {
+        Ok(Ok(c)) => c,
+        Ok(Err(error)) => return tracing::info!(%error, "QUIC handshake failed"),
+        Err(_) => return tracing::info!("QUIC handshake took too long"),
+    };
+    let Some(cnf) = identify(&connection, &realm) else {
+        connection.close(error_code::INTERNAL_ERROR.into(), b"certificate has no trocar:// name of this realm");
+        return;
+    };
+    core.borrow_mut().connection_opened(&connection, cnf, Instant::now());
+    let mut batch: Vec<Bytes> = Vec::with_capacity(BATCH);
+    while let Ok(first) = connection.read_datagram().await {
+        batch.push(first);
+        while batch.len() < BATCH
+            && let Some(Ok(more)) = connection.read_datagram().now_or_never()
+        {
+            batch.push(more);
+        }
+        core.borrow_mut().handle_roq_batch(&connection, cnf, &batch, Instant::now());
+        batch.clear();
+    }
+    core.borrow_mut().connection_closed(&connection);
+}
+
+fn identify(connection: &quinn::Connection, realm: &RealmId) -> Option<CertHash> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let leaf = chain.first()?;
+    cert_name(leaf).filter(|n| &n.realm == realm).map(|_| cert_hash(leaf))
+}
+
+impl Core {
+    fn connection_opened(&mut self, connection: &quinn::Connection, cnf: CertHash, now: Instant) {
+        self.connection_count += 1;
+        // A viewer that sends no RTCP still gets what it asked for before it connected.
+        let waiting: Vec<usize> = self
+            .legs
+            .iter()
+            .filter(|(_, l)| matches!(&l.way, Way::Roq(w) if w.cnf == cnf && w.connection.is_none()))
+            .map(|(i, _)| i)
+            .collect();
+        for index in waiting {
+            self.attach(index, connection, now);
+        }
+    }
+
+    /// Sends a native leg over this connection from now on; nothing changes where it goes there already.
+    pub(super) fn attach(&mut self, index: usize, connection: &quinn::Connection, now: Instant) {
+        let at = self.micros(now);
+        let Some(leg) = self.legs.get_mut(index) else { return };
+        let Way::Roq(w) = &mut leg.way else { return };
+        if w.connection.as_ref().is_some_and(|c| c.stable_id() == connection.stable_id()) {
+            return;
+        }
+        w.connection = Some(connection.clone());
+        if let Some(f) = self.feeds.get(leg.feed) {
+            leg.leg.start(&f.feed, at);
+        }
+        self.set_leg_state(index, LegState::Connected);
+        self.pump_leg(index, now);
+    }
+
+    fn connection_closed(&mut self, connection: &quinn::Connection) {
+        self.connection_count = self.connection_count.saturating_sub(1);
+        let id = connection.stable_id();
+        for (_, feed) in &mut self.feeds {
+            feed.publisher.take_if(|c| c.stable_id() == id);
+        }
+        let mut gone = Vec::new();
+        for (index, leg) in &mut self.legs {
+            if let Way::Roq(w) = &mut leg.way
+                && w.connection.take_if(|c| c.stable_id() == id).is_some()
+            {
+                gone.push(index);
+            }
+        }
+        for index in gone {
+            self.set_leg_state(index, LegState::Connecting);
+        }
+    }
+}

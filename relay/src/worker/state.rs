@@ -1,0 +1,228 @@
+//! What a worker owns: feeds, legs, peers. Everything here belongs to one thread; nothing is shared.
+
+use super::egress::{Batch, Socket};
+use crate::metrics::DelayHistogram;
+use crate::srtp::{Receiver, SendKeys, SendStream};
+use crate::webrtc::transport::Transport;
+use slab::Slab;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use trocar_proto::media::feed::Feed;
+use trocar_proto::media::leg::Leg;
+use trocar_proto::media::roq::FlowPrefix;
+use trocar_proto::session::admission::{FeedKey, RelayEvent};
+use trocar_proto::session::api::FeedState;
+use trocar_proto::session::event::LegState;
+use trocar_proto::session::feed::FeedDescriptor;
+use trocar_proto::session::ids::{CertHash, LegId, RealmId};
+use trocar_proto::units::{FlowId, Micros, SeqNo, Ssrc, WallMicros};
+
+/// One realm's sockets on this worker.
+pub(crate) struct Listener {
+    pub(crate) realm: RealmId,
+    pub(crate) webrtc: Rc<Socket>,
+    /// Candidate addresses for SDP.
+    pub(crate) candidates: Vec<SocketAddr>,
+    /// `host:port` for native clients.
+    pub(crate) quic_address: String,
+    pub(crate) server_name: String,
+}
+
+/// A feed and what hangs on it.
+pub(crate) struct FeedEntry {
+    pub(crate) key: FeedKey,
+    pub(crate) descriptor: FeedDescriptor,
+    pub(crate) rtp_flow: FlowId,
+    pub(crate) rtcp_flow: FlowId,
+    pub(crate) feed: Feed,
+    pub(crate) legs: Vec<usize>,
+    /// Connection that the newest packet came by; where key-frame requests go.
+    pub(crate) publisher: Option<quinn::Connection>,
+    pub(crate) state: FeedState,
+    pub(crate) delay: DelayHistogram,
+    pub(crate) last_sr: Option<(u32, Micros)>,
+    pub(crate) last_report: Micros,
+    pub(crate) reported: ReportedLoss,
+    pub(crate) receiver_ssrc: Ssrc,
+}
+
+/// What the last receiver report said, for the share lost since.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ReportedLoss {
+    pub(crate) packets: u64,
+    pub(crate) missing: u64,
+}
+
+/// A leg and its way out.
+pub(crate) struct LegEntry {
+    pub(crate) id: LegId,
+    pub(crate) feed: usize,
+    pub(crate) leg: Leg,
+    pub(crate) way: Way,
+    pub(crate) state: LegState,
+    pub(crate) sent: LegSent,
+    pub(crate) viewer: ViewerReport,
+    pub(crate) last_sr: Micros,
+    pub(crate) last_point: Micros,
+}
+
+/// What became of a leg's packets at the socket.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LegSent {
+    pub(crate) packets: u64,
+    pub(crate) dropped: u64,
+    pub(crate) too_large: u64,
+}
+
+/// What the viewer last reported.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ViewerReport {
+    pub(crate) fraction_lost: u8,
+    pub(crate) cumulative_lost: i32,
+    pub(crate) jitter: u32,
+    pub(crate) round_trip_us: Option<u64>,
+}
+
+/// How a leg leaves.
+pub(crate) enum Way {
+    Webrtc(Box<WebrtcWay>),
+    Roq(RoqWay),
+}
+
+/// One browser.
+pub(crate) struct WebrtcWay {
+    pub(crate) transport: Transport,
+    pub(crate) listener: usize,
+    pub(crate) ufrags: Vec<String>,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) keys: Option<Keys>,
+    pub(crate) rtx_payload_type: Option<u8>,
+    pub(crate) playout_delay_id: Option<u8>,
+    pub(crate) ssrc: Ssrc,
+    pub(crate) rtx_ssrc: Ssrc,
+    pub(crate) ice_session: String,
+    pub(crate) recent_repeats: Box<[(u16, Micros); RECENT_REPEATS]>,
+    pub(crate) next_rtx: SeqNo,
+}
+
+/// How many repeats are remembered, so that a NACK is answered at most once a round trip.
+pub(crate) const RECENT_REPEATS: usize = 256;
+
+/// SRTP of one browser. The streams are the only ones of their SSRCs.
+pub(crate) struct Keys {
+    pub(crate) send: SendKeys,
+    pub(crate) receive: Receiver,
+    pub(crate) media: SendStream,
+    pub(crate) rtx: SendStream,
+}
+
+/// One native viewer. Its connection is the one that its RTCP came by last: several stations may show one certificate.
+pub(crate) struct RoqWay {
+    pub(crate) cnf: CertHash,
+    pub(crate) rtcp_flow: FlowId,
+    pub(crate) prefix: FlowPrefix,
+    pub(crate) rtcp_prefix: FlowPrefix,
+    pub(crate) connection: Option<quinn::Connection>,
+}
+
+/// What a RoQ flow leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    FeedRtp(usize),
+    FeedRtcp(usize),
+    LegRtcp(usize),
+}
+
+/// Counters of a worker that belong to no feed or leg.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WorkerCounters {
+    /// Datagrams from addresses that no peer has validated.
+    pub(crate) unknown_source: u64,
+    /// STUN that was not authentic or for nobody.
+    pub(crate) stun_refused: u64,
+    /// SRTP or SRTCP that did not authenticate, was replayed or was malformed.
+    pub(crate) srtp_refused: u64,
+    /// RoQ datagrams for flows that the connection's certificate is not bound to.
+    pub(crate) unknown_flow: u64,
+    /// Events for signaling that found its queue full.
+    pub(crate) events_dropped: u64,
+}
+
+/// Limits of a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Feeds at most.
+    pub max_feeds: usize,
+    /// Legs at most.
+    pub max_legs: usize,
+    /// QUIC connections at most.
+    pub max_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_feeds: 64, max_legs: 1_024, max_connections: 1_024 }
+    }
+}
+
+/// Everything a worker owns.
+pub(crate) struct Core {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) feeds: Slab<FeedEntry>,
+    pub(crate) legs: Slab<LegEntry>,
+    pub(crate) feed_by_key: HashMap<FeedKey, usize>,
+    pub(crate) leg_by_id: HashMap<LegId, usize>,
+    /// (listener, our user fragment) → leg.
+    pub(crate) leg_by_ufrag: HashMap<(usize, String), usize>,
+    /// (listener, validated address) → leg.
+    pub(crate) leg_by_address: HashMap<(usize, SocketAddr), usize>,
+    pub(crate) flows: HashMap<FlowId, (CertHash, Flow)>,
+    pub(crate) next_flow: u64,
+    pub(crate) connection_count: usize,
+    pub(crate) dtls: Arc<dimpl::Config>,
+    pub(crate) certificate: dimpl::DtlsCertificate,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) batch: Batch,
+    pub(crate) events: mpsc::Sender<RelayEvent>,
+    pub(crate) counters: WorkerCounters,
+    pub(crate) limits: Limits,
+    pub(crate) origin: Instant,
+}
+
+impl Core {
+    /// Microseconds since the worker began.
+    pub(crate) fn micros(&self, now: Instant) -> Micros {
+        Micros(u64::try_from(now.saturating_duration_since(self.origin).as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The wall clock's time of a moment of the worker's clock, given both clocks now.
+    pub(crate) fn wall_at(&self, at: Micros, now: Instant) -> WallMicros {
+        let ago = self.micros(now).since(at);
+        WallMicros(wall_now().0.saturating_sub(ago))
+    }
+
+    /// Tells signaling. Loss policy where its queue is full: the event is dropped and counted.
+    pub(crate) fn tell(&mut self, event: RelayEvent) {
+        if self.events.try_send(event).is_err() {
+            self.counters.events_dropped += 1;
+        }
+    }
+}
+
+/// The wall clock.
+pub(crate) fn wall_now() -> WallMicros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Random bits from the cryptographic library, for SSRCs and first sequence numbers.
+pub(crate) fn random_u32() -> u32 {
+    let mut b = [0; 4];
+    // A failing system source leaves zeros: an SSRC of 0 is legal, and secrets are never drawn here.
+    let _ = aws_lc_rs::rand::fill(&mut b);
+    u32::from_be_bytes(b)
+}

@@ -1,0 +1,275 @@
+//! What all tasks share, and the operations that touch more than one part of it.
+
+use crate::admission::{Admission, Answer};
+use crate::config::{Config, Limits, Rate};
+use crate::error::SessionError;
+use crate::figures::Figures;
+use crate::live::{Closing, Live};
+use crate::name::{MAX_TITLE, TITLE_EXPECTED, clean, shown};
+use crate::rate::{Bucket, PeerRates};
+use crate::secret::{self, SecretHash};
+use crate::store::{EventRow, Row, Store, Stored, StoredParticipant};
+use crate::token::{Bearing, TokenKeyError, Tokens};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use trocar_proto::session::admission::AdmitError;
+use trocar_proto::session::api::{Invitation, TokenGrant};
+use trocar_proto::session::event::ServerEvent;
+use trocar_proto::session::ids::{CertHash, ParticipantId, RealmId, SessionId};
+use trocar_proto::session::role::Role;
+use trocar_proto::units::{Micros, WallMicros};
+
+/// Shortest and longest life of an invitation, in seconds.
+pub(crate) const INVITATION_TTL_S: std::ops::RangeInclusive<u64> = 60..=604_800;
+/// Denials recorded and logged: so many at once, and so many a second. All of them are counted.
+const RECORDED_DENIALS: Rate = Rate { burst: 50, per_second: 1 };
+
+/// Shared by all tasks.
+pub(crate) struct App {
+    pub(crate) limits: Limits,
+    pub(crate) admission: Arc<dyn Admission>,
+    pub(crate) figures: Arc<Figures>,
+    pub(crate) tokens: Tokens,
+    pub(crate) store: Store,
+    /// Base of links, without a slash at the end.
+    pub(crate) public_url: String,
+    /// Origins whose pages may open event sockets.
+    pub(crate) origins: Vec<String>,
+    pub(crate) metrics_open: bool,
+    realm: RealmId,
+    live: Mutex<Live>,
+    join_rates: Mutex<PeerRates>,
+    denial_rate: Mutex<Bucket>,
+    started: Instant,
+}
+
+impl App {
+    /// Everything but listeners and tasks. `public_url` and `origins` are those that the listeners' addresses gave.
+    pub(crate) fn new(
+        config: &Config,
+        admission: Arc<dyn Admission>,
+        (store, stored): (Store, Stored),
+        (public_url, origins): (String, Vec<String>),
+    ) -> Result<Self, TokenKeyError> {
+        let figures = Arc::new(Figures::default());
+        let now = Micros(0);
+        let live = Live::new(config.limits.clone(), figures.clone(), stored, now, wall_clock());
+        Ok(Self {
+            tokens: Tokens::new(&config.token_key_pkcs8, &config.issuer, &config.audiences)?,
+            limits: config.limits.clone(),
+            admission,
+            figures,
+            store,
+            public_url,
+            origins,
+            metrics_open: config.metrics_open,
+            realm: config.realm.clone(),
+            live: Mutex::new(live),
+            join_rates: Mutex::new(PeerRates::new(now, config.limits.joins)),
+            denial_rate: Mutex::new(Bucket::full(now, RECORDED_DENIALS)),
+            started: Instant::now(),
+        })
+    }
+
+    /// The live state. Held for a few lines, never over an await.
+    pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
+        // A panic under the lock is a bug that has been reported already; the state is whole enough to go on.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Monotonic time since the start.
+    pub(crate) fn now(&self) -> Micros {
+        Micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Takes one join from the peer's credit; seconds to wait where it has none.
+    pub(crate) fn take_join(&self, peer: std::net::IpAddr) -> Result<(), u64> {
+        self.join_rates.lock().unwrap_or_else(PoisonError::into_inner).take(self.now(), peer)
+    }
+
+    /// Opens a session.
+    pub(crate) async fn create_session(&self, title: &str) -> Result<SessionId, SessionError> {
+        let title =
+            shown(title, MAX_TITLE).ok_or(SessionError::Invalid { field: "title", expected: TITLE_EXPECTED })?;
+        self.live().may_open_session()?;
+        let (session, created) = (secret::session_id()?, wall_clock());
+        let event = event("session-created", Some(&session), None, title);
+        let row = Row::Session { session: session.clone(), title: title.to_owned(), created };
+        self.store.write(vec![row, event]).await?;
+        self.live().open_session(session.clone(), title.to_owned());
+        Ok(session)
+    }
+
+    /// Closes a session for good.
+    pub(crate) async fn close_session(
+        &self,
+        session: &SessionId,
+        by: Option<&ParticipantId>,
+    ) -> Result<(), SessionError> {
+        self.live().session_info(session)?;
+        let closed = Row::SessionClosed { session: session.clone(), at: wall_clock() };
+        self.store.write(vec![closed, event("session-closed", Some(session), by, "")]).await?;
+        let closings = self.live().close_session(session, "the session was closed")?;
+        self.close(closings).await;
+        Ok(())
+    }
+
+    /// Removes a participant for good: its tokens are refused from now on.
+    pub(crate) async fn remove_participant(
+        &self,
+        session: &SessionId,
+        participant: &ParticipantId,
+        by: Option<&ParticipantId>,
+    ) -> Result<(), SessionError> {
+        self.live().name_of(session, participant)?;
+        let at = wall_clock();
+        let row = Row::ParticipantRemoved { session: session.clone(), participant: participant.clone(), at };
+        let detail = by.map_or_else(|| "by the server".to_owned(), |by| format!("by {by}"));
+        self.store.write(vec![row, event("participant-removed", Some(session), Some(participant), &detail)]).await?;
+        let closings = self.live().remove_participant(session, participant, "you were removed from the session")?;
+        self.close(closings).await;
+        Ok(())
+    }
+
+    /// Writes an invitation.
+    pub(crate) async fn invite(
+        &self,
+        session: &SessionId,
+        role: Role,
+        ttl_s: u64,
+        by: Option<&ParticipantId>,
+    ) -> Result<Invitation, SessionError> {
+        if !INVITATION_TTL_S.contains(&ttl_s) {
+            return Err(SessionError::Invalid { field: "ttl_s", expected: "60 to 604800 seconds" });
+        }
+        self.live().may_invite(session)?;
+        let secret = secret::invitation()?;
+        let hash = SecretHash::of(&secret);
+        let expires = WallMicros(wall_clock().0.saturating_add(ttl_s.saturating_mul(1_000_000)));
+        let row = Row::Invitation { hash, session: session.clone(), role, expires };
+        self.store.write(vec![row, event("invited", Some(session), by, role.name())]).await?;
+        self.live().add_invitation(hash, session.clone(), role, expires);
+        let link = format!("{}/#invitation={secret}", self.public_url);
+        Ok(Invitation { link, invitation: secret, role, expires })
+    }
+
+    /// Redeems an invitation: a new participant and its first token.
+    pub(crate) async fn join(
+        &self,
+        invitation: &str,
+        name: Option<&str>,
+        cnf: Option<CertHash>,
+    ) -> Result<TokenGrant, SessionError> {
+        let joined = wall_clock();
+        let (session, role) = self.live().redeem(&SecretHash::of(invitation), joined)?;
+        let stored = StoredParticipant {
+            session: session.clone(),
+            participant: secret::participant_id()?,
+            name: name.unwrap_or(role.name()).to_owned(),
+            role,
+            realm: self.realm.clone(),
+            cnf,
+            joined,
+        };
+        let event = event("joined", Some(&session), Some(&stored.participant), role.name());
+        self.store.write(vec![Row::Participant(stored.clone()), event]).await?;
+        self.live().add_participant(self.now(), joined, stored.clone())?;
+        self.figures.joins.inc();
+        self.grant(Bearing { session, participant: stored.participant, realm: stored.realm, role, cnf })
+    }
+
+    /// A fresh token for a participant that is still in its session.
+    pub(crate) fn grant(&self, bearing: Bearing) -> Result<TokenGrant, SessionError> {
+        let wall = wall_clock();
+        let (token, claims) = self.tokens.issue(wall, &bearing)?;
+        let mut live = self.live();
+        let name = live.name_of(&bearing.session, &bearing.participant)?;
+        live.note_token(&bearing.session, &bearing.participant, wall)?;
+        Ok(TokenGrant {
+            token,
+            expires: WallMicros(claims.exp.saturating_mul(1_000_000)),
+            participant: claims.sub,
+            name,
+            session: claims.session,
+            realm: claims.realm,
+            role: claims.role,
+            grade: claims.grade,
+            verbs: claims.verbs,
+        })
+    }
+
+    /// Records and logs that somebody was refused, as far as the rate allows.
+    pub(crate) fn record_denial(&self, kind: &'static str, detail: &str) {
+        let allowed = {
+            let mut rate = self.denial_rate.lock().unwrap_or_else(PoisonError::into_inner);
+            rate.take(self.now(), RECORDED_DENIALS).is_ok()
+        };
+        let detail = clean(detail, 200);
+        if !allowed || !self.store.write_later(vec![event(kind, None, None, &detail)]) {
+            self.figures.records_dropped.inc();
+            return;
+        }
+        tracing::warn!(kind, detail, "refused");
+    }
+
+    /// Asks the relay, for a bounded time.
+    pub(crate) async fn ask<T>(&self, answer: Answer<'_, Result<T, AdmitError>>) -> Result<T, AdmitError> {
+        match tokio::time::timeout(self.limits.admission_timeout, answer).await {
+            Ok(result) => result,
+            Err(_) => Err(AdmitError::Unavailable),
+        }
+    }
+
+    /// Has the relay close things, each for a bounded time.
+    pub(crate) async fn close(&self, closings: Vec<Closing>) {
+        for closing in closings {
+            let closed = match &closing {
+                Closing::Feed(key) => self.admission.close_feed(key),
+                Closing::Leg(leg) => self.admission.close_leg(leg),
+            };
+            if tokio::time::timeout(self.limits.admission_timeout, closed).await.is_err() {
+                tracing::warn!(?closing, "the relay did not answer in time");
+            }
+        }
+    }
+
+    /// One sweep: what was left behind ends.
+    pub(crate) async fn sweep(&self) {
+        let wall = wall_clock();
+        let swept = self.live().sweep(self.now(), wall);
+        for (session, participant) in swept.forgotten {
+            let row = Row::ParticipantRemoved { session, participant, at: wall };
+            if !self.store.write_later(vec![row]) {
+                // It comes back into memory at the next start, and is forgotten again.
+                self.figures.records_dropped.inc();
+            }
+        }
+        self.close(swept.closings).await;
+    }
+
+    /// How often to sweep: often enough that a grace period is kept to about an eighth.
+    pub(crate) fn sweep_every(&self) -> Duration {
+        (self.limits.grace / 8).clamp(Duration::from_millis(10), Duration::from_millis(500))
+    }
+}
+
+/// The wall clock.
+pub(crate) fn wall_clock() -> WallMicros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    WallMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The answer to a clock question that came at `t1`.
+pub(crate) fn clock_reply(t0: WallMicros, t1: WallMicros) -> ServerEvent {
+    ServerEvent::ClockReply { t0, t1, t2: wall_clock() }
+}
+
+fn event(kind: &'static str, session: Option<&SessionId>, participant: Option<&ParticipantId>, detail: &str) -> Row {
+    Row::Event(EventRow {
+        at: wall_clock(),
+        kind,
+        session: session.cloned(),
+        participant: participant.cloned(),
+        detail: detail.to_owned(),
+    })
+}

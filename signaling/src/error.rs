@@ -1,0 +1,43 @@
+//! Why something about a session could not be done: one enum for the in-process handle and the HTTP routes.
+
+use crate::store::StoreError;
+
+/// Why a request about sessions, participants, feeds or legs was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The session is not open (any more).
+    #[error("the session is closed")]
+    SessionClosed,
+    /// The participant was removed, or was away for so long that it was forgotten.
+    #[error("the participant is not in the session any more")]
+    ParticipantGone,
+    /// The invitation is not known, or its time is over.
+    #[error("the invitation is unknown or expired: ask for a new link")]
+    InvitationInvalid,
+    /// No such feed.
+    #[error("the session has no such feed")]
+    NoFeed,
+    /// The name is taken.
+    #[error("a feed of that name exists already")]
+    FeedExists,
+    /// No such leg, or it is somebody else's.
+    #[error("the participant has no such leg")]
+    NoLeg,
+    /// A bound of [`crate::Limits`] is reached.
+    #[error("limit reached: {0}")]
+    Full(&'static str),
+    /// A value that cannot be used.
+    #[error("{field}: {expected}")]
+    Invalid {
+        /// Name of the value.
+        field: &'static str,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// The database did not take it.
+    #[error("the store refused: {0}")]
+    Store(#[from] StoreError),
+    /// The operating system gave no random bytes, or the token could not be signed.
+    #[error("no token or secret could be made")]
+    Secret,
+}

@@ -1,0 +1,82 @@
+//! Signaling's own figures, in OpenMetrics text.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Labels of a request. Routes are templates and methods a fixed set, so that no client can make new series.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RequestLabels {
+    pub(crate) route: String,
+    pub(crate) method: &'static str,
+    pub(crate) status: u16,
+}
+
+/// Label of a refusal: the problem's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ProblemLabels {
+    pub(crate) problem: &'static str,
+}
+
+/// Label of a connection that was not served.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReasonLabels {
+    pub(crate) reason: &'static str,
+}
+
+/// All counters and gauges. Cheap to bump from anywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) requests: Family<RequestLabels, Counter>,
+    pub(crate) problems: Family<ProblemLabels, Counter>,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_refused: Family<ReasonLabels, Counter>,
+    pub(crate) joins: Counter,
+    pub(crate) sockets: Gauge,
+    pub(crate) sockets_closed: Family<ReasonLabels, Counter>,
+    pub(crate) captures_sent: Counter,
+    pub(crate) captures_dropped: Counter,
+    pub(crate) sessions: Gauge,
+    pub(crate) participants: Gauge,
+    pub(crate) feeds: Gauge,
+    pub(crate) legs: Gauge,
+    pub(crate) records_dropped: Counter,
+}
+
+impl Figures {
+    /// All of it as text, without the closing `# EOF`.
+    pub(crate) fn render(&self) -> String {
+        let mut registry = Registry::with_prefix("trocar_signaling");
+        registry.register("http_requests", "Requests answered", self.requests.clone());
+        registry.register("problems", "Requests refused, by problem", self.problems.clone());
+        registry.register("connections", "Connections open now", self.connections.clone());
+        registry.register("connections_refused", "Connections not served", self.connections_refused.clone());
+        registry.register("joins", "Invitations redeemed", self.joins.clone());
+        registry.register("event_sockets", "Event sockets open now", self.sockets.clone());
+        registry.register("event_sockets_closed", "Event sockets closed by the server", self.sockets_closed.clone());
+        registry.register("capture_events", "Capture events queued to viewers", self.captures_sent.clone());
+        registry.register("capture_events_dropped", "Capture events dropped", self.captures_dropped.clone());
+        registry.register("sessions", "Sessions open now", self.sessions.clone());
+        registry.register("participants", "Participants with an event socket now", self.participants.clone());
+        registry.register("feeds", "Feeds now", self.feeds.clone());
+        registry.register("legs", "Legs now", self.legs.clone());
+        registry.register(
+            "audit_records_dropped",
+            "Denials not recorded, too many at once",
+            self.records_dropped.clone(),
+        );
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &registry) {
+            tracing::error!(%error, "figures could not be rendered");
+        }
+        without_eof(&text).to_owned()
+    }
+}
+
+/// OpenMetrics text without the line that ends it, so that another text can follow.
+pub(crate) fn without_eof(text: &str) -> &str {
+    text.trim_end().strip_suffix("# EOF").unwrap_or(text)
+}

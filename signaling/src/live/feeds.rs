@@ -1,0 +1,247 @@
+//! Feeds: announced, bound to a certificate, with what the relay says about their packets.
+
+use super::{ClockReport, Closing, Live};
+use crate::error::SessionError;
+use trocar_proto::session::admission::{FeedGrant, FeedKey, FlowBinding};
+use trocar_proto::session::api::{FeedInfo, FeedState, RoqBinding};
+use trocar_proto::session::event::{LegState, ServerEvent};
+use trocar_proto::session::feed::{FeedDescriptor, Transport};
+use trocar_proto::session::ids::{CertHash, FeedId, ParticipantId, SessionId};
+use trocar_proto::units::{Micros, WallMicros};
+
+/// How far a publisher's clock has to have moved at least before viewers are told, in microseconds: clocks drift by some
+/// 30 µs a second, a report comes each second, and nobody sees half a millisecond in the age of a picture.
+const OFFSET_STEP_US: u64 = 500;
+
+/// One published thing.
+#[derive(Debug)]
+pub(super) struct Feed {
+    serial: u64,
+    /// The descriptor as it was asked for: a publisher that comes back with the same one gets the same feed.
+    asked: FeedDescriptor,
+    info: FeedInfo,
+    cnf: CertHash,
+    /// None while the relay is being asked.
+    binding: Option<FlowBinding>,
+}
+
+impl Feed {
+    pub(super) fn publisher(&self) -> &ParticipantId {
+        &self.info.publisher
+    }
+
+    pub(super) fn state(&self) -> FeedState {
+        self.info.state
+    }
+
+    pub(super) fn is_committed(&self) -> bool {
+        self.binding.is_some()
+    }
+
+    /// What others see; none while the relay is being asked.
+    pub(super) fn announced(&self) -> Option<FeedInfo> {
+        self.is_committed().then(|| self.info.clone())
+    }
+
+    /// Notes what the publisher found about its clock; whether it changed enough to tell anybody: an offset that moved
+    /// by more than half of the uncertainty that viewers were told, or an uncertainty twice or half as large.
+    pub(super) fn set_clock(&mut self, report: ClockReport) -> bool {
+        let us = report.uncertainty_us;
+        let told = self.info.clock_offset_us.zip(self.info.clock_uncertainty_us);
+        let enough = told.is_none_or(|(offset, before)| {
+            us > before.saturating_mul(2)
+                || us.saturating_mul(2) < before
+                || offset.abs_diff(report.offset_us) > (before / 2).max(OFFSET_STEP_US)
+        });
+        if enough {
+            self.info.clock_offset_us = Some(report.offset_us);
+            self.info.clock_uncertainty_us = Some(us);
+        }
+        enough
+    }
+}
+
+/// What a publisher asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct FeedOffer {
+    pub(crate) session: SessionId,
+    pub(crate) publisher: ParticipantId,
+    pub(crate) cnf: CertHash,
+    pub(crate) descriptor: FeedDescriptor,
+}
+
+/// A name that was reserved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FeedTicket {
+    pub(crate) key: FeedKey,
+    serial: u64,
+}
+
+/// What became of an offer.
+#[derive(Debug)]
+pub(crate) enum Announced {
+    /// The name is reserved: the relay is to be asked.
+    New(FeedTicket, FeedGrant),
+    /// The same device has come back for the same feed: it goes on as it was.
+    Resumed(RoqBinding),
+}
+
+impl Live {
+    /// Checks an offer and reserves its name.
+    pub(crate) fn reserve_feed(
+        &mut self,
+        now: Micros,
+        wall: WallMicros,
+        offer: FeedOffer,
+    ) -> Result<Announced, SessionError> {
+        let limit = self.limits.feeds_per_session;
+        let serial = self.serial();
+        let participant = self.participant_mut(&offer.session, &offer.publisher)?;
+        // Whoever publishes without an event socket has the grace period from now on to open one (again).
+        participant.absent_since = participant.absent_since.map(|_| now);
+        let (realm, clock) = (participant.realm.clone(), participant.clock);
+        let key = FeedKey { session: offer.session.clone(), feed: offer.descriptor.feed.clone() };
+        if self.session(&key.session)?.feeds.contains_key(&key.feed) {
+            return self.resume_feed(&key, &offer).map(Announced::Resumed);
+        }
+        let session = self.session_mut(&key.session)?;
+        if session.feeds.len() >= limit {
+            return Err(SessionError::Full("feeds"));
+        }
+        let info = FeedInfo {
+            descriptor: offer.descriptor.clone(),
+            publisher: offer.publisher,
+            state: FeedState::Waiting,
+            since: wall,
+            clock_offset_us: clock.map(|c| c.offset_us),
+            clock_uncertainty_us: clock.map(|c| c.uncertainty_us),
+        };
+        let feed = Feed { serial, asked: offer.descriptor.clone(), info, cnf: offer.cnf, binding: None };
+        session.feeds.insert(key.feed.clone(), feed);
+        let grant = FeedGrant { key: key.clone(), realm, cnf: offer.cnf, descriptor: offer.descriptor };
+        Ok(Announced::New(FeedTicket { key, serial }, grant))
+    }
+
+    /// Hands a feed to a participant that is the same device (the same certificate) with the same descriptor, where the
+    /// one that had it has no event socket left: a publisher that dropped and joined again goes on without a break.
+    fn resume_feed(&mut self, key: &FeedKey, offer: &FeedOffer) -> Result<RoqBinding, SessionError> {
+        let session = self.session_mut(&key.session)?;
+        let feed = session.feeds.get_mut(&key.feed).ok_or(SessionError::FeedExists)?;
+        let left = session.participants.get(&feed.info.publisher).is_none_or(|p| p.sockets.is_empty());
+        let same = feed.cnf == offer.cnf && feed.asked == offer.descriptor;
+        let (true, true, Some(binding)) = (left, same, feed.binding.clone()) else {
+            return Err(SessionError::FeedExists);
+        };
+        if feed.info.publisher == offer.publisher {
+            return Err(SessionError::FeedExists);
+        }
+        let clock = session.participants.get(&offer.publisher).and_then(|p| p.clock);
+        feed.info.publisher = offer.publisher.clone();
+        feed.info.clock_offset_us = clock.map(|c| c.offset_us);
+        feed.info.clock_uncertainty_us = clock.map(|c| c.uncertainty_us);
+        let info = feed.info.clone();
+        let answer = roq_binding(&binding, &info.descriptor);
+        self.broadcast(&key.session, &ServerEvent::Feed { feed: info });
+        Ok(answer)
+    }
+
+    /// The relay has opened the feed: it is announced to everyone.
+    pub(crate) fn commit_feed(
+        &mut self,
+        ticket: &FeedTicket,
+        binding: FlowBinding,
+    ) -> Result<RoqBinding, SessionError> {
+        let session = self.session_mut(&ticket.key.session)?;
+        let feed = session.feeds.get_mut(&ticket.key.feed).filter(|f| f.serial == ticket.serial);
+        let feed = feed.ok_or(SessionError::NoFeed)?;
+        if !session.participants.contains_key(&feed.info.publisher) {
+            session.feeds.remove(&ticket.key.feed);
+            return Err(SessionError::ParticipantGone);
+        }
+        if let Transport::Roq { rtp_flow_id, rtcp_flow_id, .. } = &mut feed.info.descriptor.transport {
+            *rtp_flow_id = Some(binding.rtp_flow_id);
+            *rtcp_flow_id = Some(binding.rtcp_flow_id);
+        }
+        let answer = roq_binding(&binding, &feed.info.descriptor);
+        feed.binding = Some(binding);
+        let info = feed.info.clone();
+        self.broadcast(&ticket.key.session, &ServerEvent::Feed { feed: info });
+        Ok(answer)
+    }
+
+    /// The relay has not opened the feed: its name is free again.
+    pub(crate) fn abandon_feed(&mut self, ticket: &FeedTicket) {
+        let Ok(session) = self.session_mut(&ticket.key.session) else { return };
+        if session.feeds.get(&ticket.key.feed).is_some_and(|f| f.serial == ticket.serial) {
+            session.feeds.remove(&ticket.key.feed);
+        }
+    }
+
+    /// The feed as it is now.
+    pub(crate) fn feed_info(&self, key: &FeedKey) -> Result<FeedInfo, SessionError> {
+        let feed: Option<&Feed> = self.session(&key.session)?.feeds.get(&key.feed);
+        feed.and_then(Feed::announced).ok_or(SessionError::NoFeed)
+    }
+
+    /// All feeds of a session.
+    pub(crate) fn feed_infos(&self, session: &SessionId) -> Result<Vec<FeedInfo>, SessionError> {
+        Ok(self.session(session)?.feeds.values().filter_map(Feed::announced).collect())
+    }
+
+    /// Ends a feed and the legs that show it.
+    pub(crate) fn remove_feed(&mut self, key: &FeedKey) -> Result<Vec<Closing>, SessionError> {
+        let session = self.session_mut(&key.session)?;
+        if !session.feeds.get(&key.feed).is_some_and(Feed::is_committed) {
+            return Err(SessionError::NoFeed);
+        }
+        session.feeds.remove(&key.feed);
+        let legs: Vec<_> = session
+            .legs
+            .iter()
+            .filter(|(_, l)| l.feed == key.feed && l.is_committed())
+            .map(|(n, _)| n.clone())
+            .collect();
+        let mut closings = Vec::new();
+        for leg in legs {
+            closings.extend(self.drop_leg(&leg));
+        }
+        closings.push(Closing::Feed(key.clone()));
+        self.broadcast(&key.session, &ServerEvent::FeedRemoved { feed: key.feed.clone() });
+        Ok(closings)
+    }
+
+    /// The relay says whether packets of a feed arrive.
+    pub(crate) fn handle_feed_state(&mut self, key: &FeedKey, state: FeedState, since: WallMicros) {
+        let Some(feed) = self.sessions.get_mut(&key.session).and_then(|s| s.feeds.get_mut(&key.feed)) else { return };
+        feed.info.state = state;
+        feed.info.since = since;
+        if let Some(feed) = feed.announced() {
+            self.broadcast(&key.session, &ServerEvent::Feed { feed });
+        }
+    }
+
+    /// Ends a leg and tells its owner.
+    pub(super) fn drop_leg(&mut self, leg: &trocar_proto::session::ids::LegId) -> Option<Closing> {
+        let session_id = self.leg_index.remove(leg)?;
+        let gone = self.sessions.get_mut(&session_id)?.legs.remove(leg)?;
+        self.send_to(&session_id, &gone.owner, &ServerEvent::Leg { leg: leg.clone(), state: LegState::Closed });
+        Some(Closing::Leg(leg.clone()))
+    }
+}
+
+/// The answer to a publisher.
+pub(super) fn roq_binding(binding: &FlowBinding, descriptor: &FeedDescriptor) -> RoqBinding {
+    RoqBinding {
+        relay: binding.relay.clone(),
+        server_name: binding.server_name.clone(),
+        rtp_flow_id: binding.rtp_flow_id,
+        rtcp_flow_id: binding.rtcp_flow_id,
+        leg: None,
+        feed: descriptor.clone(),
+    }
+}
+
+/// Where a feed stands in the API.
+pub(crate) fn feed_path(session: &SessionId, feed: &FeedId) -> String {
+    format!("/v1/sessions/{session}/feeds/{feed}")
+}

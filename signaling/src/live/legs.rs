@@ -1,0 +1,187 @@
+//! Legs: who views which feed, how, and which moment their pictures show.
+
+use super::{Closing, Live};
+use crate::error::SessionError;
+use trocar_proto::session::admission::{FeedKey, FlowBinding, LegGrant};
+use trocar_proto::session::api::RoqBinding;
+use trocar_proto::session::event::{LegState, ServerEvent};
+use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, SessionId};
+use trocar_proto::units::{Micros, WallMicros};
+
+/// How a leg is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LegKind {
+    /// RTP over QUIC.
+    Roq,
+    /// WebRTC by WHEP, with the name of its ICE session (RFC 9725 section 4.3.1).
+    Whep { ice_session: String },
+}
+
+/// One viewer's subscription to one feed.
+#[derive(Debug)]
+pub(super) struct Leg {
+    pub(super) owner: ParticipantId,
+    pub(super) feed: FeedId,
+    pub(super) state: LegState,
+    /// None while the relay is being asked.
+    kind: Option<LegKind>,
+}
+
+impl Leg {
+    pub(super) fn is_committed(&self) -> bool {
+        self.kind.is_some()
+    }
+}
+
+/// One point of a leg's map from RTP time to capture time, as the relay has it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CapturePoint {
+    pub(crate) rtp: u32,
+    pub(crate) clock_rate: u32,
+    pub(crate) capture: Option<WallMicros>,
+    pub(crate) received: WallMicros,
+}
+
+impl Live {
+    /// Checks that the feed can be viewed and reserves the leg. From here on the relay's events find its owner.
+    pub(crate) fn reserve_leg(
+        &mut self,
+        now: Micros,
+        leg: LegId,
+        key: &FeedKey,
+        owner: &ParticipantId,
+    ) -> Result<LegGrant, SessionError> {
+        self.feed_info(key)?;
+        let (per_session, per_participant) = (self.limits.legs_per_session, self.limits.legs_per_participant);
+        let participant = self.participant_mut(&key.session, owner)?;
+        participant.absent_since = participant.absent_since.map(|_| now);
+        let realm = participant.realm.clone();
+        let session = self.session_mut(&key.session)?;
+        if session.legs.len() >= per_session
+            || session.legs.values().filter(|l| &l.owner == owner).count() >= per_participant
+        {
+            return Err(SessionError::Full("legs"));
+        }
+        let reserved = Leg { owner: owner.clone(), feed: key.feed.clone(), state: LegState::Connecting, kind: None };
+        session.legs.insert(leg.clone(), reserved);
+        self.leg_index.insert(leg.clone(), key.session.clone());
+        Ok(LegGrant { leg, feed: key.clone(), realm })
+    }
+
+    /// The relay has opened the leg.
+    pub(crate) fn commit_leg(&mut self, leg: &LegId, kind: LegKind) -> Result<(), SessionError> {
+        let session_id = self.leg_index.get(leg).cloned().ok_or(SessionError::NoLeg)?;
+        let session = self.session_mut(&session_id)?;
+        let found = session.legs.get_mut(leg).ok_or(SessionError::NoLeg)?;
+        found.kind = Some(kind);
+        let overtaken = if !session.participants.contains_key(&found.owner) {
+            Some(SessionError::ParticipantGone)
+        } else if session.feeds.contains_key(&found.feed) {
+            None
+        } else {
+            Some(SessionError::NoFeed)
+        };
+        match overtaken {
+            None => Ok(()),
+            Some(e) => {
+                self.abandon_leg(leg);
+                Err(e)
+            }
+        }
+    }
+
+    /// The relay has not opened the leg.
+    pub(crate) fn abandon_leg(&mut self, leg: &LegId) {
+        let Some(session_id) = self.leg_index.remove(leg) else { return };
+        if let Some(session) = self.sessions.get_mut(&session_id) {
+            session.legs.remove(leg);
+        }
+    }
+
+    /// What a viewer is told about an RTP over QUIC leg.
+    pub(crate) fn leg_binding(
+        &self,
+        leg: &LegId,
+        key: &FeedKey,
+        binding: &FlowBinding,
+    ) -> Result<RoqBinding, SessionError> {
+        let mut answer = super::feeds::roq_binding(binding, &self.feed_info(key)?.descriptor);
+        answer.leg = Some(leg.clone());
+        Ok(answer)
+    }
+
+    /// The ICE session of the owner's own WHEP leg. Somebody else's does not exist for it.
+    pub(crate) fn ice_session(
+        &self,
+        session: &SessionId,
+        leg: &LegId,
+        owner: &ParticipantId,
+    ) -> Result<String, SessionError> {
+        let found: Option<&Leg> = self.session(session)?.legs.get(leg);
+        match found.filter(|l| &l.owner == owner).and_then(|l| l.kind.as_ref()) {
+            Some(LegKind::Whep { ice_session }) => Ok(ice_session.clone()),
+            _ => Err(SessionError::NoLeg),
+        }
+    }
+
+    /// Notes the new ICE session after a restart.
+    pub(crate) fn restart_ice(
+        &mut self,
+        session: &SessionId,
+        leg: &LegId,
+        ice_session: String,
+    ) -> Result<(), SessionError> {
+        let found = self.session_mut(session)?.legs.get_mut(leg).ok_or(SessionError::NoLeg)?;
+        found.kind = Some(LegKind::Whep { ice_session });
+        Ok(())
+    }
+
+    /// Ends a leg of the participant; with `any`, of anybody in the session.
+    pub(crate) fn remove_leg(
+        &mut self,
+        session: &SessionId,
+        leg: &LegId,
+        by: &ParticipantId,
+        any: bool,
+    ) -> Result<Vec<Closing>, SessionError> {
+        let found: Option<&Leg> = self.session(session)?.legs.get(leg);
+        if !found.is_some_and(|l| l.is_committed() && (any || &l.owner == by)) {
+            return Err(SessionError::NoLeg);
+        }
+        Ok(self.drop_leg(leg).into_iter().collect())
+    }
+
+    /// The relay says that a leg's transport changed. A closed leg is gone.
+    pub(crate) fn handle_leg_state(&mut self, leg: &LegId, state: LegState) {
+        let Some(session_id) = self.leg_index.get(leg).cloned() else { return };
+        if state == LegState::Closed {
+            self.drop_leg(leg);
+            return;
+        }
+        let Some(found) = self.sessions.get_mut(&session_id).and_then(|s| s.legs.get_mut(leg)) else { return };
+        found.state = state;
+        let owner = found.owner.clone();
+        self.send_to(&session_id, &owner, &ServerEvent::Leg { leg: leg.clone(), state });
+    }
+
+    /// One point of a leg's map: the publisher's capture time, moved to the server's clock by the publisher's last clock
+    /// report, goes to the leg's owner alone. Without a report the capture time is not known.
+    pub(crate) fn handle_capture(&mut self, leg: &LegId, point: CapturePoint) {
+        let Some(session_id) = self.leg_index.get(leg) else { return };
+        let Some(session) = self.sessions.get(session_id) else { return };
+        let Some(found) = session.legs.get(leg) else { return };
+        let publisher = session.feeds.get(&found.feed).map(super::Feed::publisher);
+        let clock = publisher.and_then(|p| session.participants.get(p)).and_then(|p| p.clock);
+        let known = point.capture.zip(clock);
+        let event = ServerEvent::Capture {
+            leg: leg.clone(),
+            rtp: point.rtp,
+            clock_rate: point.clock_rate,
+            capture: known.map(|(capture, clock)| capture.offset(clock.offset_us)),
+            received: point.received,
+            uncertainty_us: known.map_or(0, |(_, clock)| clock.uncertainty_us),
+        };
+        let (session_id, owner) = (session_id.clone(), found.owner.clone());
+        self.send_lossy(&session_id, &owner, &event);
+    }
+}

@@ -1,0 +1,93 @@
+//! Legs by RTP over QUIC, and ending legs of either kind.
+
+use super::{FeedPath, LegPath, json, to_the_end};
+use crate::app::App;
+use crate::guard::Bearer;
+use crate::input::{self, Names};
+use crate::live::{Closing, LegKind};
+use crate::problem::{Refusal, refused_by_relay};
+use crate::secret;
+use axum::extract::{Request, State};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use std::sync::Arc;
+use trocar_proto::session::admission::{AdmitError, FeedKey, LegGrant};
+use trocar_proto::session::api::RoqBinding;
+use trocar_proto::session::ids::{CertHash, LegId};
+use trocar_proto::session::role::Verb;
+
+/// Body of `POST …/legs`: nothing yet, and no body at all means the same.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LegRequest {}
+
+/// `POST /v1/sessions/{session}/feeds/{feed}/legs`: fetch a feed by RTP over QUIC.
+pub(super) async fn open(
+    State(app): State<Arc<App>>,
+    Names(path): Names<FeedPath>,
+    bearer: Bearer,
+    request: Request,
+) -> Result<Response, Refusal> {
+    bearer.may(Verb::View, &path.session)?;
+    let cnf = bearer.cnf()?;
+    let LegRequest {} = input::json_or_default(&app, request).await?;
+    let key = FeedKey { session: path.session.clone(), feed: path.feed };
+    let grant = app.live().reserve_leg(app.now(), secret::leg_id()?, &key, &bearer.claims.sub)?;
+    let location = format!("/v1/sessions/{}/legs/{}", path.session, grant.leg);
+    let task = app.clone();
+    let binding = to_the_end(async move { ask_relay(&task, grant, cnf).await }).await?;
+    let mut response = json(StatusCode::CREATED, &binding);
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// `DELETE /v1/sessions/{session}/legs/{leg}`: by its owner, or by whoever manages the session.
+pub(super) async fn remove(
+    State(app): State<Arc<App>>,
+    Names(path): Names<LegPath>,
+    bearer: Bearer,
+) -> Result<StatusCode, Refusal> {
+    bearer.for_session(&path.session)?;
+    let any = bearer.claims.allows(Verb::Manage);
+    let closings = app.live().remove_leg(&path.session, &path.leg, &bearer.claims.sub, any)?;
+    to_the_end(async move {
+        app.close(closings).await;
+        Ok(())
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn ask_relay(app: &App, grant: LegGrant, cnf: CertHash) -> Result<RoqBinding, Refusal> {
+    let (leg, key) = (grant.leg.clone(), grant.feed.clone());
+    match app.ask(app.admission.open_roq_leg(grant, cnf)).await {
+        Ok(binding) => {
+            let committed = {
+                let mut live = app.live();
+                live.commit_leg(&leg, LegKind::Roq).and_then(|()| live.leg_binding(&leg, &key, &binding))
+            };
+            match committed {
+                Ok(answer) => Ok(answer),
+                Err(e) => {
+                    app.close(vec![Closing::Leg(leg)]).await;
+                    Err(e.into())
+                }
+            }
+        }
+        Err(e) => Err(give_up(app, leg, &e, "body").await),
+    }
+}
+
+/// Takes back a reserved leg that the relay did not open.
+pub(super) async fn give_up(app: &App, leg: LegId, e: &AdmitError, sdp_field: &'static str) -> Refusal {
+    app.live().abandon_leg(&leg);
+    if *e == AdmitError::Unavailable {
+        // It may have been opened after the time was up.
+        app.close(vec![Closing::Leg(leg)]).await;
+    }
+    refused_by_relay(e, sdp_field)
+}

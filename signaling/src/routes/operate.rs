@@ -1,0 +1,39 @@
+//! For whoever runs the server: is it alive, can it serve, figures.
+
+use crate::app::App;
+use crate::figures::without_eof;
+use crate::guard::Peer;
+use crate::problem::{METRICS_CLOSED, NOT_READY, Refusal};
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// `GET /healthz`: the process answers.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: relay and store take work.
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Refusal> {
+    if !app.admission.ready() {
+        return Err(Refusal::new(NOT_READY, "the relay takes no feeds and legs now").field("relay").retry_after(1));
+    }
+    if let Err(e) = app.store.write(Vec::new()).await {
+        return Err(Refusal::new(NOT_READY, e.to_string()).field("store").retry_after(1));
+    }
+    Ok("ready\n")
+}
+
+/// `GET /metrics`: signaling's figures, then the relay's. To loopback peers, or to anyone where so configured.
+pub(super) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+    let peer = Peer::ip_of(request.extensions());
+    if !app.metrics_open && !peer.to_canonical().is_loopback() {
+        return Err(Refusal::new(METRICS_CLOSED, "ask from the same machine").field("address"));
+    }
+    let relay = app.admission.metrics_text();
+    let text = format!("{}{}# EOF\n", app.figures.render(), without_eof(&relay));
+    Ok(([(CONTENT_TYPE, OPENMETRICS)], text).into_response())
+}

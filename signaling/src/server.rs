@@ -1,0 +1,221 @@
+//! Putting it together: listeners, tasks, and the handle for the process that signaling runs in.
+
+use crate::accept::{Door, Gatekeeper};
+use crate::admission::Admission;
+use crate::app::App;
+use crate::config::{Config, ConfigError, Limits, origin_of};
+use crate::error::SessionError;
+use crate::live::CapturePoint;
+use crate::routes::router;
+use crate::store::{Store, StoreError};
+use crate::tls::{TlsError, server_config};
+use crate::token::TokenKeyError;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsAcceptor;
+use trocar_proto::session::admission::RelayEvent;
+use trocar_proto::session::api::Invitation;
+use trocar_proto::session::ids::{ParticipantId, SessionId};
+use trocar_proto::session::role::Role;
+
+/// Why signaling could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A value of the configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The TLS identity cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The token key cannot be used.
+    #[error(transparent)]
+    TokenKey(#[from] TokenKeyError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("{addr}: cannot listen: {source}")]
+    Listen {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The signaling server.
+pub struct Server;
+
+impl Server {
+    /// Starts signaling: opens the store, binds, spawns the tasks on the current tokio runtime. `events` is what the relay
+    /// has to say; its sender chooses the bound and drops capture points first when it is full.
+    ///
+    /// # Errors
+    /// [`StartError`] names the value, file or address at fault. Nothing is left running.
+    pub async fn start(
+        config: Config,
+        admission: Arc<dyn Admission>,
+        events: mpsc::Receiver<RelayEvent>,
+    ) -> Result<ServerHandle, StartError> {
+        config.check()?;
+        let tls = TlsAcceptor::from(server_config(&config.tls)?);
+        let (listener, https) = bind(config.listen).await?;
+        let loopback = match config.loopback_http {
+            Some(addr) => Some(bind(addr).await?),
+            None => None,
+        };
+        let http = loopback.as_ref().map(|(_, addr)| *addr);
+        let store = Store::open(&config.store, crate::app::wall_clock())?;
+        let names = public_names(&config, https, http);
+        let app = Arc::new(App::new(&config, admission, store, names)?);
+
+        let (close, closing) = watch::channel(false);
+        let keeper = Gatekeeper::new(&app.limits);
+        let door = Door { app: app.clone(), router: router(app.clone()), keeper, tls: Some(tls), closing };
+        let mut tasks = JoinSet::new();
+        if let Some((listener, _)) = loopback {
+            tasks.spawn(Door { tls: None, ..door.clone() }.serve(listener));
+        }
+        let keeper = door.keeper.clone();
+        tasks.spawn(door.serve(listener));
+        tasks.spawn(hear_relay(app.clone(), events));
+        tasks.spawn(sweep(app.clone()));
+        Ok(ServerHandle { app, https, http, close, keeper, tasks })
+    }
+}
+
+/// A running signaling server. Dropping it ends the tasks without a goodbye.
+pub struct ServerHandle {
+    app: Arc<App>,
+    https: SocketAddr,
+    http: Option<SocketAddr>,
+    close: watch::Sender<bool>,
+    keeper: Arc<Gatekeeper>,
+    tasks: JoinSet<()>,
+}
+
+impl ServerHandle {
+    /// Where the TLS listener is.
+    #[must_use]
+    pub fn https_addr(&self) -> SocketAddr {
+        self.https
+    }
+
+    /// Where the plain loopback listener is, if there is one.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Base of links, without a slash at the end.
+    #[must_use]
+    pub fn public_url(&self) -> &str {
+        &self.app.public_url
+    }
+
+    /// Opens a session. `title` is for people: 1 to 128 characters.
+    ///
+    /// # Errors
+    /// [`SessionError`] where the title cannot be shown, a limit is reached or the store refuses.
+    pub async fn create_session(&self, title: &str) -> Result<SessionId, SessionError> {
+        self.app.create_session(title).await
+    }
+
+    /// Writes an invitation that is good for `ttl`, 60 s to 7 days.
+    ///
+    /// # Errors
+    /// [`SessionError`] where the session is closed, `ttl` is out of range, a limit is reached or the store refuses.
+    pub async fn invite(&self, session: &SessionId, role: Role, ttl: Duration) -> Result<Invitation, SessionError> {
+        self.app.invite(session, role, ttl.as_secs(), None).await
+    }
+
+    /// Removes a participant: its tokens are refused, its sockets, feeds and legs end.
+    ///
+    /// # Errors
+    /// [`SessionError`] where session or participant are gone already or the store refuses.
+    pub async fn remove_participant(&self, session: &SessionId, who: &ParticipantId) -> Result<(), SessionError> {
+        self.app.remove_participant(session, who, None).await
+    }
+
+    /// Closes a session for good.
+    ///
+    /// # Errors
+    /// [`SessionError`] where it is closed already or the store refuses.
+    pub async fn close_session(&self, session: &SessionId) -> Result<(), SessionError> {
+        self.app.close_session(session, None).await
+    }
+
+    /// Stops: no new connections, goodbye on the event sockets, then at most [`Limits::shutdown_timeout`] for what is
+    /// under way, and the store is closed. Feeds and legs stay open at the relay.
+    pub async fn shutdown(mut self) {
+        let limits: Limits = self.app.limits.clone();
+        self.app.live().say_goodbye("the server is shutting down");
+        // Nobody is left to receive only where all tasks have ended already.
+        let _ = self.close.send(true);
+        if timeout(limits.shutdown_timeout, self.keeper.drained(&limits)).await.is_err() {
+            tracing::warn!("connections were still open at the end of the shutdown time");
+        }
+        self.tasks.shutdown().await;
+        self.app.store.stop().await;
+    }
+}
+
+async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listen = |source| StartError::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(listen)?;
+    let bound = listener.local_addr().map_err(listen)?;
+    Ok((listener, bound))
+}
+
+/// The base of links and the origins whose pages may open event sockets: what was configured, and on loopback listeners
+/// the names that browsers know loopback by.
+fn public_names(config: &Config, https: SocketAddr, http: Option<SocketAddr>) -> (String, Vec<String>) {
+    let base = match (&config.public_url, http) {
+        (Some(url), _) => url.trim_end_matches('/').to_owned(),
+        (None, Some(http)) => format!("http://{http}"),
+        (None, None) => format!("https://{https}"),
+    };
+    let mut origins: Vec<String> = origin_of(&base).into_iter().chain(config.origins.iter().cloned()).collect();
+    origins.extend(origin_of(&format!("https://{https}")));
+    let listeners = [Some(("https", https)), http.map(|addr| ("http", addr))];
+    for (scheme, addr) in listeners.into_iter().flatten().filter(|(_, addr)| is_local(*addr)) {
+        let port = addr.port();
+        let names = ["localhost", "127.0.0.1", "[::1]"];
+        origins.extend(names.iter().filter_map(|name| origin_of(&format!("{scheme}://{name}:{port}"))));
+    }
+    (base, origins)
+}
+
+/// Whether the listener can be reached by a loopback name.
+fn is_local(addr: SocketAddr) -> bool {
+    addr.ip().is_loopback() || addr.ip().is_unspecified()
+}
+
+/// Takes the relay's events to whom they concern.
+async fn hear_relay(app: Arc<App>, mut events: mpsc::Receiver<RelayEvent>) {
+    while let Some(event) = events.recv().await {
+        let mut live = app.live();
+        match event {
+            RelayEvent::FeedState { key, state, since } => live.handle_feed_state(&key, state, since),
+            RelayEvent::Leg { leg, state } => live.handle_leg_state(&leg, state),
+            RelayEvent::Capture { leg, feed: _, rtp, clock_rate, capture, received } => {
+                live.handle_capture(&leg, CapturePoint { rtp, clock_rate, capture, received });
+            }
+        }
+    }
+    tracing::info!("the relay has nothing more to say");
+}
+
+async fn sweep(app: Arc<App>) {
+    let mut ticks = interval(app.sweep_every());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        app.sweep().await;
+    }
+}

@@ -1,0 +1,400 @@
+//! What survives a restart: sessions, invitations, participants, and the record of who came and who was refused. One
+//! SQLite file in WAL mode, one thread that writes, one bounded queue to it.
+//!
+//! Loss policy of the queue: a write that somebody waits for is refused with [`StoreError::Busy`] when the queue is full;
+//! a record of a denial is dropped and counted.
+
+use crate::config::StoreAt;
+use crate::secret::SecretHash;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use tokio::sync::oneshot;
+use trocar_proto::session::ids::{CertHash, ParticipantId, RealmId, SessionId};
+use trocar_proto::session::role::Role;
+use trocar_proto::units::WallMicros;
+
+/// `PRAGMA application_id`: marks a SQLite file as ours.
+const APPLICATION_ID: i64 = 0x5472_6f63;
+/// `PRAGMA user_version`: the schema below.
+const SCHEMA_VERSION: i64 = 1;
+/// Writes that may wait for the thread.
+const QUEUE: usize = 256;
+
+const SCHEMA: &str = "
+CREATE TABLE sessions (
+    session TEXT PRIMARY KEY, title TEXT NOT NULL, created_us INTEGER NOT NULL, closed_us INTEGER
+) STRICT;
+CREATE TABLE invitations (
+    secret_sha256 BLOB PRIMARY KEY, session TEXT NOT NULL REFERENCES sessions, role TEXT NOT NULL,
+    expires_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE participants (
+    session TEXT NOT NULL REFERENCES sessions, participant TEXT NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
+    realm TEXT NOT NULL, cnf TEXT, joined_us INTEGER NOT NULL, removed_us INTEGER,
+    PRIMARY KEY (session, participant)
+) STRICT;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, kind TEXT NOT NULL, session TEXT, participant TEXT,
+    detail TEXT NOT NULL
+) STRICT;
+";
+
+/// Why the store cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened or created.
+    #[error("{path}: cannot be opened: {source}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The lock file beside it cannot be made.
+    #[error("{path}: cannot be locked: {source}")]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("{path}: another process uses this store")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A SQLite file of something else.
+    #[error("{path}: is a database of another application")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A schema that this version does not know.
+    #[error("{path}: has schema version {found}, this program knows version {known}")]
+    UnknownVersion {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: i64,
+        /// What is known.
+        known: i64,
+    },
+    /// SQLite's own check found damage, or a value cannot be read.
+    #[error("{path}: is damaged: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found first.
+        what: String,
+    },
+    /// The thread could not be started.
+    #[error("the store's thread could not be started: {0}")]
+    Thread(std::io::Error),
+    /// The queue of writes is full.
+    #[error("the store is busy")]
+    Busy,
+    /// The store has stopped.
+    #[error("the store has stopped")]
+    Stopped,
+    /// SQLite refused a write.
+    #[error("SQLite: {0}")]
+    Sql(#[from] rusqlite::Error),
+}
+
+/// One row to write.
+#[derive(Debug, Clone)]
+pub(crate) enum Row {
+    Session { session: SessionId, title: String, created: WallMicros },
+    SessionClosed { session: SessionId, at: WallMicros },
+    Invitation { hash: SecretHash, session: SessionId, role: Role, expires: WallMicros },
+    Participant(StoredParticipant),
+    ParticipantRemoved { session: SessionId, participant: ParticipantId, at: WallMicros },
+    Event(EventRow),
+}
+
+/// One line of the record.
+#[derive(Debug, Clone)]
+pub(crate) struct EventRow {
+    pub(crate) at: WallMicros,
+    pub(crate) kind: &'static str,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) participant: Option<ParticipantId>,
+    pub(crate) detail: String,
+}
+
+/// A participant as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredParticipant {
+    pub(crate) session: SessionId,
+    pub(crate) participant: ParticipantId,
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) realm: RealmId,
+    pub(crate) cnf: Option<CertHash>,
+    pub(crate) joined: WallMicros,
+}
+
+/// What was in the file when it was opened: open sessions, and who and what belongs to them.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) sessions: Vec<(SessionId, String)>,
+    pub(crate) invitations: Vec<(SecretHash, SessionId, Role, WallMicros)>,
+    pub(crate) participants: Vec<StoredParticipant>,
+}
+
+enum Command {
+    Write { rows: Vec<Row>, reply: Option<oneshot::Sender<Result<(), StoreError>>> },
+    Stop { reply: oneshot::Sender<()> },
+}
+
+/// The way to the writing thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    queue: SyncSender<Command>,
+}
+
+impl Store {
+    /// Opens or creates the database, reads what is in it and starts the thread.
+    pub(crate) fn open(at: &StoreAt, now: WallMicros) -> Result<(Self, Stored), StoreError> {
+        let (mut connection, lock, path) = match at {
+            StoreAt::Memory => {
+                let path = PathBuf::from(":memory:");
+                let open = |source| StoreError::Open { path: path.clone(), source };
+                (Connection::open_in_memory().map_err(open)?, None, path)
+            }
+            StoreAt::File(path) => {
+                let lock = lock_beside(path)?;
+                let open = |source| StoreError::Open { path: path.clone(), source };
+                (Connection::open(path).map_err(open)?, Some(lock), path.clone())
+            }
+        };
+        prepare(&mut connection, &path)?;
+        let stored = load(&connection, &path, now)?;
+        let (queue, commands) = sync_channel(QUEUE);
+        std::thread::Builder::new()
+            .name("signaling-store".to_owned())
+            .spawn(move || write_all(connection, &commands, lock))
+            .map_err(StoreError::Thread)?;
+        Ok((Self { queue }, stored))
+    }
+
+    /// Writes the rows in one transaction and waits until they are on disk.
+    pub(crate) async fn write(&self, rows: Vec<Row>) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Command::Write { rows, reply: Some(reply) }).map_err(|e| match e {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Disconnected(_) => StoreError::Stopped,
+        })?;
+        answer.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Writes the rows some time; false where they were dropped because the queue is full or the store has stopped.
+    pub(crate) fn write_later(&self, rows: Vec<Row>) -> bool {
+        self.queue.try_send(Command::Write { rows, reply: None }).is_ok()
+    }
+
+    /// Waits until everything queued is written and the file is closed.
+    pub(crate) async fn stop(&self) {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue.clone();
+        // The queue may be full: this send may block, so it goes to a thread that may.
+        let sent = tokio::task::spawn_blocking(move || queue.send(Command::Stop { reply }).is_ok()).await;
+        if matches!(sent, Ok(true)) {
+            let _ = answer.await;
+        }
+    }
+}
+
+/// Keeps a second process away. SQLite's own locks would let it in between two writes.
+fn lock_beside(path: &Path) -> Result<File, StoreError> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let file = File::options().create(true).truncate(false).write(true).open(&lock_path);
+    let file = file.map_err(|source| StoreError::Lock { path: lock_path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::Lock { path: lock_path, source }),
+    }
+}
+
+/// Checks whose file it is and that it is whole, and makes the schema where it is new.
+fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let open = |source| StoreError::Open { path: path.to_owned(), source };
+    let pragma = |c: &Connection, name: &str| c.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application = pragma(connection, "application_id").map_err(open)?;
+    let version = pragma(connection, "user_version").map_err(open)?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(open)?;
+    let is_new = application == 0 && version == 0 && tables == 0;
+    if !is_new && application != APPLICATION_ID {
+        return Err(StoreError::NotOurs { path: path.to_owned() });
+    }
+    if !is_new && version != SCHEMA_VERSION {
+        return Err(StoreError::UnknownVersion { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
+    }
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
+    connection.pragma_update(None, "foreign_keys", true).map_err(open)?;
+    if is_new {
+        let transaction = connection.transaction().map_err(open)?;
+        transaction.execute_batch(SCHEMA).map_err(open)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(open)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(open)?;
+        return transaction.commit().map_err(open);
+    }
+    let verdict: Option<String> =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).optional().map_err(open)?;
+    match verdict {
+        Some(text) if text != "ok" => Err(StoreError::Damaged { path: path.to_owned(), what: text }),
+        _ => Ok(()),
+    }
+}
+
+fn load(connection: &Connection, path: &Path, now: WallMicros) -> Result<Stored, StoreError> {
+    let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
+    let sql = |e: rusqlite::Error| damaged(e.to_string());
+    let mut stored = Stored::default();
+    connection.execute("DELETE FROM invitations WHERE expires_us <= ?1", [as_i64(now)]).map_err(sql)?;
+    let mut query = connection.prepare("SELECT session, title FROM sessions WHERE closed_us IS NULL").map_err(sql)?;
+    let rows = query.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?))).map_err(sql)?;
+    for row in rows {
+        let (session, title) = row.map_err(sql)?;
+        stored.sessions.push((SessionId::new(session).map_err(|e| damaged(e.to_string()))?, title));
+    }
+    let mut query = connection
+        .prepare(
+            "SELECT i.secret_sha256, i.session, i.role, i.expires_us FROM invitations i JOIN sessions s USING (session)
+             WHERE s.closed_us IS NULL",
+        )
+        .map_err(sql)?;
+    let rows = query
+        .query_map([], |r| {
+            Ok((r.get::<_, [u8; 32]>(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, i64>(3)?))
+        })
+        .map_err(sql)?;
+    for row in rows {
+        let (hash, session, role, expires) = row.map_err(sql)?;
+        let session = SessionId::new(session).map_err(|e| damaged(e.to_string()))?;
+        let role = role.parse().map_err(|_| damaged(format!("unknown role {role}")))?;
+        stored.invitations.push((SecretHash(hash), session, role, WallMicros(expires.unsigned_abs())));
+    }
+    stored.participants = load_participants(connection, path)?;
+    Ok(stored)
+}
+
+fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredParticipant>, StoreError> {
+    let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
+    let sql = |e: rusqlite::Error| damaged(e.to_string());
+    let mut query = connection
+        .prepare(
+            "SELECT p.session, p.participant, p.name, p.role, p.realm, p.cnf, p.joined_us
+             FROM participants p JOIN sessions s USING (session) WHERE s.closed_us IS NULL AND p.removed_us IS NULL",
+        )
+        .map_err(sql)?;
+    let mut rows = query.query([]).map_err(sql)?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next().map_err(sql)? {
+        let text = |i: usize| row.get::<_, String>(i).map_err(sql);
+        let cnf: Option<String> = row.get(5).map_err(sql)?;
+        let joined: i64 = row.get(6).map_err(sql)?;
+        out.push(StoredParticipant {
+            session: SessionId::new(text(0)?).map_err(|e| damaged(e.to_string()))?,
+            participant: ParticipantId::new(text(1)?).map_err(|e| damaged(e.to_string()))?,
+            name: text(2)?,
+            role: text(3)?.parse().map_err(|_| damaged("unknown role".to_owned()))?,
+            realm: RealmId::new(text(4)?).map_err(|e| damaged(e.to_string()))?,
+            cnf: cnf.map(|c| c.parse()).transpose().map_err(|_| damaged("bad certificate hash".to_owned()))?,
+            joined: WallMicros(joined.unsigned_abs()),
+        });
+    }
+    Ok(out)
+}
+
+/// The thread: one transaction for each command. `lock` is held as long as the file is open.
+fn write_all(mut connection: Connection, commands: &Receiver<Command>, lock: Option<File>) {
+    while let Ok(command) = commands.recv() {
+        match command {
+            Command::Write { rows, reply } => {
+                let result = write_rows(&mut connection, &rows).map_err(StoreError::from);
+                match (reply, result) {
+                    (Some(reply), result) => {
+                        let _ = reply.send(result);
+                    }
+                    (None, Err(error)) => tracing::error!(%error, "a record could not be written"),
+                    (None, Ok(())) => {}
+                }
+            }
+            Command::Stop { reply } => {
+                if let Err((_, error)) = connection.close() {
+                    tracing::error!(%error, "the store could not be closed");
+                }
+                // Unlocked before the answer: whoever waits for it may open the file again at once.
+                drop(lock);
+                let _ = reply.send(());
+                return;
+            }
+        }
+    }
+}
+
+fn write_rows(connection: &mut Connection, rows: &[Row]) -> Result<(), rusqlite::Error> {
+    let transaction = connection.transaction()?;
+    for row in rows {
+        write_row(&transaction, row)?;
+    }
+    transaction.commit()
+}
+
+fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
+    match row {
+        Row::Session { session, title, created } => t.execute(
+            "INSERT INTO sessions (session, title, created_us) VALUES (?1, ?2, ?3)",
+            params![session.as_str(), title, as_i64(*created)],
+        ),
+        Row::SessionClosed { session, at } => {
+            t.execute("DELETE FROM invitations WHERE session = ?1", params![session.as_str()])?;
+            t.execute("UPDATE sessions SET closed_us = ?2 WHERE session = ?1", params![session.as_str(), as_i64(*at)])
+        }
+        Row::Invitation { hash, session, role, expires } => t.execute(
+            "INSERT INTO invitations (secret_sha256, session, role, expires_us) VALUES (?1, ?2, ?3, ?4)",
+            params![hash.0, session.as_str(), role.name(), as_i64(*expires)],
+        ),
+        Row::Participant(p) => t.execute(
+            "INSERT INTO participants (session, participant, name, role, realm, cnf, joined_us)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                p.session.as_str(),
+                p.participant.as_str(),
+                p.name,
+                p.role.name(),
+                p.realm.as_str(),
+                p.cnf.map(|c| c.to_string()),
+                as_i64(p.joined)
+            ],
+        ),
+        Row::ParticipantRemoved { session, participant, at } => t.execute(
+            "UPDATE participants SET removed_us = ?3 WHERE session = ?1 AND participant = ?2",
+            params![session.as_str(), participant.as_str(), as_i64(*at)],
+        ),
+        Row::Event(e) => t.execute(
+            "INSERT INTO events (at_us, kind, session, participant, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                as_i64(e.at),
+                e.kind,
+                e.session.as_ref().map(SessionId::as_str),
+                e.participant.as_ref().map(ParticipantId::as_str),
+                e.detail
+            ],
+        ),
+    }
+    .map(|_| ())
+}
+
+/// SQLite's integers are signed; wall clocks stay below 2^63 µs for 292,000 years.
+fn as_i64(at: WallMicros) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,256 @@
+//! Signaling driven as its clients drive it: requests through the router, event sockets through real connections. The
+//! relay is a stand-in that remembers what it was asked.
+
+mod auth;
+mod feeds;
+mod requests;
+mod serving;
+mod sockets;
+mod store;
+mod whep;
+
+use crate::admission::{Admission, Answer};
+use crate::app::{App, wall_clock};
+use crate::config::{Config, Limits, StoreAt, TlsIdentity};
+use crate::routes::router;
+use crate::store::Store;
+use crate::token::generate_token_key;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tower::ServiceExt as _;
+use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, WebrtcAnswer};
+use trocar_proto::session::api::TokenGrant;
+use trocar_proto::session::ids::{CertHash, LegId, RealmId, SessionId};
+use trocar_proto::session::role::Role;
+use trocar_proto::units::FlowId;
+
+/// A relay that says yes, or what it is told to say.
+#[derive(Default)]
+pub(super) struct FakeRelay {
+    pub(super) asked: Mutex<Vec<String>>,
+    pub(super) refusal: Mutex<Option<AdmitError>>,
+    pub(super) silent: Mutex<bool>,
+    pub(super) not_ready: Mutex<bool>,
+}
+
+impl FakeRelay {
+    fn note<T: Send + 'static>(&self, what: String, value: T) -> Answer<'_, Result<T, AdmitError>> {
+        self.asked.lock().unwrap().push(what);
+        let refusal = self.refusal.lock().unwrap().clone();
+        let silent = *self.silent.lock().unwrap();
+        Box::pin(async move {
+            if silent {
+                std::future::pending::<()>().await;
+            }
+            refusal.map_or(Ok(value), Err)
+        })
+    }
+
+    pub(super) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    fn binding() -> FlowBinding {
+        FlowBinding {
+            relay: "127.0.0.1:4433".into(),
+            server_name: "relay".into(),
+            rtp_flow_id: FlowId(2),
+            rtcp_flow_id: FlowId(3),
+        }
+    }
+}
+
+impl Admission for FakeRelay {
+    fn open_feed(&self, grant: FeedGrant) -> Answer<'_, Result<FlowBinding, AdmitError>> {
+        self.note(format!("open_feed {} {}", grant.key.feed, grant.realm), Self::binding())
+    }
+
+    fn close_feed<'a>(&'a self, feed: &'a FeedKey) -> Answer<'a, ()> {
+        self.asked.lock().unwrap().push(format!("close_feed {}", feed.feed));
+        Box::pin(async {})
+    }
+
+    fn open_roq_leg(&self, grant: LegGrant, cnf: CertHash) -> Answer<'_, Result<FlowBinding, AdmitError>> {
+        self.note(format!("open_roq_leg {} {cnf}", grant.feed.feed), Self::binding())
+    }
+
+    fn open_webrtc_leg(&self, grant: LegGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>> {
+        let answer = WebrtcAnswer { sdp: format!("answer to {sdp_offer}"), ice_session: "ice-1".into() };
+        self.note(format!("open_webrtc_leg {}", grant.feed.feed), answer)
+    }
+
+    fn patch_webrtc_leg<'a>(
+        &'a self,
+        _leg: &'a LegId,
+        sdp_fragment: String,
+    ) -> Answer<'a, Result<Option<(String, String)>, AdmitError>> {
+        let restarted = sdp_fragment.contains("restart").then(|| ("a=ice-ufrag:new\r\n".into(), "ice-2".into()));
+        self.note("patch_webrtc_leg".into(), restarted)
+    }
+
+    fn close_leg<'a>(&'a self, leg: &'a LegId) -> Answer<'a, ()> {
+        self.asked.lock().unwrap().push(format!("close_leg {leg}"));
+        Box::pin(async {})
+    }
+
+    fn metrics_text(&self) -> String {
+        "# TYPE relay_feeds gauge\nrelay_feeds 7\n# EOF\n".into()
+    }
+
+    fn ready(&self) -> bool {
+        !*self.not_ready.lock().unwrap()
+    }
+}
+
+/// A configuration for one machine, with room for many quick requests.
+pub(super) fn config() -> Config {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        loopback_http: Some("127.0.0.1:0".parse().unwrap()),
+        tls: TlsIdentity {
+            cert_chain_pem: certified.cert.pem().into_bytes(),
+            key_pem: certified.signing_key.serialize_pem().into_bytes(),
+        },
+        token_key_pkcs8: generate_token_key().unwrap(),
+        issuer: "signaling-1".into(),
+        audiences: vec!["relay-1".into(), "gate-1".into()],
+        public_url: None,
+        origins: vec!["https://console.example".into()],
+        realm: RealmId::new("north").unwrap(),
+        store: StoreAt::Memory,
+        metrics_open: false,
+        limits: Limits { grace: Duration::from_millis(200), ..Limits::default() },
+    }
+}
+
+/// The application without listeners.
+pub(super) struct World {
+    pub(super) app: Arc<App>,
+    pub(super) relay: Arc<FakeRelay>,
+    pub(super) session: SessionId,
+    router: Router,
+}
+
+/// An answer, taken apart.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+impl Reply {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+
+    /// The answer is this problem, and names this field.
+    #[track_caller]
+    pub(super) fn assert_problem(&self, status: u16, name: &str, field: &str) {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let json = self.json();
+        assert_eq!(json["type"], format!("urn:trocar:problem:{name}"), "{json}");
+        assert_eq!(json["status"], status);
+        assert_eq!(json["field"], field, "{json}");
+        assert!(json["title"].as_str().is_some_and(|t| !t.is_empty()));
+        assert!(json["detail"].as_str().is_some_and(|t| !t.is_empty()), "{json}");
+    }
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Self::with(config()).await
+    }
+
+    pub(super) async fn with(config: Config) -> Self {
+        let relay = Arc::new(FakeRelay::default());
+        let store = Store::open(&config.store, wall_clock()).unwrap();
+        let names = ("https://trocar.example".to_owned(), config.origins.clone());
+        let app = Arc::new(App::new(&config, relay.clone(), store, names).unwrap());
+        let session = app.create_session("Cholecystectomy, theatre 2").await.unwrap();
+        let router = router(app.clone());
+        Self { app, relay, session, router }
+    }
+
+    /// Somebody in that role, with a certificate.
+    pub(super) async fn join(&self, role: Role) -> TokenGrant {
+        self.join_with(role, Some(CertHash([7; 32]))).await
+    }
+
+    pub(super) async fn join_with(&self, role: Role, cnf: Option<CertHash>) -> TokenGrant {
+        let invitation = self.app.invite(&self.session, role, 3600, None).await.unwrap();
+        self.app.join(&invitation.invitation, None, cnf).await.unwrap()
+    }
+
+    pub(super) fn path(&self, rest: &str) -> String {
+        format!("/v1/sessions/{}{rest}", self.session)
+    }
+
+    /// Sends a request as it is.
+    pub(super) async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        Reply { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.into()).unwrap() }
+    }
+
+    /// Sends a request with a token and headers.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Reply {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    pub(super) async fn get(&self, path: &str, token: &str) -> Reply {
+        self.ask(Method::GET, path, Some(token), &[], "").await
+    }
+
+    pub(super) async fn delete(&self, path: &str, token: &str) -> Reply {
+        self.ask(Method::DELETE, path, Some(token), &[], "").await
+    }
+
+    pub(super) async fn post(&self, path: &str, token: Option<&str>, body: &Value) -> Reply {
+        self.post_text(path, token, body.to_string()).await
+    }
+
+    pub(super) async fn post_text(&self, path: &str, token: Option<&str>, body: String) -> Reply {
+        self.ask(Method::POST, path, token, &[("Content-Type", "application/json")], body).await
+    }
+
+    /// Publishes a feed of that name.
+    pub(super) async fn publish(&self, token: &str, feed: &str) -> Reply {
+        self.post(&self.path("/feeds"), Some(token), &descriptor(feed)).await
+    }
+}
+
+/// A descriptor that passes.
+pub(super) fn descriptor(feed: &str) -> Value {
+    json!({
+        "feed": feed, "source": "tower-1", "view": "overview", "kind": "video", "purpose": "scope", "codec": "H264",
+        "fmtp": "packetization-mode=1", "clock_rate": 90000, "payload_type": 96, "width": 3840, "height": 2160,
+        "fps": 60.0, "max_bitrate": 40_000_000, "budget_ms": 100, "header_extensions": {"urn:x": 1},
+        "transport": {"roq": {"mode": "datagram"}}
+    })
+}

@@ -1,0 +1,142 @@
+//! WHEP as ordinary clients drive it.
+
+use super::*;
+use trocar_proto::session::event::LegState;
+
+const SDP: (&str, &str) = ("Content-Type", "application/sdp");
+const FRAGMENT: (&str, &str) = ("Content-Type", "application/trickle-ice-sdpfrag");
+
+/// A world with a feed, and a viewer.
+async fn with_feed() -> (World, String) {
+    let world = World::new().await;
+    let local = world.join(Role::Local).await;
+    assert_eq!(world.publish(&local.token, "scope").await.status, 201);
+    let viewer = world.join_with(Role::Observer, None).await;
+    (world, viewer.token)
+}
+
+async fn open(world: &World, token: &str) -> Reply {
+    world.ask(Method::POST, &world.path("/feeds/scope/whep"), Some(token), &[SDP], "v=0\r\n").await
+}
+
+#[tokio::test]
+async fn an_offer_is_answered_with_a_resource() {
+    let (world, token) = with_feed().await;
+    let reply = open(&world, &token).await;
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    assert_eq!(reply.text, "answer to v=0\r\n");
+    assert_eq!(reply.header("content-type"), "application/sdp");
+    assert_eq!(reply.header("etag"), "\"ice-1\"");
+    assert_eq!(reply.header("accept-patch"), "application/trickle-ice-sdpfrag");
+    assert!(reply.header("location").starts_with(&world.path("/whep/l")));
+    assert_eq!(reply.header("access-control-allow-origin"), "*");
+    assert!(reply.header("access-control-expose-headers").contains("Location"));
+}
+
+#[tokio::test]
+async fn what_is_no_offer_is_refused() {
+    let (world, token) = with_feed().await;
+    let path = world.path("/feeds/scope/whep");
+    let reply = world.ask(Method::POST, &path, Some(&token), &[("Content-Type", "application/json")], "{}").await;
+    reply.assert_problem(415, "media-type", "Content-Type");
+    let reply = world.ask(Method::POST, &path, Some(&token), &[SDP], vec![0xff, 0xfe]).await;
+    reply.assert_problem(400, "sdp-invalid", "body");
+    let reply = world.ask(Method::POST, &path, Some(&token), &[SDP], "x".repeat(70_000)).await;
+    reply.assert_problem(413, "body-too-large", "body");
+    let reply = world.ask(Method::POST, &world.path("/feeds/room/whep"), Some(&token), &[SDP], "v=0").await;
+    reply.assert_problem(404, "feed-missing", "feed");
+    world.ask(Method::POST, &path, None, &[SDP], "v=0").await.assert_problem(401, "token-missing", "Authorization");
+    for (refusal, status, name) in [
+        (AdmitError::BadSdp("line 3: no m= line".into()), 400, "sdp-invalid"),
+        (AdmitError::NotAcceptable("the offer has no H264".into()), 406, "not-acceptable"),
+    ] {
+        *world.relay.refusal.lock().unwrap() = Some(refusal);
+        open(&world, &token).await.assert_problem(status, name, "body");
+    }
+}
+
+#[tokio::test]
+async fn get_and_put_are_not_allowed() {
+    let (world, token) = with_feed().await;
+    let location = open(&world, &token).await.header("location").to_owned();
+    for (path, allowed) in [(world.path("/feeds/scope/whep"), "POST"), (location, "PATCH")] {
+        for method in [Method::GET, Method::PUT, Method::HEAD] {
+            let reply = world.ask(method.clone(), &path, Some(&token), &[], "").await;
+            assert_eq!(reply.status, 405, "{method} {path}");
+            assert!(reply.header("allow").contains(allowed));
+            assert!(reply.headers.contains_key("access-control-allow-origin"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn candidates_and_restarts_go_by_the_entity_tag() {
+    let (world, token) = with_feed().await;
+    let path = open(&world, &token).await.header("location").to_owned();
+    let patch = async |headers: &[(&str, &str)], body: &'static str| {
+        world.ask(Method::PATCH, &path, Some(&token), headers, body).await
+    };
+    let candidate = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n";
+    patch(&[SDP], candidate).await.assert_problem(415, "media-type", "Content-Type");
+    patch(&[FRAGMENT], candidate).await.assert_problem(428, "if-match-missing", "If-Match");
+    for wrong in ["\"ice-0\"", "W/\"ice-1\"", "ice-1"] {
+        let reply = patch(&[FRAGMENT, ("If-Match", wrong)], candidate).await;
+        reply.assert_problem(412, "if-match-failed", "If-Match");
+    }
+    assert!(!world.relay.asked().contains(&"patch_webrtc_leg".to_owned()));
+    let reply = patch(&[FRAGMENT, ("If-Match", "\"ice-1\"")], candidate).await;
+    assert_eq!((reply.status.as_u16(), reply.text.as_str()), (204, ""));
+
+    let reply = patch(&[FRAGMENT, ("If-Match", "*")], "a=restart\r\n").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("etag"), "\"ice-2\"");
+    assert_eq!(reply.header("content-type"), "application/trickle-ice-sdpfrag");
+    assert_eq!(reply.text, "a=ice-ufrag:new\r\n");
+    let reply = patch(&[FRAGMENT, ("If-Match", "\"ice-1\"")], candidate).await;
+    reply.assert_problem(412, "if-match-failed", "If-Match");
+    let reply = patch(&[FRAGMENT, ("If-Match", "\"x\", \"ice-2\"")], candidate).await;
+    assert_eq!(reply.status, 204);
+    *world.relay.refusal.lock().unwrap() = Some(AdmitError::BadSdp("no ufrag".into()));
+    patch(&[FRAGMENT, ("If-Match", "*")], "x").await.assert_problem(400, "sdp-invalid", "body");
+}
+
+#[tokio::test]
+async fn a_resource_is_its_owners_alone() {
+    let (world, token) = with_feed().await;
+    let path = open(&world, &token).await.header("location").to_owned();
+    let other = world.join(Role::Coordinator).await.token;
+    let headers = [FRAGMENT, ("If-Match", "*")];
+    let reply = world.ask(Method::PATCH, &path, Some(&other), &headers, "x").await;
+    reply.assert_problem(404, "leg-missing", "leg");
+    world.delete(&path, &other).await.assert_problem(404, "leg-missing", "leg");
+    let reply = world.ask(Method::DELETE, &path, None, &[], "").await;
+    reply.assert_problem(401, "token-missing", "Authorization");
+    assert_eq!(world.delete(&path, &token).await.status, 200);
+    assert!(world.relay.asked().last().unwrap().starts_with("close_leg l"));
+    world.delete(&path, &token).await.assert_problem(404, "leg-missing", "leg");
+    let reply = world.ask(Method::PATCH, &path, Some(&token), &headers, "x").await;
+    reply.assert_problem(404, "leg-missing", "leg");
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_ask() {
+    let world = World::new().await;
+    for path in [world.path("/feeds/scope/whep"), world.path("/whep/l1")] {
+        let reply = world.ask(Method::OPTIONS, &path, None, &[("Origin", "https://player.example")], "").await;
+        assert_eq!(reply.status, 204);
+        assert_eq!(reply.header("access-control-allow-origin"), "*");
+        assert_eq!(reply.header("access-control-allow-methods"), "POST, PATCH, DELETE, OPTIONS");
+        assert!(reply.header("access-control-allow-headers").contains("Authorization"));
+        assert_eq!(reply.header("accept-post"), "application/sdp");
+    }
+}
+
+#[tokio::test]
+async fn a_leg_that_the_relay_lost_is_gone() {
+    let (world, token) = with_feed().await;
+    let path = open(&world, &token).await.header("location").to_owned();
+    let leg = LegId::new(path.rsplit('/').next().unwrap()).unwrap();
+    world.app.live().handle_leg_state(&leg, LegState::Connected);
+    world.app.live().handle_leg_state(&leg, LegState::Closed);
+    world.delete(&path, &token).await.assert_problem(404, "leg-missing", "leg");
+}

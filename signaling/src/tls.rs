@@ -1,0 +1,40 @@
+//! TLS 1.3 for the public listener, aws-lc as the one provider.
+
+use crate::config::TlsIdentity;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::sync::Arc;
+
+/// Why the TLS identity cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The chain is no PEM.
+    #[error("the certificate chain cannot be read: {0}")]
+    Chain(rustls::pki_types::pem::Error),
+    /// There is no certificate in it.
+    #[error("the certificate chain is empty")]
+    NoCertificate,
+    /// The key is no PEM, or has no private key in it.
+    #[error("the private key cannot be read: {0}")]
+    Key(rustls::pki_types::pem::Error),
+    /// Certificate and key do not fit each other or TLS 1.3.
+    #[error("certificate and key cannot be used: {0}")]
+    Identity(#[from] rustls::Error),
+}
+
+/// The listener's configuration: TLS 1.3 only, no client certificates, HTTP/1.1.
+pub(crate) fn server_config(identity: &TlsIdentity) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(&identity.cert_chain_pem).collect::<Result<_, _>>().map_err(TlsError::Chain)?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate);
+    }
+    let key = PrivateKeyDer::from_pem_slice(&identity.key_pem).map_err(TlsError::Key)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

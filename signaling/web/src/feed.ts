@@ -1,0 +1,173 @@
+// One feed on the page: its leg, its picture, the age of that picture, and what the tile says.
+
+import { ageAt, onClientClock, type CaptureMaps, type Origin } from "./age.ts";
+import { clientClockUs, type Offset } from "./clock.ts";
+import type { Link } from "./events.ts";
+import { FreezeWatchdog, freezeLimitMs } from "./freeze.ts";
+import { AGE_UPDATE_MS, LOST_PROOF_MS, STATS_EVERY_MS } from "./limits.ts";
+import { LegRunner } from "./runner.ts";
+import { Stage, type ShownFrame } from "./stage.ts";
+import { tileState, type TileState } from "./state.ts";
+import { FrameRate, NO_FIGURES, type Figures } from "./stats.ts";
+import { t } from "./strings.ts";
+import { Tile } from "./tile.ts";
+import type { TokenKeeper } from "./token.ts";
+import type { FeedInfo, LegState } from "./types.ts";
+import type { WhepLeg } from "./whep.ts";
+
+/** What a feed needs from the session around it. */
+export interface Surroundings {
+  token: TokenKeeper;
+  link(): Link;
+  clock(nowMs: number): Offset | null;
+  captures: CaptureMaps;
+}
+
+export class Feed {
+  readonly tile: Tile;
+  readonly #stage: Stage;
+  readonly #runner: LegRunner;
+  readonly #watchdog = new FreezeWatchdog();
+  readonly #rate = new FrameRate();
+  #frames = 0;
+  #frame: ShownFrame | null = null;
+  /** The leg that the frame on the screen came by. */
+  #frameLeg: WhepLeg | null = null;
+  /** Origin of the frame on the screen, on this page's clock. */
+  #origin: Origin | null = null;
+  /** When the feed became live: a leg opened before that has not failed yet. */
+  #liveMs = -Infinity;
+  #ageWrittenMs = -Infinity;
+  #statsReadMs = -Infinity;
+  #figures: Figures = NO_FIGURES;
+  #state: TileState = "connecting";
+
+  constructor(
+    private readonly around: Surroundings,
+    public info: FeedInfo,
+    onPromote: () => void,
+  ) {
+    const name = info.descriptor.feed;
+    this.#stage = new Stage(t.tile.video(name));
+    this.#runner = new LegRunner(around.token, name, (stream, leg) =>
+      this.#stage.play(stream, (frame) => this.#handleFrame(frame, leg)),
+    );
+    this.tile = new Tile(name, this.#stage.element, onPromote);
+  }
+
+  state(): TileState {
+    return this.#state;
+  }
+
+  handleInfo(nowMs: number, info: FeedInfo): void {
+    if (info.state === "live" && this.info.state !== "live") this.#liveMs = nowMs;
+    this.info = info;
+  }
+
+  /** The relay says how one of the legs is. */
+  handleLeg(nowMs: number, leg: string, state: LegState): void {
+    if (state === "closed" && leg === this.#runner.leg()?.id()) this.restart(nowMs);
+  }
+
+  /** The relay is back. A leg that still moves survived; anything else is opened anew at once. */
+  handleLinkOpen(nowMs: number): void {
+    if (this.#isFrozen(nowMs) || !this.#watchdog.hasFrame()) this.restart(nowMs);
+  }
+
+  restart(nowMs: number): void {
+    this.#runner.restart(nowMs);
+  }
+
+  /** The page is visible again. */
+  handleResume(nowMs: number): void {
+    this.#watchdog.handleResume(nowMs);
+  }
+
+  handleTick(nowMs: number): void {
+    const link = this.around.link();
+    if (link.kind === "open" || link.kind === "silent") this.#runner.handleTick(nowMs);
+    this.#state = this.#judge(nowMs, link);
+    this.#restartIfStill(nowMs, link);
+    if (nowMs - this.#ageWrittenMs >= AGE_UPDATE_MS) this.#writeAge(nowMs, nowMs);
+    if (nowMs - this.#statsReadMs >= STATS_EVERY_MS) void this.#readFigures(nowMs);
+    this.tile.render({
+      info: this.info,
+      state: this.#state,
+      stillMs: this.#watchdog.stillMs(nowMs),
+      fault: this.#runner.fault(),
+      frames: this.#frames,
+      frame: this.#frame,
+      framesPerSecond: this.#rate.perSecond(nowMs),
+      figures: this.#figures,
+    });
+  }
+
+  close(): void {
+    this.#runner.close();
+    this.#stage.clear();
+    this.tile.element.remove();
+  }
+
+  #judge(nowMs: number, link: Link): TileState {
+    const stillMs = this.#watchdog.stillMs(nowMs);
+    const linkLost = link.kind === "lost" || link.kind === "joining";
+    const lostMs = link.kind === "lost" ? nowMs - link.sinceMs : 0;
+    return tileState({
+      linkLost,
+      movingWithoutLink: lostMs > LOST_PROOF_MS && stillMs !== null && !this.#isFrozen(nowMs),
+      feed: this.info.state,
+      hasFrame: this.#watchdog.hasFrame(),
+      frozen: this.#isFrozen(nowMs),
+      refused: this.#runner.fault() !== null,
+    });
+  }
+
+  #isFrozen(nowMs: number): boolean {
+    // A hidden page is shown no frames at all, and nobody looks at it.
+    return !document.hidden && this.#watchdog.isFrozen(nowMs, freezeLimitMs(this.info.descriptor.fps));
+  }
+
+  #restartIfStill(nowMs: number, link: Link): void {
+    const still = this.#state === "frozen" || this.#state === "connecting";
+    if (!still || link.kind !== "open" || document.hidden || this.info.state !== "live") return;
+    this.#runner.handleStandstill(nowMs, Math.max(this.#liveMs, nowMs - (this.#watchdog.stillMs(nowMs) ?? Infinity)));
+  }
+
+  #handleFrame(frame: ShownFrame, leg: WhepLeg): void {
+    const nowMs = performance.now();
+    this.#watchdog.handleFrame(nowMs);
+    this.#runner.handleFrame();
+    this.#frames += frame.newFrames;
+    this.#rate.handleFrame(nowMs, this.#frames);
+    this.#frame = frame;
+    this.#frameLeg = leg;
+    this.#origin = null;
+    this.#locate(nowMs);
+    // Written at the moment the frame appears, so that a moving picture shows a calm figure; the tick takes over when it
+    // stands still, and the figure grows.
+    if (nowMs - this.#ageWrittenMs >= AGE_UPDATE_MS) this.#writeAge(nowMs, Math.max(frame.presentedMs, nowMs));
+  }
+
+  /** Finds the frame's origin; points that come after the frame may still make it known, or better known. */
+  #locate(nowMs: number): void {
+    const leg = this.#frameLeg?.id();
+    const rtp = this.#frame?.rtp;
+    if (!leg || rtp === null || rtp === undefined) return;
+    const origin = this.around.captures.origin(nowMs, leg, rtp);
+    this.#origin = onClientClock(origin, this.around.clock(nowMs)) ?? this.#origin;
+  }
+
+  #writeAge(nowMs: number, atMs: number): void {
+    this.#ageWrittenMs = nowMs;
+    this.#locate(nowMs);
+    // While the feed waits for its publisher the last picture is not shown, so nothing has an age.
+    const origin = this.info.state === "waiting" ? null : this.#origin;
+    this.tile.renderAge(ageAt(clientClockUs(atMs), origin), this.info.descriptor.replay);
+  }
+
+  async #readFigures(nowMs: number): Promise<void> {
+    this.#statsReadMs = nowMs;
+    const leg = this.#runner.leg();
+    this.#figures = leg === null ? NO_FIGURES : await leg.figures().catch(() => NO_FIGURES);
+  }
+}

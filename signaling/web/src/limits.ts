@@ -1,0 +1,54 @@
+// Every limit of the page, with where it comes from. Times are in milliseconds unless the name says otherwise.
+
+/** Picture age from which it is amber. Handover specification, section 6, telementoring row (National Cancer Center 8K trial). */
+export const AGE_AMBER_MS = 600;
+/** Picture age from which it is red. Same row. This page holds no authority; the 300 ms limit for that is the gate's. */
+export const AGE_RED_MS = 1300;
+
+/** A picture that stands still for longer is called frozen. With a tick of 50 ms the surgeon sees it within 500 ms. */
+export const FREEZE_MS = 400;
+/** Slow feeds get this many of their own frame times instead, where that is longer. */
+export const FREEZE_FRAME_TIMES = 2.5;
+/** How often the page looks whether pictures and relay are still there. */
+export const TICK_MS = 50;
+/** How often the age is written at least, in a picture that stands still: more than four times a second. */
+export const AGE_UPDATE_MS = 200;
+
+/** How often the relay is asked for its time; also what the answer watchdog lives on. */
+export const CLOCK_EVERY_MS = 500;
+/** Nothing heard from the relay for this long while a question is open: it does not answer. */
+export const SILENT_MS = 900;
+/** Nothing for this long: the socket is given up and opened anew. */
+export const GIVE_UP_MS = 3000;
+/** After the socket is lost a picture counts as moving only once it has shown new frames for this long. */
+export const LOST_PROOF_MS = 1500;
+
+/** How long a clock sample counts, and how many are kept. As in proto::session::clock. */
+export const CLOCK_WINDOW_MS = 30_000;
+export const CLOCK_SAMPLES = 64;
+
+/** Points of the capture map further away than this are not trusted. */
+export const POINT_TRUST_MS = 3000;
+/** Points kept for one leg: about ten a second come, so this is six seconds of them. */
+export const POINTS_KEPT = 64;
+/** Legs whose points are kept; the one that has been silent longest goes first. */
+export const LEGS_KEPT = 64;
+/** One refresh of a 60 Hz screen: the moment of presentation is not known better. */
+export const DISPLAY_INTERVAL_US = 16_000;
+
+/** Reconnection waits: first, and longest. */
+export const BACKOFF_FIRST_MS = 500;
+export const BACKOFF_MAX_MS = 4000;
+/** An HTTP request or a WebSocket handshake that takes longer is given up. */
+export const REQUEST_TIMEOUT_MS = 5000;
+export const SOCKET_TIMEOUT_MS = 3000;
+/** The offer leaves after this long, with the candidates that there are: the relay is ICE-lite and needs none of ours. */
+export const GATHER_MS = 300;
+/** A leg whose feed is live and whose picture has stood still for this long is opened anew. */
+export const LEG_RESTART_MS = 4000;
+/** A leg that was refused for a reason that rarely passes is tried again only so often. */
+export const LEG_REFUSED_MS = 10_000;
+/** How often figures of a leg are read. */
+export const STATS_EVERY_MS = 1000;
+/** The token is refreshed when this part of its life is over. */
+export const TOKEN_REFRESH_PART = 0.6;

@@ -1,0 +1,26 @@
+// The invitation that a link carries in its fragment, which browsers do not send to servers.
+
+export interface LinkInvitation {
+  invitation: string;
+  name: string;
+  /** Join without asking: for scripts and wall displays. */
+  join: boolean;
+}
+
+/** Reads `#invitation=SECRET&name=…&join=1`; an empty invitation where there is none. */
+export function fromFragment(hash: string): LinkInvitation {
+  const fields = new URLSearchParams(hash.replace(/^#/, ""));
+  return {
+    invitation: (fields.get("invitation") ?? "").trim(),
+    name: (fields.get("name") ?? "").trim().slice(0, 64),
+    join: fields.get("join") === "1",
+  };
+}
+
+/** The secret out of what a person pasted: a whole link, a fragment, or the secret alone. */
+export function fromPasted(text: string): string {
+  const trimmed = text.trim();
+  const hash = trimmed.indexOf("#");
+  if (hash >= 0) return fromFragment(trimmed.slice(hash)).invitation;
+  return trimmed.includes("invitation=") ? fromFragment(trimmed).invitation : trimmed;
+}

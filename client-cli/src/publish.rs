@@ -19,7 +19,7 @@ use trocar_proto::media::rtcp::{Compound, Rtcp};
 use trocar_proto::session::api::RoqBinding;
 use trocar_proto::session::event::ServerEvent;
 use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Purpose, RoqMode, Transport};
-use trocar_proto::session::ids::{CertHash, FeedId};
+use trocar_proto::session::ids::FeedId;
 use trocar_proto::units::Bitrate;
 
 /// Publish a picture into a session.
@@ -162,15 +162,16 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
 
     let api = Api::join(args.invite.clone(), &trust, cnf, &args.name).await?;
     let _fresh = api.keep_fresh();
-    let events = events::open(api.clone(), trust, true);
     let binding = api.publish(&descriptor).await.context("the feed was not accepted")?;
+    // After the feed: what the socket first says is to have it.
+    let events = events::open(api.clone(), trust, true);
     let dialer = Dialer::new(identity, &binding)?;
 
     let sender = Arc::new(Sender::new(args.ledger.as_deref())?);
     let sink = Arc::clone(&sender);
     let running = prepared.start(Box::new(move |frame: Frame| sink.send(&frame)))?;
     let mut publisher = Publisher { api, descriptor, binding, dialer, sender, running, events, announced: false };
-    let result = publisher.serve(&stop, cnf).await;
+    let result = publisher.serve(&stop).await;
     publisher.finish().await;
     result
 }
@@ -187,17 +188,16 @@ struct Publisher {
 }
 
 /// Why one connection ended.
+#[derive(PartialEq, Eq)]
 enum Ended {
     /// For good.
     Done,
-    /// The connection is gone.
+    /// The connection is gone, or signaling no longer has the feed.
     Lost,
-    /// Signaling no longer has the feed.
-    Forgotten,
 }
 
 impl Publisher {
-    async fn serve(&mut self, stop: &Stop, _cnf: CertHash) -> anyhow::Result<()> {
+    async fn serve(&mut self, stop: &Stop) -> anyhow::Result<()> {
         let mut wait = Duration::from_millis(100);
         loop {
             let ended = match self.dialer.connect(&self.binding).await {
@@ -211,7 +211,7 @@ impl Publisher {
                 }
             };
             self.sender.disconnect();
-            if matches!(ended, Ended::Done) {
+            if ended == Ended::Done {
                 return Ok(());
             }
             tokio::select! {
@@ -219,22 +219,20 @@ impl Publisher {
                 () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(Duration::from_secs(2));
-            if let Err(error) = self.announce_again(matches!(ended, Ended::Forgotten)).await {
+            if let Err(error) = self.announce_again().await {
                 tracing::warn!(error = format!("{error:#}"), "the feed is not announced");
             }
         }
     }
 
     /// Makes sure that signaling has the feed; after a restart it has neither the feed nor us.
-    async fn announce_again(&mut self, forgotten: bool) -> anyhow::Result<()> {
-        if !forgotten {
-            let me = self.api.grant().participant;
-            match self.api.session().await {
-                Ok(s) if s.feed(&self.descriptor.feed).is_some_and(|f| f.publisher == me) => return Ok(()),
-                Ok(_) => {}
-                Err(e) if e.is::<crate::net::api::Refused>() => self.api.rejoin().await?,
-                Err(e) => return Err(e),
-            }
+    async fn announce_again(&mut self) -> anyhow::Result<()> {
+        let me = self.api.grant().participant;
+        match self.api.session().await {
+            Ok(s) if s.feed(&self.descriptor.feed).is_some_and(|f| f.publisher == me) => return Ok(()),
+            Ok(_) => {}
+            Err(e) if e.is::<crate::net::api::Refused>() => self.api.rejoin().await?,
+            Err(e) => return Err(e),
         }
         if let Err(first) = self.api.publish(&self.descriptor).await.map(|b| self.binding = b) {
             tracing::debug!(error = format!("{first:#}"), "announcing as a new participant");
@@ -268,7 +266,7 @@ impl Publisher {
                 event = self.events.events.recv() => {
                     if self.is_forgotten(event.flatten()) {
                         tracing::warn!("signaling no longer has the feed; announcing it again");
-                        return Ok(Ended::Forgotten);
+                        return Ok(Ended::Lost);
                     }
                 }
                 _ = report.tick() => self.report(),

@@ -211,7 +211,15 @@ async fn feeds_are_announced_changed_and_removed_on_the_stream() {
     let event = socket.next_of("feed").await;
     assert_eq!((&event["feed"]["state"], &event["feed"]["clock_uncertainty_us"]), (&json!("waiting"), &Value::Null));
     publisher.say(&json!({"type": "clock_report", "offset_us": -5000, "uncertainty_us": 300})).await;
-    assert_eq!(socket.next_of("feed").await["feed"]["clock_uncertainty_us"], 300);
+    let event = socket.next_of("feed").await;
+    assert_eq!(
+        (&event["feed"]["clock_offset_us"], &event["feed"]["clock_uncertainty_us"]),
+        (&json!(-5000), &json!(300))
+    );
+    for (offset, uncertainty) in [(-4800, 290), (-5100, 500), (-4000, 300)] {
+        publisher.say(&json!({"type": "clock_report", "offset_us": offset, "uncertainty_us": uncertainty})).await;
+    }
+    assert_eq!(socket.next_of("feed").await["feed"]["clock_offset_us"], -4000, "small changes are not told");
     world
         .relay_says(RelayEvent::FeedState { key: world.key("scope"), state: FeedState::Live, since: WallMicros(17) })
         .await;

@@ -86,7 +86,7 @@ impl Sender {
             let marks = FrameMarks { start: i == 0, end: i == last, independent: frame.key, discardable: false };
             let mark = FrameMark { frame_id: frame.frame_id, marks };
             let Some((datagram, header)) = pack(packet, mark, frame.capture, line.prefix) else { continue };
-            *newest = Some((header.ssrc, header.timestamp, frame.capture));
+            *newest = Some((header.ssrc, frame.rtp_timestamp, frame.capture));
             let octets = packet.len().saturating_sub(header.payload_offset) as u64;
             if line.connection.send_datagram(datagram).is_ok() {
                 sent.packets += 1;

@@ -127,11 +127,6 @@ impl Control {
         let event = gstreamer_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
         self.x264.static_pad("src").is_some_and(|pad| pad.send_event(event))
     }
-
-    /// The bit rate from the next picture on.
-    pub(super) fn set_bitrate(&self, bits_per_second: u32) {
-        self.x264.set_property("bitrate", (bits_per_second / 1_000).max(1));
-    }
 }
 
 impl Pending {

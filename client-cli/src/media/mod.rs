@@ -32,12 +32,11 @@ mod texture;
 mod tests;
 
 pub(crate) use error::MediaError;
-pub(crate) use fixture::{FixtureSpec, make_fixture};
-pub(crate) use frame::{Frame, FrameSink};
+pub(crate) use frame::Frame;
 pub(crate) use measure::probe_largest_live_size;
-pub(crate) use running::{Running, SourceEvent, SourceStats};
-pub(crate) use source::{Prepared, SourceInfo, prepare, start};
-pub(crate) use spec::{EncodeSettings, Geometry, Profile, SourceSpec};
+pub(crate) use running::{Running, SourceEvent};
+pub(crate) use source::{SourceInfo, prepare};
+pub(crate) use spec::{EncodeSettings, Geometry, SourceSpec};
 
 /// Largest RTP packet in bytes, header included: 20 bytes are left for header extensions up to the house's 1,120.
 pub(crate) const MTU: u32 = 1_100;

@@ -160,11 +160,6 @@ impl Running {
         !self.shared.stopped() && self.control.as_ref().is_some_and(Control::request_key_frame)
     }
 
-    /// Sets a live encoder's bit rate in bits per second; false for a recording that is passed through.
-    pub(crate) fn set_bitrate(&self, bits_per_second: u32) -> bool {
-        self.control.as_ref().map(|c| c.set_bitrate(bits_per_second)).is_some()
-    }
-
     /// The next event; none after the last one of a source that has ended.
     pub(crate) async fn next_event(&mut self) -> Option<SourceEvent> {
         self.events.recv().await

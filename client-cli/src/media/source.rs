@@ -155,11 +155,3 @@ impl Prepared {
         }
     }
 }
-
-/// [`prepare`] and [`Prepared::start`] in one.
-///
-/// # Errors
-/// Theirs.
-pub(crate) fn start(spec: &SourceSpec, settings: &EncodeSettings, sink: FrameSink) -> Result<Running, MediaError> {
-    prepare(spec, settings)?.start(sink)
-}

@@ -1,5 +1,10 @@
 //! The whole way: pictures in, packets out, and pictures again by an independent decoder.
 
+use super::fixture::{FixtureSpec, make_fixture};
+use super::frame::FrameSink;
+use super::running::SourceStats;
+use super::source::Prepared;
+use super::spec::Profile;
 use super::*;
 use bytes::Bytes;
 use gstreamer as gst;
@@ -12,6 +17,10 @@ use trocar_proto::media::pixelmark;
 use trocar_proto::units::WallMicros;
 
 const SMALL: Geometry = Geometry { width: 640, height: 360, fps: 30 };
+
+fn begin(spec: &SourceSpec, settings: &EncodeSettings, sink: FrameSink) -> Result<Running, MediaError> {
+    prepare(spec, settings)?.start(sink)
+}
 
 /// A directory that goes away with the test.
 struct Scratch(PathBuf);
@@ -143,7 +152,7 @@ fn what_is_drawn_comes_back_from_a_decoder_with_its_capture_time() {
 #[test]
 fn every_decoded_frame_is_accounted_for() {
     let (sink, frames) = collector();
-    let mut running = start(&SourceSpec::Test(SMALL), &settings(1000), sink).unwrap();
+    let mut running = begin(&SourceSpec::Test(SMALL), &settings(1000), sink).unwrap();
     wait_for(&frames, 12);
     running.stop();
     let frames = frames.lock().unwrap();
@@ -156,11 +165,10 @@ fn every_decoded_frame_is_accounted_for() {
 fn a_key_frame_comes_soon_after_it_is_asked_for() {
     let (sink, frames) = collector();
     let main = EncodeSettings { profile: Profile::Main, ..settings(10_000) };
-    let mut running = start(&SourceSpec::Test(SMALL), &main, sink).unwrap();
+    let mut running = begin(&SourceSpec::Test(SMALL), &main, sink).unwrap();
     wait_for(&frames, 10);
     let asked_at = frames.lock().unwrap().len();
     assert!(running.request_key_frame());
-    assert!(running.set_bitrate(1_000_000));
     wait_for(&frames, asked_at + 10);
     running.stop();
     assert!(!running.request_key_frame());
@@ -186,7 +194,7 @@ fn a_passed_through_recording_loops_without_a_gap() {
     let mut running = prepared.start(sink).unwrap();
     wait_for(&frames, 65);
     assert!(begin.elapsed() > Duration::from_millis(2_050), "it is played in real time");
-    assert!(!running.request_key_frame() && !running.set_bitrate(1));
+    assert!(!running.request_key_frame());
     running.stop();
     assert!(matches!(running.try_event(), Some(SourceEvent::Restarted { rounds: 1 })));
     let frames = frames.lock().unwrap();
@@ -230,7 +238,7 @@ fn a_decoded_recording_loops() {
     let path = scratch.fixture(Geometry { fps: 60, ..SMALL });
     let (sink, frames) = collector();
     let spec = SourceSpec::File { path, looped: true, passthrough: false };
-    let mut running = start(&spec, &settings(100), sink).unwrap();
+    let mut running = begin(&spec, &settings(100), sink).unwrap();
     wait_for(&frames, 65);
     running.stop();
     assert_eq!(running.stats().rounds, 1);

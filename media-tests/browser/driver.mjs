@@ -1,0 +1,184 @@
+// Drives a real Chromium for the tests. One JSON object per line on standard input, one answer per line on standard
+// output: {"id", "ok": result} or {"id", "error": text}. Ends with its standard input.
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const browser = await chromium.launch({
+  executablePath: process.env.TROCAR_CHROMIUM ?? "/usr/bin/chromium",
+  timeout: 120_000,
+  args: [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+  ],
+});
+const pages = new Map();
+
+// Runs inside the page before anything of the page's own: notes when things happened, by the page's wall clock.
+function observe() {
+  const log = { states: [], connections: [], errors: [], whep: [], firstFrames: [], lastFrame: 0 };
+  Object.defineProperty(window, "__test", { value: log });
+  addEventListener("error", (e) => log.errors.push(String(e.message)));
+  addEventListener("unhandledrejection", (e) => log.errors.push(String(e.reason)));
+  const note = () => {
+    const connection = document.body?.dataset.connection;
+    if (connection && log.connections.at(-1)?.value !== connection) {
+      log.connections.push({ value: connection, at: Date.now() });
+    }
+    for (const tile of document.querySelectorAll(".tile")) {
+      const last = log.states.filter((s) => s.feed === tile.dataset.feed).at(-1);
+      if (last?.value !== tile.dataset.state) {
+        log.states.push({ feed: tile.dataset.feed, value: tile.dataset.state, at: Date.now(), lastFrame: log.lastFrame });
+      }
+      const video = tile.querySelector("video");
+      if (video && !video.watched) {
+        video.watched = true;
+        const frame = () => {
+          log.lastFrame = Date.now();
+          if (!video.seen) {
+            video.seen = true;
+            log.firstFrames.push(Date.now());
+          }
+          video.requestVideoFrameCallback(frame);
+        };
+        video.requestVideoFrameCallback(frame);
+      }
+    }
+  };
+  const plain = window.fetch;
+  window.fetch = async (...args) => {
+    const response = await plain(...args);
+    const url = String(args[0]?.url ?? args[0]);
+    if (url.endsWith("/whep")) log.whep.push(Date.now());
+    return response;
+  };
+  document.addEventListener("DOMContentLoaded", () => {
+    new MutationObserver(note).observe(document.documentElement, { subtree: true, childList: true, attributes: true });
+    note();
+  });
+}
+
+// Reads the mark out of the pixels of frames as they are presented, for a while. The layout is that of
+// proto/src/media/pixelmark.rs: cells of height/90 pixels, 32 columns, 3 rows, from (2, 2) cells.
+async function marks(ms) {
+  const video = document.querySelector(".tile.large video") ?? document.querySelector(".tile video");
+  const tile = video.closest(".tile");
+  const canvas = document.createElement("canvas");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const samples = [];
+  const crc16 = (bytes) => {
+    let crc = 0xffff;
+    for (const b of bytes) {
+      crc ^= b << 8;
+      for (let i = 0; i < 8; i++) crc = ((crc & 0x8000) ? (crc << 1) ^ 0x1021 : crc << 1) & 0xffff;
+    }
+    return crc;
+  };
+  const read = () => {
+    const cell = video.videoHeight / 90;
+    const [w, h] = [Math.ceil(36 * cell), Math.ceil(7 * cell)];
+    if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
+    context.drawImage(video, 0, 0, w, h, 0, 0, w, h);
+    const { data } = context.getImageData(0, 0, w, h);
+    const rows = [0, 1, 2].map((row) => {
+      let bits = 0;
+      for (let column = 0; column < 32; column++) {
+        const x = Math.floor((2 + column + 0.5) * cell);
+        const y = Math.floor((2 + row + 0.5) * cell);
+        bits = ((bits << 1) | (data[4 * (y * w + x) + 1] > 127 ? 1 : 0)) >>> 0;
+      }
+      return bits;
+    });
+    const bytes = [];
+    for (const r of rows.slice(0, 2)) bytes.push(r >>> 24, (r >>> 16) & 255, (r >>> 8) & 255, r & 255);
+    bytes.push(rows[2] >>> 24, (rows[2] >>> 16) & 255);
+    if (crc16(bytes) !== (rows[2] & 0xffff)) return null;
+    return { frame: rows[0], capture: (rows[2] >>> 16) * 2 ** 32 + rows[1] };
+  };
+  await new Promise((resolve) => {
+    const end = performance.now() + ms;
+    const timer = setTimeout(resolve, ms + 1000);
+    const frame = (now, meta) => {
+      const mark = read();
+      samples.push({
+        mark,
+        displayed: performance.timeOrigin + meta.expectedDisplayTime,
+        rtp: meta.rtpTimestamp,
+        shownAge: tile.dataset.ageMs === "" ? null : Number(tile.dataset.ageMs),
+      });
+      if (performance.now() < end) video.requestVideoFrameCallback(frame);
+      else { clearTimeout(timer); resolve(); }
+    };
+    video.requestVideoFrameCallback(frame);
+  });
+  return samples;
+}
+
+// How different the pixels of the large picture are: 0 for a single colour.
+function spread() {
+  const video = document.querySelector(".tile video");
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [64, 36];
+  const context = canvas.getContext("2d");
+  context.drawImage(video, 0, 0, 64, 36);
+  const { data } = context.getImageData(0, 0, 64, 36);
+  const green = Array.from({ length: 64 * 36 }, (_, i) => data[4 * i + 1]);
+  const mean = green.reduce((a, b) => a + b) / green.length;
+  return Math.sqrt(green.reduce((a, b) => a + (b - mean) ** 2, 0) / green.length);
+}
+
+const commands = {
+  async open({ page, url, width = 1280, height = 800 }) {
+    const p = await browser.newPage({ viewport: { width, height } });
+    await p.addInitScript(observe);
+    pages.set(page, p);
+    const began = Date.now();
+    await p.goto(url, { timeout: 60_000 });
+    return { began };
+  },
+  async wait({ page, selector, timeout = 20_000 }) {
+    await pages.get(page).waitForSelector(selector, { timeout, state: "attached" });
+    return true;
+  },
+  async tiles({ page }) {
+    return pages.get(page).evaluate(() => [...document.querySelectorAll(".tile")].map((t) => ({ ...t.dataset })));
+  },
+  async log({ page }) {
+    return pages.get(page).evaluate(() => window.__test);
+  },
+  async text({ page, selector }) {
+    return pages.get(page).evaluate((s) => [...document.querySelectorAll(s)].map((e) => e.innerText), selector);
+  },
+  async marks({ page, ms }) {
+    return pages.get(page).evaluate(marks, ms);
+  },
+  async spread({ page }) {
+    return pages.get(page).evaluate(spread);
+  },
+  async click({ page, selector }) {
+    await pages.get(page).click(selector, { timeout: 10_000 });
+    return true;
+  },
+  async screenshot({ page, path }) {
+    await pages.get(page).screenshot({ path, timeout: 60_000 });
+    return path;
+  },
+  async close({ page }) {
+    await pages.get(page).close({ runBeforeUnload: false });
+    pages.delete(page);
+    return true;
+  },
+};
+
+process.stdout.write(`${JSON.stringify({ ready: browser.version() })}\n`);
+for await (const line of createInterface({ input: process.stdin })) {
+  const { id, command, ...rest } = JSON.parse(line);
+  let answer;
+  try {
+    answer = { id, ok: await commands[command](rest) };
+  } catch (e) {
+    answer = { id, error: String(e?.message ?? e) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
+await browser.close();

@@ -1,0 +1,2 @@
+//! Measures what the relay costs.
+fn main() {}

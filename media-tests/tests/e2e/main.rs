@@ -1,0 +1,29 @@
+//! End to end: real processes, a real browser, real packets. Each check has a negative control beside it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may stop the process: that is how it fails"
+)]
+
+mod browser;
+mod native;
+mod operating;
+mod refusals;
+
+use serde_json::Value;
+
+/// A number by JSON pointer.
+fn number(v: &Value, pointer: &str) -> f64 {
+    v.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN)
+}
+
+/// The middle of some numbers; NaN of none.
+fn median(mut v: Vec<f64>) -> f64 {
+    v.sort_by(f64::total_cmp);
+    v.get(v.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}

@@ -22,3 +22,18 @@ pub fn workspace() -> std::path::PathBuf {
         .parent()
         .map_or_else(Default::default, std::path::Path::to_path_buf)
 }
+
+/// An HTTP client without proxy, on the one cryptographic provider of the workspace.
+///
+/// # Errors
+/// Where reqwest cannot build it.
+pub fn http_client() -> reqwest::Result<reqwest::Client> {
+    http_builder().build()
+}
+
+/// [`http_client`] before it is built.
+pub fn http_builder() -> reqwest::ClientBuilder {
+    // An error says that it is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}

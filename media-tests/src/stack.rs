@@ -94,7 +94,7 @@ impl Stack {
     /// # Errors
     /// Where the page does not answer or has no such figure.
     pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let text = reqwest::get(self.text("/metrics")?).await?.error_for_status()?.text().await?;
+        let text = crate::http_client()?.get(self.text("/metrics")?).send().await?.error_for_status()?.text().await?;
         let values: Vec<f64> = text
             .lines()
             .filter(|l| l.strip_prefix(name).is_some_and(|r| r.starts_with(['{', ' '])))

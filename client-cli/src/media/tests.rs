@@ -2,8 +2,6 @@
 
 use super::fixture::{FixtureSpec, make_fixture};
 use super::frame::FrameSink;
-use super::running::SourceStats;
-use super::source::Prepared;
 use super::spec::Profile;
 use super::*;
 use bytes::Bytes;

@@ -28,13 +28,10 @@ impl IdentityArgs {
 
     /// Reads the files.
     pub(crate) fn load(&self) -> anyhow::Result<Identity> {
+        let trust = read_chain(&self.ca).context("--ca")?;
         let cert = self.cert.clone().unwrap_or_else(|| self.beside("device.pem"));
         let key = self.key.clone().unwrap_or_else(|| self.beside("device.key"));
-        Ok(Identity {
-            chain: read_chain(&cert).context("--cert")?,
-            key: read_key(&key).context("--key")?,
-            trust: read_chain(&self.ca).context("--ca")?,
-        })
+        Ok(Identity { chain: read_chain(&cert).context("--cert")?, key: read_key(&key).context("--key")?, trust })
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 use trocar_media_tests::process::{Process, trocar};
 use trocar_media_tests::stack::{PATIENCE, Stack, path};
-use trocar_media_tests::workspace;
+use trocar_media_tests::{http_builder, http_client, workspace};
 
 /// Runs `trocar` to its end: exit code, standard output, standard error.
 fn run(arguments: &[&str]) -> anyhow::Result<(i32, String, String)> {
@@ -24,7 +24,7 @@ fn health_readiness_and_figures_answer_and_a_stop_is_orderly() -> anyhow::Result
     let page = stack.text("/page")?;
     runtime().block_on(async {
         for path in ["healthz", "readyz"] {
-            let response = reqwest::get(format!("{page}{path}")).await?;
+            let response = http_client()?.get(format!("{page}{path}")).send().await?;
             ensure!(response.status() == 200, "{path}: {}", response.status());
         }
         for name in
@@ -33,14 +33,14 @@ fn health_readiness_and_figures_answer_and_a_stop_is_orderly() -> anyhow::Result
             ensure!(stack.metric(name).await? > 0.0, "{name} is 0");
         }
         ensure!(stack.metric("trocar_no_such_figure").await.is_err());
-        let text = reqwest::get(stack.text("/metrics")?).await?.text().await?;
+        let text = http_client()?.get(stack.text("/metrics")?).send().await?.text().await?;
         ensure!(text.matches("# EOF").count() <= 1 && !text.contains("NaN"), "{text}");
         Ok::<_, anyhow::Error>(())
     })?;
     publisher.stop()?;
     stack.up.stop()?;
     runtime().block_on(async {
-        ensure!(reqwest::get(format!("{page}healthz")).await.is_err(), "it still answers");
+        ensure!(http_client()?.get(format!("{page}healthz")).send().await.is_err(), "it still answers");
         Ok(())
     })
 }
@@ -50,13 +50,11 @@ fn https_is_served_under_the_local_authority_and_by_no_other_trust() -> anyhow::
     let stack = Stack::start()?;
     let url = format!("{}healthz", stack.text("/https")?);
     let pem = std::fs::read(stack.text("/ca_file")?)?;
-    // The binary's own default: one cryptographic provider.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     runtime().block_on(async {
         let certificate = reqwest::Certificate::from_pem(&pem)?;
-        let trusting = reqwest::Client::builder().no_proxy().tls_certs_only([certificate]).build()?;
+        let trusting = http_builder().tls_certs_only([certificate]).build()?;
         ensure!(trusting.get(&url).send().await?.status() == 200);
-        let strange = reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?;
+        let strange = http_builder().tls_certs_only([]).build()?;
         ensure!(strange.get(&url).send().await.is_err(), "a client without that trust got in");
         Ok(())
     })

@@ -6,6 +6,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
+use trocar_media_tests::http_client;
 use trocar_media_tests::stack::Stack;
 
 struct Caller {
@@ -16,11 +17,7 @@ struct Caller {
 
 impl Caller {
     fn new(stack: &Stack) -> anyhow::Result<Self> {
-        Ok(Self {
-            http: Client::builder().no_proxy().build()?,
-            base: stack.text("/page")?,
-            session: stack.text("/session")?,
-        })
+        Ok(Self { http: http_client()?, base: stack.text("/page")?, session: stack.text("/session")? })
     }
 
     async fn join(&self, stack: &Stack, role: &str) -> anyhow::Result<Value> {

@@ -42,7 +42,8 @@ export class Stage {
         discard(older);
       }
       onFrame({
-        presentedMs: meta.expectedDisplayTime,
+        // Under load the browser names a moment up to a frame before this callback; an age never looks better than it is.
+        presentedMs: Math.max(meta.expectedDisplayTime, performance.now()),
         rtp: meta.rtpTimestamp ?? null,
         newFrames: Math.max(1, meta.presentedFrames - framesBefore),
         width: meta.width,

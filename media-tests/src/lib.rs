@@ -3,6 +3,7 @@
 
 pub mod browser;
 pub mod process;
+pub mod sink;
 pub mod stack;
 
 /// Where what a person should look at is kept: `var/artifacts` below the workspace.

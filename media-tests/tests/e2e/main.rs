@@ -9,6 +9,7 @@
 mod browser;
 mod native;
 mod operating;
+mod readme;
 mod refusals;
 
 use serde_json::Value;

@@ -1,0 +1,251 @@
+//! A light WebRTC viewer that stands for many: WHEP, ICE, DTLS, and every SRTP packet opened and counted. It decodes nothing.
+
+use anyhow::{Context, bail};
+use dimpl::{Dtls, Output, SrtpProfile};
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, IceAgent, IceCreds, Protocol};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::net::UdpSocket;
+use trocar_proto::media::rtp;
+use trocar_relay::srtp::{Profile, Srtp};
+use trocar_relay::webrtc::transport::dtls_certificate;
+
+/// From the offer to the first packet.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a sink has seen, read from outside while it runs.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// SRTP packets that opened.
+    pub packets: AtomicU64,
+    /// Their bytes on the wire, without UDP and IP.
+    pub bytes: AtomicU64,
+    /// SRTP packets that did not open.
+    pub refused: AtomicU64,
+    /// Sequence numbers that were skipped.
+    pub gaps: AtomicU64,
+}
+
+/// Somebody who may ask for feeds.
+pub struct Viewer {
+    http: reqwest::Client,
+    base: String,
+    session: String,
+    token: String,
+}
+
+impl Viewer {
+    /// Redeems an invitation.
+    ///
+    /// # Errors
+    /// Where signaling refuses.
+    pub async fn join(base: &str, invitation: &str) -> anyhow::Result<Self> {
+        let http = crate::http_client()?;
+        let body = json!({ "invitation": invitation, "name": "Sink" });
+        let response = http.post(format!("{base}v1/join")).json(&body).send().await?.error_for_status()?;
+        let grant: Value = response.json().await?;
+        let text = |k: &str| grant.get(k).and_then(Value::as_str).map(ToOwned::to_owned).context("join");
+        Ok(Self { http, base: base.to_owned(), session: text("session")?, token: text("token")? })
+    }
+
+    async fn whep(&self, feed: &str, offer: String) -> anyhow::Result<String> {
+        let url = format!("{}v1/sessions/{}/feeds/{feed}/whep", self.base, self.session);
+        let request =
+            self.http.post(url).bearer_auth(&self.token).header("Content-Type", "application/sdp").body(offer);
+        let response = request.send().await?;
+        if !response.status().is_success() {
+            bail!("WHEP: {}", response.text().await?);
+        }
+        Ok(response.text().await?)
+    }
+
+    /// Fetches a feed. The sink runs on the present `LocalSet` until the returned task is aborted.
+    ///
+    /// # Errors
+    /// Where signaling refuses or the transport does not come up.
+    pub async fn fetch(&self, feed: &str) -> anyhow::Result<(Arc<Counts>, tokio::task::JoinHandle<()>)> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await?;
+        let buffer = 4 << 20;
+        let _ = socket_buffer(&socket, buffer);
+        let certificate = dtls_certificate()?;
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.certificate);
+        let fingerprint: Vec<String> = hash.as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        let local = IceCreds::new();
+        let answer = self.whep(feed, offer(&local, &fingerprint.join(":"))).await?;
+        let mut sink = Sink::new(socket, local, &answer, certificate)?;
+        tokio::time::timeout(PATIENCE, sink.connect()).await.context("no keys in time")??;
+        let counts = Arc::clone(&sink.counts);
+        let task = tokio::task::spawn_local(async move {
+            // Ends when the socket does; the caller sees counters that stand still.
+            let _ = sink.serve().await;
+        });
+        Ok((counts, task))
+    }
+}
+
+fn socket_buffer(socket: &UdpSocket, bytes: usize) -> std::io::Result<()> {
+    socket2::SockRef::from(socket).set_recv_buffer_size(bytes)
+}
+
+fn offer(local: &IceCreds, fingerprint: &str) -> String {
+    format!(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n\
+         c=IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:sha-256 {fingerprint}\r\na=setup:actpass\r\n\
+         a=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=rtpmap:96 H264/90000\r\n\
+         a=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\na=rtpmap:97 rtx/90000\r\n\
+         a=fmtp:97 apt=96\r\n",
+        local.ufrag, local.pass
+    )
+}
+
+struct Sink {
+    socket: UdpSocket,
+    address: SocketAddr,
+    ice: IceAgent,
+    dtls: Dtls,
+    remote: SocketAddr,
+    srtp: Option<Srtp>,
+    last: Option<u64>,
+    counts: Arc<Counts>,
+}
+
+impl Sink {
+    fn new(
+        socket: UdpSocket,
+        local: IceCreds,
+        answer: &str,
+        certificate: dimpl::DtlsCertificate,
+    ) -> anyhow::Result<Self> {
+        let value = |name: &str| {
+            let prefix = format!("a={name}:");
+            answer.lines().find_map(|l| l.strip_prefix(&prefix)).map(ToOwned::to_owned)
+        };
+        let creds = IceCreds {
+            ufrag: value("ice-ufrag").context("answer without ice-ufrag")?,
+            pass: value("ice-pwd").context("answer without ice-pwd")?,
+        };
+        let candidate = value("candidate").context("answer without candidate")?;
+        let words: Vec<&str> = candidate.split(' ').collect();
+        let (Some(ip), Some(port)) = (words.get(4), words.get(5)) else { bail!("candidate {candidate}") };
+        let remote: SocketAddr = format!("{ip}:{port}").parse()?;
+        let address = socket.local_addr()?;
+        let now = Instant::now();
+        let mut ice = IceAgent::new(local);
+        ice.set_controlling(true);
+        ice.set_remote_credentials(creds);
+        ice.add_local_candidate(Candidate::host(address, "udp")?);
+        ice.add_remote_candidate(Candidate::host(remote, "udp")?);
+        ice.handle_timeout(now);
+        let config = Arc::new(dimpl::Config::builder().use_server_cookie(false).build()?);
+        let mut dtls = Dtls::new_12(config, certificate, now);
+        dtls.set_active(true);
+        dtls.handle_timeout(now)?;
+        Ok(Self { socket, address, ice, dtls, remote, srtp: None, last: None, counts: Arc::default() })
+    }
+
+    /// Runs until there are keys.
+    async fn connect(&mut self) -> anyhow::Result<()> {
+        let mut buffer = vec![0; 2_048];
+        while self.srtp.is_none() {
+            self.step(&mut buffer).await?;
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self) -> anyhow::Result<()> {
+        let mut buffer = vec![0; 2_048];
+        loop {
+            self.step(&mut buffer).await?;
+        }
+    }
+
+    /// Sends what is due, then reads what has come, for at most 50 ms.
+    async fn step(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
+        let now = Instant::now();
+        self.ice.handle_timeout(now);
+        while let Some(t) = self.ice.poll_transmit() {
+            let bytes: Vec<u8> = t.contents.into();
+            self.socket.send_to(&bytes, t.destination).await?;
+        }
+        while self.ice.poll_event().is_some() {}
+        if self.srtp.is_none() && self.ice.state().is_connected() {
+            self.drive_dtls(now).await?;
+        }
+        let until = tokio::time::Instant::now() + Duration::from_millis(50);
+        while let Ok(read) = tokio::time::timeout_at(until, self.socket.recv_from(buffer)).await {
+            let (len, from) = read?;
+            let data = buffer.get_mut(..len).unwrap_or(&mut []);
+            if !self.handle(from, data) {
+                // A handshake is under way: answer at once.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether reading may go on.
+    fn handle(&mut self, from: SocketAddr, data: &mut [u8]) -> bool {
+        let now = Instant::now();
+        match data.first() {
+            Some(0..=1) => {
+                if let Ok(message) = StunMessage::parse(data) {
+                    let packet = StunPacket { proto: Protocol::Udp, source: from, destination: self.address, message };
+                    self.ice.handle_packet(now, packet);
+                }
+                false
+            }
+            Some(20..=63) => {
+                let _ = self.dtls.handle_timeout(now);
+                let _ = self.dtls.handle_packet(data);
+                false
+            }
+            Some(128..=191) if !rtp::is_rtcp(data) => {
+                self.count(data);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    fn count(&mut self, data: &mut [u8]) {
+        let len = data.len() as u64;
+        match self.srtp.as_mut().map(|s| s.receive.open(data)) {
+            Some(Ok((_, index))) => {
+                if let Some(last) = self.last {
+                    self.counts.gaps.fetch_add(index.0.saturating_sub(last + 1), Ordering::Relaxed);
+                }
+                self.last = Some(index.0);
+                self.counts.packets.fetch_add(1, Ordering::Relaxed);
+                self.counts.bytes.fetch_add(len, Ordering::Relaxed);
+            }
+            _ => drop(self.counts.refused.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    async fn drive_dtls(&mut self, now: Instant) -> anyhow::Result<()> {
+        self.dtls.handle_timeout(now)?;
+        let mut buffer = vec![0; 2_048];
+        for _ in 0..64 {
+            let datagram = match self.dtls.poll_output(&mut buffer) {
+                Output::Packet(p) => p.to_vec(),
+                Output::KeyingMaterial(material, profile) => {
+                    let profile = match profile {
+                        SrtpProfile::AEAD_AES_256_GCM => Profile::Aes256Gcm,
+                        SrtpProfile::AEAD_AES_128_GCM => Profile::Aes128Gcm,
+                        other => bail!("profile {other}"),
+                    };
+                    self.srtp = Some(Srtp::from_dtls(profile, &material, true)?);
+                    continue;
+                }
+                Output::Timeout(_) => break,
+                _ => continue,
+            };
+            self.socket.send_to(&datagram, self.remote).await?;
+        }
+        Ok(())
+    }
+}

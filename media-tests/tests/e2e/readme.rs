@@ -1,0 +1,223 @@
+//! The README keeps its word: its commands are run as a reader would type them, and what it points at exists.
+
+use anyhow::{Context, bail, ensure};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+use trocar_media_tests::process::{Process, trocar};
+use trocar_media_tests::stack::path;
+use trocar_media_tests::workspace;
+
+/// A command gets this long, and the demo to be up; machines under load are slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Commands that other targets run: CI, `make clean-room`, or whoever installs the machine.
+const ELSEWHERE: &[&str] =
+    &["make demo", "make test", "make bench", "make clean-room", "sudo apt-get install make git"];
+
+/// What a command is to do.
+enum Promise {
+    /// Sets variables for the blocks below.
+    Sets,
+    /// Ends with 0 and says this.
+    Says(&'static str),
+    /// Says this, goes on, and ends with 0 when it is told to.
+    Stays(&'static str),
+}
+use Promise::{Says, Sets, Stays};
+
+/// By the beginning of a command. A command that has no row here is not documented, it is hoped for.
+const PROMISES: &[(&str, Promise)] = &[
+    ("export PATH=", Sets),
+    ("source var/demo/up.env", Sets),
+    ("echo \"$TROCAR_INVITE_EXPERT\"", Says("/#invitation=")),
+    ("trocar fixture ", Says("recording.mp4: 1280x720@30")),
+    ("trocar publish ", Stays("publishing room 1280x720@30.000 H.264")),
+    ("trocar ca issue ", Says("var/demo/or-2.key")),
+    ("trocar watch ", Says("summary  scope")),
+    ("curl --fail --silent \"${TROCAR_PAGE}healthz\"", Says("ok")),
+    ("curl --fail --silent \"${TROCAR_PAGE}readyz\"", Says("ready")),
+    ("curl --fail --silent \"$TROCAR_METRICS\" | grep ", Says("trocar_feed_relay_delay_seconds_count")),
+    ("trocar config check ", Says("configs/trocar.toml: ok")),
+    ("trocar up ", Stays("Trocar is up")),
+];
+
+/// The lines of all fenced blocks of that language, in order; a backslash joins a line to the next.
+fn commands(readme: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut inside = false;
+    let mut begun = String::new();
+    for line in readme.lines() {
+        match line.trim() {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            "" => {}
+            l if !inside || l.starts_with('#') => {}
+            l => match l.strip_suffix('\\') {
+                Some(part) => begun.push_str(part),
+                None => out.push(std::mem::take(&mut begun) + l),
+            },
+        }
+    }
+    out
+}
+
+/// A folder that looks like a clone in which `make demo` runs.
+struct Room {
+    dir: TempDir,
+    demo: Option<Process>,
+}
+
+impl Room {
+    fn new() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        std::fs::create_dir_all(dir.path().join("target"))?;
+        std::fs::create_dir_all(dir.path().join("var/demo"))?;
+        symlink(trocar()?.parent().context("the binary has no folder")?, dir.path().join("target/debug"))?;
+        symlink(workspace().join("configs"), dir.path().join("configs"))?;
+        Ok(Self { dir, demo: None })
+    }
+
+    /// What `make demo` does after building, on free ports.
+    fn with_demo() -> anyhow::Result<Self> {
+        let mut room = Self::new()?;
+        let mut command = Command::new(workspace().join("scripts/demo.sh"));
+        command.env("TROCAR_BIN", trocar()?).env("DEMO_DIR", room.dir.path().join("var/demo"));
+        command.env("DEMO_PORT", "0").env("DEMO_SIZE", "720p");
+        let demo = room.demo.insert(Process::start("make demo", &mut command)?);
+        demo.line(PATIENCE, |l| l.contains("Ctrl-C stops everything"))?;
+        Ok(room)
+    }
+
+    /// The command in a shell of its own, after the lines that set variables.
+    fn shell(&self, set: &[String], command: &str) -> Command {
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", &format!("{}\n{command}", set.join("\n"))]);
+        bash.current_dir(self.dir.path());
+        bash
+    }
+}
+
+impl Drop for Room {
+    /// The demo is asked, since it has children that it stops itself.
+    fn drop(&mut self) {
+        if let Some(demo) = &mut self.demo {
+            let _ = demo.stop();
+        }
+    }
+}
+
+/// Runs every command of a README and holds it to what it promises.
+fn follow(readme: &str, room: &Room) -> anyhow::Result<()> {
+    let mut set = Vec::new();
+    let mut staying = Vec::new();
+    for command in commands(readme) {
+        if ELSEWHERE.contains(&command.as_str()) {
+            continue;
+        }
+        println!("$ {command}");
+        let promise = PROMISES.iter().find(|(start, _)| command.starts_with(start));
+        let (_, promise) = promise.with_context(|| format!("nobody has said what this is to do: {command}"))?;
+        match promise {
+            Sets => {
+                let status = room.shell(&set, &command).status()?;
+                ensure!(status.success(), "{command}: {status}");
+                set.push(command);
+            }
+            Says(wanted) => {
+                let mut p = Process::start(&command, &mut room.shell(&set, &command))?;
+                let status = p.wait(PATIENCE)?;
+                let said = p.rest().join("\n");
+                println!("{said}");
+                ensure!(status.success(), "{command}: {status}\n{said}\n{}", p.stderr());
+                ensure!(said.contains(wanted), "{command}: {wanted:?} is not in what it said:\n{said}");
+            }
+            Stays(wanted) => {
+                // The shell becomes the command, so that a signal reaches it.
+                let mut p = Process::start(&command, &mut room.shell(&set, &format!("exec {command}")))?;
+                println!("{}", p.line(PATIENCE, |l| l.contains(wanted))?);
+                staying.push(p);
+            }
+        }
+    }
+    for mut p in staying {
+        p.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn readme_commands_do_what_the_readme_says() -> anyhow::Result<()> {
+    let readme = std::fs::read_to_string(workspace().join("README.md"))?;
+    for (start, _) in PROMISES {
+        ensure!(commands(&readme).iter().any(|c| c.starts_with(start)), "the README no longer has: {start}");
+    }
+    let mut room = Room::with_demo()?;
+    follow(&readme, &room)?;
+    // Publisher and relay of the demo end in an orderly way, too.
+    room.demo.take().context("no demo")?.stop()
+}
+
+#[test]
+fn readme_commands_that_are_wrong_are_found() -> anyhow::Result<()> {
+    let room = Room::new()?;
+    let path_line = "export PATH=\"$PWD/target/debug:$PATH\"";
+    let fenced = |command: &str| format!("# T\n\n```sh\n{path_line}\n{command}\n```\n\n```text\nnot run\n```\n");
+    follow(&fenced("trocar config check configs/trocar.toml"), &room).context("the control: a right one passes")?;
+    for (command, why) in [
+        ("trocar config check configs/trocra.toml", "exit status: 1"),
+        ("trocar watch --headles", "exit status: 2"),
+        ("trocar watch --help", "is not in what it said"),
+        ("trocar up --dir", "ended without that line"),
+        ("make coffee", "nobody has said what this is to do"),
+        ("trocar config \\\n    check nothing.toml", "nothing.toml"),
+    ] {
+        let Err(error) = follow(&fenced(command), &room) else { bail!("{command} passed") };
+        ensure!(format!("{error:#}").contains(why), "{command}: {why:?} is not in {error:#}");
+    }
+    Ok(())
+}
+
+/// Targets of the links to files, from the Markdown file's own folder.
+fn broken_links(text: &str, folder: &Path) -> Vec<String> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = targets.filter(|t| !t.contains("://") && !t.starts_with('#'));
+    files.filter(|t| !folder.join(t.split('#').next().unwrap_or(t)).exists()).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn readme_and_docs_link_to_what_is_there() -> anyhow::Result<()> {
+    let docs = workspace().join("docs");
+    let mut files = vec![workspace().join("README.md"), workspace().join("CONTRIBUTING.md")];
+    files.extend(std::fs::read_dir(&docs)?.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_file()));
+    for file in files {
+        let broken = broken_links(&std::fs::read_to_string(&file)?, file.parent().context("folder")?);
+        ensure!(broken.is_empty(), "{} links to nothing: {broken:?}", path(&file)?);
+    }
+    ensure!(broken_links("[a](OPERATING.md) [b](none.md#x) [c](https://x/)", &docs) == ["none.md#x"]);
+    Ok(())
+}
+
+/// Steps `1. `FILE` `FUNCTION`: …` whose file has no such function.
+fn lost_steps(text: &str) -> Vec<&str> {
+    let is_step = |l: &&str| l.split_once(". `").is_some_and(|(n, _)| n.parse::<u32>().is_ok());
+    let is_there = |step: &str| {
+        let mut ticked = step.split('`').skip(1).step_by(2);
+        let source = ticked.next().and_then(|f| std::fs::read_to_string(workspace().join(f)).ok());
+        source.zip(ticked.next()).is_some_and(|(s, function)| s.contains(&format!("fn {function}(")))
+    };
+    text.lines().filter(is_step).filter(|l| !is_there(l)).collect()
+}
+
+#[test]
+fn readme_shows_a_packets_way_through_functions_that_exist() -> anyhow::Result<()> {
+    let readme = std::fs::read_to_string(workspace().join("README.md"))?;
+    let (_, way) = readme.split_once("## How a packet travels").context("the README shows no packet's way")?;
+    let (way, _) = way.split_once("\n## ").context("end of the section")?;
+    ensure!(way.lines().filter(|l| l.contains(". `")).count() >= 9, "too few steps:\n{way}");
+    ensure!(lost_steps(way).is_empty(), "not there any more: {:#?}", lost_steps(way));
+    ensure!(lost_steps("1. `proto/src/media/feed.rs` `handle_pocket`: gone").len() == 1);
+    Ok(())
+}

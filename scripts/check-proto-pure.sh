@@ -6,8 +6,8 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-# serde and thiserror, their derive macros, and what those are made of.
-allowed=(trocar-proto serde serde_core serde_derive thiserror thiserror-impl proc-macro2 quote syn unicode-ident)
+# serde and thiserror, their derive macros, and what those are made of; base64, which is bytes to text.
+allowed=(trocar-proto base64 serde serde_core serde_derive thiserror thiserror-impl proc-macro2 quote syn unicode-ident)
 
 found=$(cargo tree --quiet --package trocar-proto --edges normal --prefix none --format '{p}' | cut -d' ' -f1 | sort -u)
 strangers=$(grep -vxF -f <(printf '%s\n' "${allowed[@]}") <<<"$found" || true)

@@ -21,6 +21,8 @@ grace=10    # seconds that a child has to stop
 case $size in auto | 720p | 1080p | 2160p) ;; *) fail "DEMO_SIZE is '$size': auto, 720p, 1080p or 2160p" ;; esac
 [ -x "$trocar" ] || fail "$trocar is not built yet: run \`make demo\`"
 
+# Links and keys are for whoever runs this, and nobody else.
+umask 077
 mkdir -p "$dir"
 # The children inherit the lock, so it also names a demo whose script was killed and that still runs.
 exec 9>"$dir/.lock"

@@ -7,17 +7,26 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use trocar_proto::session::ids::RealmId;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// Validity of the authority itself, in days.
 const CA_DAYS: u64 = 3_650;
 /// Validity of a device's or server's certificate, in days.
 const LEAF_DAYS: u64 = 397;
+
+/// A certificate is made anew when fewer days than this are left.
+const RENEW_DAYS: u64 = 30;
+
+/// Names of files that the node itself keeps in its directory.
+pub(crate) const RESERVED: [&str; 4] = ["ca", "relay", "signaling", "token"];
 
 /// What a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +38,7 @@ pub(crate) enum Use {
 }
 
 /// Whom a certificate names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
     /// Hospital network.
     pub(crate) realm: &'a RealmId,
@@ -39,6 +48,12 @@ pub(crate) struct Subject<'a> {
     pub(crate) name: &'a str,
     /// DNS names and addresses; for servers.
     pub(crate) hosts: &'a [String],
+}
+
+impl Subject<'_> {
+    fn uri(&self) -> String {
+        format!("trocar://{}/{}/{}", self.realm, self.role, self.name)
+    }
 }
 
 /// Paths of a certificate and its key.
@@ -66,7 +81,8 @@ pub(crate) struct Authority {
 impl Authority {
     /// The authority in `dir`, made where there is none.
     pub(crate) fn open_or_create(dir: &Path, realm: &RealmId) -> anyhow::Result<Self> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+        let private = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        private.with_context(|| format!("cannot make the directory {}", dir.display()))?;
         let (cert, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         match (cert.exists(), key.exists()) {
             (true, true) => {}
@@ -88,18 +104,16 @@ impl Authority {
         self.dir.join("ca.pem")
     }
 
-    /// A certificate for `subject` in `NAME.pem`, `NAME.key`. One that is there and was issued for the same hosts is kept.
+    /// A certificate for `subject` in `NAME.pem`, `NAME.key`. One that is there is kept where it says the same and does not
+    /// end soon.
     pub(crate) fn identity(&self, file: &str, subject: &Subject<'_>, usage: Use) -> anyhow::Result<IdentityFiles> {
         let files = IdentityFiles::named(&self.dir, file);
-        let note = self.dir.join(format!("{file}.hosts"));
-        let hosts = subject.hosts.join("\n");
-        if files.cert.exists() && files.key.exists() && fs::read_to_string(&note).unwrap_or_default() == hosts {
+        if files.key.exists() && still_fits(&files.cert, subject, usage) {
             return Ok(files);
         }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::new(subject.hosts.to_vec())?;
-        let uri = format!("trocar://{}/{}/{}", subject.realm, subject.role, subject.name);
-        params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
+        params.subject_alt_names.push(SanType::URI(subject.uri().as_str().try_into()?));
         params.distinguished_name = name(&format!("{} {}", subject.role, subject.name));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match usage {
@@ -111,8 +125,36 @@ impl Authority {
         let cert = params.signed_by(&key, &self.issuer)?;
         write_secret(&files.key, key.serialize_pem().as_bytes())?;
         fs::write(&files.cert, cert.pem()).with_context(|| format!("cannot write {}", files.cert.display()))?;
-        fs::write(&note, hosts).with_context(|| format!("cannot write {}", note.display()))?;
         Ok(files)
+    }
+}
+
+/// Whether the certificate in that file names exactly this subject, serves this use and is good for another month.
+fn still_fits(file: &Path, subject: &Subject<'_>, usage: Use) -> bool {
+    let Ok(chain) = crate::net::tls::read_chain(file) else { return false };
+    let Some((_, cert)) = chain.first().and_then(|der| X509Certificate::from_der(der).ok()) else { return false };
+    let month = i64::try_from(RENEW_DAYS * 86_400).unwrap_or(i64::MAX);
+    let left = cert.validity().time_to_expiration().map_or(0, |d| d.whole_seconds());
+    let for_use = cert.extended_key_usage().ok().flatten().is_some_and(|e| match usage {
+        Use::Server => e.value.server_auth,
+        Use::Device => e.value.client_auth,
+    });
+    let names: BTreeSet<String> = match cert.subject_alternative_name() {
+        Ok(Some(san)) => san.value.general_names.iter().filter_map(san_text).collect(),
+        _ => BTreeSet::new(),
+    };
+    let wanted: BTreeSet<String> = subject.hosts.iter().cloned().chain([subject.uri()]).collect();
+    left > month && for_use && names == wanted
+}
+
+fn san_text(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::URI(s) | GeneralName::DNSName(s) => Some((*s).to_owned()),
+        GeneralName::IPAddress(b) => match b.len() {
+            4 => <[u8; 4]>::try_from(*b).ok().map(|a| IpAddr::from(a).to_string()),
+            _ => <[u8; 16]>::try_from(*b).ok().map(|a| IpAddr::from(a).to_string()),
+        },
+        _ => None,
     }
 }
 
@@ -173,6 +215,14 @@ mod tests {
         let again = Authority::open_or_create(dir.path(), &realm).unwrap().identity("publisher", &subject, Use::Device);
         let kept = crate::net::tls::read_chain(&again.unwrap().cert).unwrap();
         assert_eq!(cert_hash(&kept[0]), cert_hash(&der[0]), "an identity that fits is kept");
+        let other = Subject { role: "station", ..subject };
+        let anew = crate::net::tls::read_chain(&ca.identity("publisher", &other, Use::Device).unwrap().cert).unwrap();
+        assert_eq!(cert_name(&anew[0]).unwrap().role, "station", "one that says something else is not");
+        let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        let server = Subject { role: "relay", hosts: &hosts, ..subject };
+        let first = crate::net::tls::read_chain(&ca.identity("server", &server, Use::Server).unwrap().cert).unwrap();
+        let second = crate::net::tls::read_chain(&ca.identity("server", &server, Use::Server).unwrap().cert).unwrap();
+        assert_eq!(first, second, "names and addresses are compared as what they are");
     }
 
     #[test]

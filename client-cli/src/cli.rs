@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Log};
 use crate::{ca, media, publish, up, watch};
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -112,6 +113,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Ca { command: CaCommand::Issue { dir, realm, role, name } } => {
+            if ca::RESERVED.contains(&name.as_str()) {
+                anyhow::bail!("{name} is the name of a file of the node's own; another name is right");
+            }
             let subject = ca::Subject { realm: &realm, role: &role, name: &name, hosts: &[] };
             let files = ca::Authority::open_or_create(&dir, &realm)?.identity(&name, &subject, ca::Use::Device)?;
             println!("{}\n{}", files.cert.display(), files.key.display());
@@ -130,7 +134,10 @@ fn client_log(filter: &str) -> Log {
 
 /// Logs go to standard error, so that standard output stays for figures. `RUST_LOG` goes before the configured filter.
 fn start_log(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().or_else(|_| log.filter.parse::<EnvFilter>())?;
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(f) => f.parse::<EnvFilter>().with_context(|| format!("{} = {f:?}", EnvFilter::DEFAULT_ENV))?,
+        Err(_) => log.filter.parse::<EnvFilter>()?,
+    };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if log.json {
         builder.json().init();

@@ -106,14 +106,14 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
     let (relay, events) = start_relay(&config, &authority)?;
     let admission = Arc::new(InProcess::new(relay.clone()));
     let server = start_signaling(&config, &authority, Arc::clone(&admission), events).await?;
-    let session = server.create_session(&config.session_title).await?;
+    let session = session(&server, &config).await?;
     let device = authority.identity("device", &subject(&config, "station", "device", &[]), Use::Device)?;
     let mut report = Report {
         page: page_url(&server),
         https: format!("https://{}/", server.https_addr()),
         metrics: format!("{}metrics", page_url(&server)),
         session: session.clone(),
-        ca_file: authority.trust_file(),
+        ca_file: std::path::absolute(authority.trust_file())?,
         device_cert: device.cert,
         device_key: device.key,
         relay: addresses(&relay)?,
@@ -214,6 +214,22 @@ async fn start_signaling(
         limits: trocar_signaling::Limits::default(),
     };
     Ok(Server::start(signaling, admission, events).await?)
+}
+
+/// The session of this directory: the one that it had before, where it is still open, so that links from before a restart
+/// and after it lead to the same place.
+async fn session(server: &ServerHandle, config: &Config) -> anyhow::Result<SessionId> {
+    let file = config.dir.join("session");
+    if let Ok(id) = std::fs::read_to_string(&file).unwrap_or_default().trim().parse::<SessionId>() {
+        // An invitation is what can tell: only an open session gives one.
+        match server.invite(&id, Role::Observer, Duration::from_secs(60)).await {
+            Ok(_) => return Ok(id),
+            Err(error) => tracing::info!(%error, session = %id, "opening a new session"),
+        }
+    }
+    let id = server.create_session(&config.session_title).await?;
+    write_secret(&file, id.as_str().as_bytes())?;
+    Ok(id)
 }
 
 fn token_key(dir: &Path) -> anyhow::Result<Vec<u8>> {

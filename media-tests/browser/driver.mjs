@@ -59,7 +59,7 @@ function observe() {
 }
 
 // Reads the mark out of the pixels of frames as they are presented, for a while. The layout is that of
-// proto/src/media/pixelmark.rs: cells of height/90 pixels, 32 columns, 3 rows, from (2, 2) cells.
+// proto/src/media/pixelmark.rs: cells of height/90 pixels, 32 columns, 3 rows, from (2, 20) cells.
 async function marks(ms) {
   const video = document.querySelector(".tile.large video") ?? document.querySelector(".tile video");
   const tile = video.closest(".tile");
@@ -76,7 +76,7 @@ async function marks(ms) {
   };
   const read = () => {
     const cell = video.videoHeight / 90;
-    const [w, h] = [Math.ceil(36 * cell), Math.ceil(7 * cell)];
+    const [w, h] = [Math.ceil(36 * cell), Math.ceil(24 * cell)];
     if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
     context.drawImage(video, 0, 0, w, h, 0, 0, w, h);
     const { data } = context.getImageData(0, 0, w, h);
@@ -84,7 +84,7 @@ async function marks(ms) {
       let bits = 0;
       for (let column = 0; column < 32; column++) {
         const x = Math.floor((2 + column + 0.5) * cell);
-        const y = Math.floor((2 + row + 0.5) * cell);
+        const y = Math.floor((20 + row + 0.5) * cell);
         bits = ((bits << 1) | (data[4 * (y * w + x) + 1] > 127 ? 1 : 0)) >>> 0;
       }
       return bits;

@@ -109,7 +109,6 @@ metrics! { METRICS:
     WORKER_SRTP_REFUSED = "trocar_worker_refused_srtp", true, "SRTP and SRTCP packets that did not authenticate or were replayed";
     WORKER_UNKNOWN_FLOW = "trocar_worker_unknown_flow_datagrams", true, "RoQ datagrams for flows that the certificate is not bound to";
     WORKER_EVENTS_DROPPED = "trocar_worker_dropped_events", true, "Events for signaling that found its queue full";
-    WORKER_CPU = "trocar_worker_cpu_seconds", true, "CPU time of the process, user and system";
 }
 
 /// Everything the relay measures, at one moment.

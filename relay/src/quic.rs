@@ -120,8 +120,8 @@ pub fn transport_config() -> TransportConfig {
 }
 
 /// The place of the media rate controller: a window that does not shrink with loss, so that random loss does not halve
-/// the picture (Cubic would govern the datagrams otherwise). A sender is bounded by its grant, which the relay polices;
-/// reaction to queueing delay comes with the media path.
+/// the picture (Cubic would govern the datagrams otherwise). A sender is bounded by its encoder; policing at the
+/// grant and reaction to queueing delay come with the media path.
 #[derive(Debug, Clone, Copy)]
 pub struct SteadyWindow;
 

@@ -134,11 +134,12 @@ impl Door {
         // Signaling messages are small and each is waited for.
         let _ = stream.set_nodelay(true);
         let limits = &self.app.limits;
+        let peer = Peer::new(from, stream.local_addr().ok());
         let stream = Stalling::new(stream, limits.write_stall);
         match self.tls.clone() {
-            None => self.clone().http(stream, from, slot).await,
+            None => self.clone().http(stream, peer, slot).await,
             Some(tls) => match timeout(limits.header_timeout, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.clone().http(stream, from, slot).await,
+                Ok(Ok(stream)) => self.clone().http(stream, peer, slot).await,
                 Ok(Err(_)) => self.count_refused("tls"),
                 Err(_) => self.count_refused("tls-timeout"),
             },
@@ -146,13 +147,13 @@ impl Door {
         self.app.figures.connections.dec();
     }
 
-    async fn http<S>(mut self, stream: S, from: SocketAddr, slot: ConnectionSlot)
+    async fn http<S>(mut self, stream: S, peer: Peer, slot: ConnectionSlot)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = self.router.clone();
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(Peer(from));
+            request.extensions_mut().insert(peer);
             request.extensions_mut().insert(slot.clone());
             tower_call(router.clone(), request.map(Body::new))
         });
@@ -174,7 +175,7 @@ impl Door {
             }
             result = connection.as_mut() => {
                 if let Err(error) = result {
-                    tracing::debug!(%error, %from, "connection ended");
+                    tracing::debug!(%error, ?peer, "connection ended");
                 }
             }
         }

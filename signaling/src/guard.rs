@@ -22,12 +22,27 @@ use trocar_proto::session::role::Verb;
 
 /// Where a request came from; put into each request by the accept loop.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+pub(crate) struct Peer {
+    from: SocketAddr,
+    same_machine: bool,
+}
 
 impl Peer {
+    /// `to` is the address of ours that it connected to.
+    pub(crate) fn new(from: SocketAddr, to: Option<SocketAddr>) -> Self {
+        let ip = from.ip().to_canonical();
+        // Who connects from the address that it connects to is on this machine.
+        Self { from, same_machine: ip.is_loopback() || to.is_some_and(|t| t.ip().to_canonical() == ip) }
+    }
+
+    /// Whether the request came from this machine.
+    pub(crate) fn is_same_machine(extensions: &axum::http::Extensions) -> bool {
+        extensions.get::<Self>().is_some_and(|p| p.same_machine)
+    }
+
     /// The address, or the unspecified one where no accept loop was involved.
     pub(crate) fn ip_of(extensions: &axum::http::Extensions) -> IpAddr {
-        extensions.get::<Self>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.0.ip())
+        extensions.get::<Self>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.from.ip())
     }
 }
 

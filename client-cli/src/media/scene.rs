@@ -178,11 +178,12 @@ impl Scene {
     }
 
     fn text(&self, canvas: &mut Canvas<'_>, frame: u32, stamp: Stamp) {
-        let height = self.geometry.height as usize;
-        let scale = (height / 270).max(1);
+        let scale = (self.geometry.height as usize / 270).max(1);
         let (x, line) = (even(self.mark.cell(0, 0).x), font::LINE * scale);
         let box_height = (2 * line).next_multiple_of(2);
-        let y = height.saturating_sub(box_height + x) & !1;
+        let mark = self.mark.area();
+        let y = even(mark.y + mark.height) + line;
+        let y = y & !1;
         canvas.black_box(x, y, 16 * font::ADVANCE * scale, box_height);
         canvas.text(&format!("FRAME {frame:06}"), x, y, scale);
         let second = match stamp {

@@ -25,6 +25,8 @@ pub const ROWS: u32 = 3;
 const HEIGHT_PER_CELL: u32 = 90;
 /// The mark begins this many cells from the left and from the top.
 const ORIGIN_CELLS: u32 = 2;
+/// Cells above the mark: it stands beside the scope's circle, clear of what a viewer writes along the picture's edges.
+const TOP_CELLS: u32 = 20;
 /// Video white and black (ITU-R BT.709, 8 bit, limited range).
 const WHITE: u8 = 235;
 const BLACK: u8 = 16;
@@ -126,7 +128,7 @@ impl Layout {
     #[must_use]
     pub const fn cell(self, row: u32, column: u32) -> CellRect {
         let x = ORIGIN_CELLS.saturating_add(column).saturating_mul(self.cell);
-        let y = ORIGIN_CELLS.saturating_add(row).saturating_mul(self.cell);
+        let y = TOP_CELLS.saturating_add(row).saturating_mul(self.cell);
         CellRect { x, y, width: self.cell, height: self.cell }
     }
 
@@ -134,7 +136,12 @@ impl Layout {
     #[must_use]
     pub const fn area(self) -> CellRect {
         let edge = (ORIGIN_CELLS - 1) * self.cell;
-        CellRect { x: edge, y: edge, width: (COLUMNS + 2) * self.cell, height: (ROWS + 2) * self.cell }
+        CellRect {
+            x: edge,
+            y: (TOP_CELLS - 1) * self.cell,
+            width: (COLUMNS + 2) * self.cell,
+            height: (ROWS + 2) * self.cell,
+        }
     }
 
     /// Draws border and mark into a luma plane of 8 bits a pixel whose rows are `stride` bytes apart.
@@ -252,9 +259,9 @@ mod tests {
     #[test]
     fn cells_are_where_the_layout_says() {
         let layout = Layout::for_height(1080).unwrap();
-        assert_eq!(layout.cell(0, 0), CellRect { x: 24, y: 24, width: 12, height: 12 });
-        assert_eq!(layout.cell(2, 31), CellRect { x: 396, y: 48, width: 12, height: 12 });
-        assert_eq!(layout.area(), CellRect { x: 12, y: 12, width: 408, height: 60 });
+        assert_eq!(layout.cell(0, 0), CellRect { x: 24, y: 240, width: 12, height: 12 });
+        assert_eq!(layout.cell(2, 31), CellRect { x: 396, y: 264, width: 12, height: 12 });
+        assert_eq!(layout.area(), CellRect { x: 12, y: 228, width: 408, height: 60 });
         let sizes = [2160, 720, 360].map(|h| Layout::for_height(h).unwrap().cell_size());
         assert_eq!(sizes, [24, 8, 4]);
         assert_eq!(Layout::for_height(89), Err(MarkError::TooSmall { height: 89 }));

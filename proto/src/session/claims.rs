@@ -11,9 +11,28 @@ pub const MAX_TOKEN_LIFE_S: u64 = 300;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
-    /// SHA-256 of the client certificate's DER.
-    #[serde(rename = "x5t#S256")]
+    /// SHA-256 of the client certificate's DER, base64url without padding.
+    #[serde(rename = "x5t#S256", with = "thumbprint")]
     pub x5t_s256: CertHash,
+}
+
+/// A certificate hash as RFC 8705 section 3.1 writes it.
+mod thumbprint {
+    use super::CertHash;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(hash: &CertHash, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&URL_SAFE_NO_PAD.encode(hash.0))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<CertHash, D::Error> {
+        let text = String::deserialize(from)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|b| b.try_into().ok());
+        bytes.map(CertHash).ok_or_else(|| D::Error::custom("x5t#S256 is a SHA-256 in base64url without padding"))
+    }
 }
 
 /// The claims of a session token. Times are seconds since the Unix epoch.

@@ -160,6 +160,9 @@ impl FeedDescriptor {
         if !(1..=10_000).contains(&self.budget_ms) {
             return bad("budget_ms", "1 to 10000 ms");
         }
+        if matches!(self.transport, Transport::Roq { mode: RoqMode::Stream, .. }) {
+            return bad("transport.roq.mode", "datagram: a stream per frame is not carried yet");
+        }
         if self.header_extensions.len() > 14 || self.header_extensions.values().any(|id| !(1..=14).contains(id)) {
             return bad("header_extensions", "at most 14 URIs with ids 1 to 14 (RFC 8285 section 4.2)");
         }

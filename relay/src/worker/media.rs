@@ -23,8 +23,8 @@ const POINT_SPACING_US: u64 = 100_000;
 /// Header of a packet with the playout-delay extension: fixed header, extension header, one element of three bytes.
 const HEADER_WITH_PLAYOUT: usize = FIXED_HEADER + 8;
 
-/// Most different feeds that one batch of datagrams can touch.
-const MAX_TOUCHED: usize = 8;
+/// Most different feeds that one batch of datagrams can touch: each of them another one.
+const MAX_TOUCHED: usize = super::roq::BATCH;
 
 impl Core {
     /// A batch of datagrams of one QUIC connection. `now` was read once, when the batch was.

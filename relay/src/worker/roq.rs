@@ -13,7 +13,7 @@ use trocar_proto::session::event::LegState;
 use trocar_proto::session::ids::{CertHash, RealmId};
 
 /// Datagrams taken from a connection before their feeds send: small, so that the last one does not wait long.
-const BATCH: usize = 16;
+pub(super) const BATCH: usize = 16;
 /// A TLS handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Above this many handshakes under way, a client must first prove its address (RFC 9000 section 8.1.2).

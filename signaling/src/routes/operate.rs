@@ -27,10 +27,9 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     Ok("ready\n")
 }
 
-/// `GET /metrics`: signaling's figures, then the relay's. To loopback peers, or to anyone where so configured.
+/// `GET /metrics`: signaling's figures, then the relay's. To this machine, or to anyone where so configured.
 pub(super) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    let peer = Peer::ip_of(request.extensions());
-    if !app.metrics_open && !peer.to_canonical().is_loopback() {
+    if !app.metrics_open && !Peer::is_same_machine(request.extensions()) {
         return Err(Refusal::new(METRICS_CLOSED, "ask from the same machine").field("address"));
     }
     let relay = app.admission.metrics_text();

@@ -94,12 +94,13 @@ metrics! { METRICS:
     FEED_REFUSED = "trocar_feed_refused_packets", true, "Packets refused: malformed, another payload type, too large";
     FEED_KEY_REQUESTS = "trocar_feed_key_frame_requests", true, "Key frames asked for upstream";
     FEED_LIVE = "trocar_feed_live", false, "1 while packets arrive, else 0";
-    LEG_PACKETS = "trocar_leg_packets", true, "Packets handed to the kernel or to QUIC, without repeats";
+    LEG_PACKETS = "trocar_leg_packets", true, "Packets that the kernel or QUIC took, without repeats";
     LEG_SHED = "trocar_leg_shed_packets", true, "Packets left out in whole frames because the leg was full or too slow";
     LEG_DROPPED = "trocar_leg_dropped_packets", true, "Packets that socket or connection did not take";
     LEG_TOO_LARGE = "trocar_leg_too_large_packets", true, "Packets larger than a QUIC datagram of that path";
     LEG_REPEATED = "trocar_leg_repeated_packets", true, "Packets sent again on a NACK";
     LEG_GONE = "trocar_leg_repair_misses", true, "NACKed packets that the ring no longer had";
+    LEG_UNREPAIRED = "trocar_leg_repair_refusals", true, "NACKed packets that the leg's repair budget did not allow";
     LEG_LOST = "trocar_leg_reported_lost_packets", false, "Packets lost by the viewer's last receiver report";
     LEG_JITTER = "trocar_leg_reported_jitter_seconds", false, "Interarrival jitter by the viewer's last receiver report";
     LEG_RTT = "trocar_leg_round_trip_seconds", false, "Round trip by the viewer's last receiver report or by QUIC";
@@ -169,7 +170,8 @@ impl Collector for SnapshotCollector {
         if s.feeds.is_empty() {
             return Ok(());
         }
-        let help = "Time from the read that brought a packet to the send that took it away";
+        let help = "Time from the read that brought a packet to the hand-over to the kernel, or to QUIC where the leg is \
+                    native; what waits in QUIC before the read or after the hand-over is not in it";
         let mut family =
             encoder.encode_descriptor("trocar_feed_relay_delay_seconds", help, None, MetricType::Histogram)?;
         for f in &s.feeds {

@@ -40,6 +40,9 @@ pub enum Refused {
     /// A payload type that the descriptor does not name.
     #[error("payload type {0} is not the feed's")]
     PayloadType(u8),
+    /// Another source, or the same one far from where it was: taken when its next packet follows (RFC 3550 appendix A.1).
+    #[error("packet is the first of another source")]
+    Probation,
     /// It came before.
     #[error("packet came before")]
     Duplicate,
@@ -103,6 +106,8 @@ pub struct Feed {
     config: FeedConfig,
     ring: Ring,
     source: Option<Source>,
+    /// First packet of what may be another source.
+    probation: Option<(Ssrc, u16, Vec<u8>)>,
     last_key: Option<KeyPoint>,
     last_arrival: Option<Micros>,
     key_wanted: bool,
@@ -119,6 +124,7 @@ impl Feed {
             ring: Ring::new(config.slots, config.slot_size),
             config,
             source: None,
+            probation: None,
             last_key: None,
             last_arrival: None,
             key_wanted: false,
@@ -147,8 +153,52 @@ impl Feed {
         if h.payload_type != self.config.payload_type {
             return Err(Refused::PayloadType(h.payload_type));
         }
-        let (seq, generation) = self.number(&h)?;
-        let marks = read_marks(&h, packet, self.config.extensions);
+        match self.number(&h) {
+            Err(Refused::Probation) => self.probe(now, &h, packet),
+            number => {
+                let (seq, generation) = number?;
+                self.store(now, &h, packet, seq, generation)
+            }
+        }
+    }
+
+    /// A packet that does not go on from the last one. The first is kept aside; when the next one follows it, a new source
+    /// begins with both. One stray packet changes nothing.
+    fn probe(&mut self, now: Micros, h: &Header, packet: &[u8]) -> Result<Taken, Refused> {
+        let held = self.probation.take_if(|(ssrc, seq, _)| *ssrc == h.ssrc && seq.wrapping_add(1) == h.seq);
+        let Some((_, _, first)) = held else {
+            self.probation = Some((h.ssrc, h.seq, packet.to_vec()));
+            return Err(Refused::Probation);
+        };
+        let first_header = Header::parse(&first)?;
+        let generation = self.begin(&first_header);
+        let seq = self.extend(first_header.seq);
+        self.store(now, &first_header, &first, seq, generation)?;
+        let seq = self.extend(h.seq);
+        self.store(now, h, packet, seq, generation)
+    }
+
+    /// Begins a new generation at this packet. What the same source skipped on the way there is missing.
+    fn begin(&mut self, h: &Header) -> u32 {
+        if let Some(s) = self.source.filter(|s| s.ssrc == h.ssrc)
+            && let Some(before) = s.numbers.highest()
+        {
+            let jump = s.numbers.peek(h.seq).0.saturating_sub(before.0);
+            self.counters.missing += jump.saturating_sub(1);
+        }
+        let generation = self.source.map_or(0, |s| s.generation.wrapping_add(1));
+        self.source = Some(Source { ssrc: h.ssrc, numbers: SeqExtender::default(), generation });
+        self.last_key = None;
+        self.jitter = Jitter::default();
+        generation
+    }
+
+    fn extend(&mut self, seq: u16) -> SeqNo {
+        self.source.as_mut().map_or(SeqNo(u64::from(seq)), |s| s.numbers.extend(seq))
+    }
+
+    fn store(&mut self, now: Micros, h: &Header, packet: &[u8], seq: SeqNo, generation: u32) -> Result<Taken, Refused> {
+        let marks = read_marks(h, packet, self.config.extensions);
         let frame = marks.frame.unwrap_or_default();
         let payload = h.payload(packet).len();
         let info = PacketInfo {
@@ -167,34 +217,31 @@ impl Feed {
         Ok(Taken { index, frame_end: frame.marks.end || h.marker })
     }
 
-    /// Widens the sequence number; another SSRC or a wild jump begins a new generation.
+    /// Widens the sequence number of a packet that goes on from the last one.
     fn number(&mut self, h: &Header) -> Result<(SeqNo, u32), Refused> {
-        if let Some(s) = &mut self.source {
-            let before = s.numbers.highest();
-            let seq = s.numbers.peek(h.seq);
-            let jump = before.map_or(0, |b| seq.0.cast_signed().wrapping_sub(b.0.cast_signed()));
-            if s.ssrc == h.ssrc && jump.abs() <= MAX_JUMP {
-                if self.ring.find(s.generation, seq).is_some() {
-                    return Err(Refused::Duplicate);
-                }
-                if jump.unsigned_abs() >= self.ring.slots() as u64 && jump < 0 {
-                    return Err(Refused::TooOld);
-                }
-                s.numbers.extend(h.seq);
-                if jump > 1 {
-                    self.counters.missing += jump.unsigned_abs() - 1;
-                } else if jump < 0 {
-                    self.counters.missing = self.counters.missing.saturating_sub(1);
-                }
-                return Ok((seq, s.generation));
-            }
+        let Some(s) = &mut self.source else {
+            let generation = self.begin(h);
+            return Ok((self.extend(h.seq), generation));
+        };
+        let seq = s.numbers.peek(h.seq);
+        let before = s.numbers.highest().map_or(seq.0, |b| b.0);
+        let jump = seq.0.cast_signed().wrapping_sub(before.cast_signed());
+        if s.ssrc != h.ssrc || jump.abs() > MAX_JUMP {
+            return Err(Refused::Probation);
         }
-        let mut numbers = SeqExtender::default();
-        let seq = numbers.extend(h.seq);
-        let generation = self.source.map_or(0, |s| s.generation.wrapping_add(1));
-        self.source = Some(Source { ssrc: h.ssrc, numbers, generation });
-        self.last_key = None;
-        Ok((seq, generation))
+        if self.ring.find(s.generation, seq).is_some() {
+            return Err(Refused::Duplicate);
+        }
+        if jump < 0 && jump.unsigned_abs() >= self.ring.slots() as u64 {
+            return Err(Refused::TooOld);
+        }
+        s.numbers.extend(h.seq);
+        if jump > 1 {
+            self.counters.missing += jump.unsigned_abs() - 1;
+        } else if jump < 0 {
+            self.counters.missing = self.counters.missing.saturating_sub(1);
+        }
+        Ok((seq, s.generation))
     }
 
     fn note(&mut self, now: Micros, index: u64, info: &PacketInfo, len: usize) {
@@ -205,7 +252,9 @@ impl Feed {
             self.counters.frames += 1;
         }
         self.jitter.handle_packet(now, info.timestamp, self.config.clock_rate);
-        if info.frame.marks.start && info.frame.marks.independent {
+        // A key frame's first packet that comes late does not move the joiners' place back.
+        let newer = self.last_key.is_none_or(|k| self.ring.get(k.index).is_none_or(|(p, _)| p.seq < info.seq));
+        if info.frame.marks.start && info.frame.marks.independent && newer {
             self.last_key = Some(KeyPoint { index, at: now, bytes_since: 0 });
             self.key_wanted = false;
         }
@@ -395,8 +444,39 @@ pub(crate) mod tests {
         let mut p = Publisher { ssrc: 1, seq: 5, frame: 0 };
         f.handle_packet(Micros(0), &p.frame(1, true).remove(0)).unwrap();
         let mut q = Publisher { ssrc: 2, seq: 5, frame: 0 };
-        let t = f.handle_packet(Micros(1), &q.frame(1, true).remove(0)).unwrap();
+        let packets = q.frame(2, true);
+        assert_eq!(f.handle_packet(Micros(1), &packets[0]), Err(Refused::Probation));
+        let t = f.handle_packet(Micros(1), &packets[1]).unwrap();
         assert_eq!(f.ring().get(t.index).unwrap().0.generation, 1);
+        let first = f.ring().get(t.index - 1).unwrap().0;
+        assert!(first.frame.marks.start, "the packet that was kept aside is not lost");
         assert_eq!(f.counters().missing, 0);
+        assert_eq!(f.join_point(Micros(1)), Some(t.index - 1));
+    }
+
+    #[test]
+    fn one_stray_packet_changes_nothing() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 5, frame: 0 };
+        f.handle_packet(Micros(0), &p.frame(1, true).remove(0)).unwrap();
+        for (ssrc, seq) in [(9, 100), (1, 40_000), (9, 200)] {
+            let stray = Publisher { ssrc, seq, frame: 0 }.frame(1, true).remove(0);
+            assert_eq!(f.handle_packet(Micros(1), &stray), Err(Refused::Probation));
+        }
+        let t = f.handle_packet(Micros(2), &p.frame(1, false).remove(0)).unwrap();
+        assert_eq!(f.ring().get(t.index).unwrap().0.generation, 0);
+        assert_eq!(f.join_point(Micros(2)), Some(0));
+    }
+
+    #[test]
+    fn a_long_outage_is_missing_in_full() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 5, frame: 0 };
+        f.handle_packet(Micros(0), &p.frame(1, true).remove(0)).unwrap();
+        p.seq += 10_000;
+        for b in p.frame(2, true) {
+            let _ = f.handle_packet(Micros(1), &b);
+        }
+        assert_eq!(f.counters().missing, 10_000);
     }
 }

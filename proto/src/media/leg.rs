@@ -139,9 +139,16 @@ impl Leg {
             }
             if self.state == State::WaitKey {
                 if !key_start {
+                    // What a viewer misses after its start is left out by the leg; before it, it is not its to have.
+                    self.counters.shed += u64::from(!self.pieces.is_empty());
                     continue;
                 }
                 self.state = State::Live;
+                let info = *info;
+                // The numbers begin here, but packets of this frame that came before its first one belong to it.
+                self.piece_for(&info, feed.clock_rate(), self.first_seq());
+                self.cursor = first_of_frame(feed, index, &info);
+                continue;
             }
             if !has_room {
                 self.counters.shed += 1;
@@ -161,12 +168,19 @@ impl Leg {
         }
     }
 
+    const fn first_seq(&self) -> u16 {
+        match self.numbering {
+            Numbering::Verbatim => 0,
+            Numbering::Own { first_seq, .. } => first_seq,
+        }
+    }
+
     fn number(&mut self, info: &PacketInfo, clock_rate: u32) -> Option<(HeaderFields, SeqNo)> {
-        let (ssrc, payload_type, first_seq) = match self.numbering {
-            Numbering::Verbatim => (Ssrc(0), 0, 0),
-            Numbering::Own { ssrc, payload_type, first_seq } => (ssrc, payload_type, first_seq),
+        let (ssrc, payload_type) = match self.numbering {
+            Numbering::Verbatim => (Ssrc(0), 0),
+            Numbering::Own { ssrc, payload_type, .. } => (ssrc, payload_type),
         };
-        let piece = self.piece_for(info, clock_rate, first_seq);
+        let piece = self.piece_for(info, clock_rate, self.first_seq());
         let seq = info.seq.0.saturating_add_signed(piece.offset);
         if seq < piece.first {
             return None;
@@ -192,7 +206,8 @@ impl Leg {
                 let time_offset = if p.generation == info.generation {
                     p.time_offset
                 } else {
-                    let elapsed = info.arrived.since(last.arrived).max(1) * u64::from(clock_rate) / 1_000_000;
+                    let elapsed =
+                        info.arrived.since(last.arrived).max(1).saturating_mul(u64::from(clock_rate)) / 1_000_000;
                     last.timestamp.wrapping_add(u32::try_from(elapsed).unwrap_or(1).max(1)).wrapping_sub(info.timestamp)
                 };
                 (last.seq + 1, time_offset)
@@ -216,7 +231,11 @@ impl Leg {
     /// A NACKed sequence number of this leg: the packet's index, header and number, where the ring still has it.
     pub fn handle_nack(&mut self, feed: &Feed, seq: u16) -> Option<(u64, HeaderFields, SeqNo)> {
         let Numbering::Own { ssrc, payload_type, .. } = self.numbering else { return None };
+        // Near the start of the numbers the nearest one would lie below zero: nothing was sent under it.
         let wide = nearest(self.last?.seq, seq);
+        if SeqNo(wide).low16() != seq {
+            return None;
+        }
         let found = self.pieces.iter().rev().find(|p| p.first <= wide).and_then(|p| {
             let original = SeqNo(wide.saturating_add_signed(p.offset.checked_neg()?));
             let index = feed.ring().find(p.generation, original)?;
@@ -230,6 +249,20 @@ impl Leg {
             None => self.counters.gone += 1,
         }
         found
+    }
+
+    /// Leaves out what has come so far and waits for the next key frame: after a pause, old pictures are of no use.
+    pub fn skip_to_now(&mut self, feed: &Feed) {
+        self.counters.shed += self.behind(feed);
+        self.cursor = feed.ring().head();
+        self.state = State::WaitKey;
+    }
+
+    /// When the oldest packet came that the leg has not looked at.
+    #[must_use]
+    pub fn oldest_waiting(&self, feed: &Feed) -> Option<Micros> {
+        let first = self.cursor.max(feed.ring().oldest());
+        feed.ring().get(first).map(|(info, _)| info.arrived)
     }
 
     /// RTP timestamp that a packet of the ring has on this leg, by the present piece of the map.
@@ -256,6 +289,16 @@ impl Leg {
     pub const fn counters(&self) -> LegCounters {
         self.counters
     }
+}
+
+/// Where the packets of a frame begin in the ring: a few may have come before its first one.
+fn first_of_frame(feed: &Feed, index: u64, info: &PacketInfo) -> u64 {
+    let same = |i: &u64| {
+        feed.ring().get(*i).is_some_and(|(p, _)| {
+            p.generation == info.generation && p.frame.frame_id == info.frame.frame_id && p.seq > info.seq
+        })
+    };
+    (feed.ring().oldest()..index).rev().take_while(same).last().unwrap_or(index)
 }
 
 #[cfg(test)]
@@ -358,7 +401,9 @@ mod tests {
         let mut leg = Leg::new(OWN, &f, Micros(0));
         let (first, _) = drain(&mut leg, &f);
         let mut q = Publisher { ssrc: 2, seq: 9_000, frame: 1_000_000 };
-        feed_with(&mut q, 1_000_000, 2, true, &mut f, &[]);
+        // The first packet of a new source is taken with its second.
+        let taken: Vec<_> = q.frame(2, true).iter().map(|b| f.handle_packet(Micros(1_000_000), b).is_ok()).collect();
+        assert_eq!(taken, vec![false, true]);
         let (second, _) = drain(&mut leg, &f);
         assert_eq!(second[0].2.0, first[1].2.0 + 1);
         assert_eq!(second[0].1.timestamp.wrapping_sub(first[1].1.timestamp), 90_000, "one second at 90 kHz");
@@ -383,6 +428,40 @@ mod tests {
         let n = numbers.len();
         numbers.dedup();
         assert_eq!(numbers.len(), n);
+    }
+
+    #[test]
+    fn a_key_frame_whose_packets_were_reordered_is_sent_whole() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
+        feed_with(&mut p, 0, 2, false, &mut f, &[]);
+        let mut leg = Leg::new(OWN, &f, Micros(0));
+        drain(&mut leg, &f);
+        let key = p.frame(4, true);
+        for i in [2, 1, 0, 3] {
+            f.handle_packet(Micros(1), &key[i]).unwrap();
+        }
+        let (sent, _) = drain(&mut leg, &f);
+        let numbers: Vec<_> = sent.iter().map(|s| s.2.0 - 0x7ffe).collect();
+        assert_eq!(numbers, vec![2, 1, 0, 3]);
+    }
+
+    #[test]
+    fn after_a_pause_nothing_old_is_sent() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
+        feed_with(&mut p, 0, 2, true, &mut f, &[]);
+        let mut leg = Leg::new(OWN, &f, Micros(0));
+        let (first, _) = drain(&mut leg, &f);
+        feed_with(&mut p, 1, 5, true, &mut f, &[]);
+        assert_eq!(leg.oldest_waiting(&f), Some(Micros(1)));
+        leg.skip_to_now(&f);
+        assert_eq!(leg.counters().shed, 5);
+        feed_with(&mut p, 2, 3, false, &mut f, &[]);
+        assert_eq!(drain(&mut leg, &f), (vec![], Next::NeedKeyFrame));
+        feed_with(&mut p, 3, 2, true, &mut f, &[]);
+        let (again, _) = drain(&mut leg, &f);
+        assert_eq!(again[0].2.0, first[1].2.0 + 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::jitter::Jitter;
 use super::rtcp::ReportBlock;
 use super::rtp::Header;
 use super::seq::SeqExtender;
+use super::window::IndexWindow;
 use crate::units::{Micros, SeqNo, Ssrc, WallMicros};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -80,11 +81,22 @@ pub struct ReceiveCounters {
     pub duplicates: u64,
 }
 
+#[derive(Debug, Clone)]
+struct Source {
+    ssrc: Ssrc,
+    numbers: SeqExtender,
+    first: SeqNo,
+    came: u64,
+    seen: IndexWindow,
+}
+
 /// Puts packets together to frames.
 #[derive(Debug)]
 pub struct FrameReceiver {
     ids: ExtensionIds,
-    source: Option<(Ssrc, SeqExtender, SeqNo, u64)>,
+    source: Option<Source>,
+    /// Packets missing of sources that are over.
+    missing_before: u64,
     pending: BTreeMap<u32, Pending>,
     pending_packets: usize,
     next_frame: Option<u32>,
@@ -102,6 +114,7 @@ impl FrameReceiver {
         Self {
             ids,
             source: None,
+            missing_before: 0,
             pending: BTreeMap::new(),
             pending_packets: 0,
             next_frame: None,
@@ -126,8 +139,8 @@ impl FrameReceiver {
         };
         self.counters.packets += 1;
         self.counters.bytes += packet.len() as u64;
-        self.jitter.handle_packet(now, h.timestamp, self.clock_rate);
         let seq = self.number(&h);
+        self.jitter.handle_packet(now, h.timestamp, self.clock_rate);
         let id = frame.frame_id;
         if self.next_frame.is_some_and(|n| (id.wrapping_sub(n)).cast_signed() < 0) {
             // A packet of a frame that is done: a duplicate, or too late.
@@ -161,22 +174,38 @@ impl FrameReceiver {
     }
 
     fn number(&mut self, h: &Header) -> SeqNo {
-        match &mut self.source {
-            Some((ssrc, numbers, first, came)) if *ssrc == h.ssrc => {
-                let seq = numbers.extend(h.seq);
-                *came += 1;
-                let highest = numbers.highest().map_or(seq.0, |s| s.0);
-                self.counters.packets_missing = (highest + 1).saturating_sub(first.0).saturating_sub(*came);
-                seq
-            }
-            _ => {
-                let mut numbers = SeqExtender::default();
-                let seq = numbers.extend(h.seq);
-                self.source = Some((h.ssrc, numbers, seq, 1));
-                self.next_frame = None;
-                seq
-            }
+        if self.source.as_ref().is_none_or(|s| s.ssrc != h.ssrc) {
+            self.begin(h);
         }
+        let Some(s) = &mut self.source else { return SeqNo(u64::from(h.seq)) };
+        let seq = s.numbers.extend(h.seq);
+        s.came += u64::from(s.seen.take(seq.0));
+        let highest = s.numbers.highest().map_or(seq.0, |s| s.0);
+        let missing = (highest + 1).saturating_sub(s.first.0).saturating_sub(s.came);
+        self.counters.packets_missing = self.missing_before + missing;
+        seq
+    }
+
+    /// Another source: what was under way of the last one is lost, and said to be.
+    fn begin(&mut self, h: &Header) {
+        self.give_up_pending();
+        self.missing_before = self.counters.packets_missing;
+        let numbers = SeqExtender::default();
+        let first = numbers.peek(h.seq);
+        self.source = Some(Source { ssrc: h.ssrc, numbers, first, came: 0, seen: IndexWindow::default() });
+        self.next_frame = None;
+        self.jitter = Jitter::default();
+        self.reported = (0, 0);
+    }
+
+    /// Gives up the frames that are not complete: at the end of a source or of the watching.
+    pub fn give_up_pending(&mut self) {
+        for (frame_id, p) in std::mem::take(&mut self.pending) {
+            self.counters.frames_lost += 1;
+            let packets = u32::try_from(p.packets.len()).unwrap_or(u32::MAX);
+            self.out.push_back(FrameEvent::Lost { frame_id, packets });
+        }
+        self.pending_packets = 0;
     }
 
     /// Hands out complete frames in order of their ids, gives up the ones that were overtaken too often.
@@ -220,7 +249,8 @@ impl FrameReceiver {
     /// The block of the next receiver report; `last_sr` and `delay_since_sr` as in RFC 3550 section 6.4.1. None before
     /// the first packet.
     pub fn poll_report(&mut self, last_sr: u32, delay_since_sr: u32) -> Option<ReportBlock> {
-        let (ssrc, numbers, first, came) = self.source?;
+        let Source { ssrc, numbers, first, came, .. } = self.source.as_ref()?;
+        let (ssrc, first, came) = (*ssrc, *first, *came);
         let highest = numbers.highest()?;
         let expected = (highest.0 + 1).saturating_sub(first.0);
         let (expected_before, came_before) = self.reported;
@@ -314,6 +344,30 @@ mod tests {
         let report = r.poll_report(0, 0).unwrap();
         assert_eq!((report.cumulative_lost, report.fraction_lost), (1, (256 / 60) as u8));
         assert_eq!(r.poll_report(0, 0).unwrap().fraction_lost, 0, "nothing since");
+    }
+
+    #[test]
+    fn a_duplicate_does_not_make_up_for_a_loss() {
+        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
+        let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
+        let f = p.frame(4, true);
+        for i in [0, 1, 1, 3] {
+            r.handle_packet(Micros(0), &f[i]);
+        }
+        assert_eq!((r.counters().packets_missing, r.counters().duplicates), (1, 1));
+    }
+
+    #[test]
+    fn another_source_begins_anew_and_what_the_last_one_lost_stays_counted() {
+        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
+        let mut p = Publisher { ssrc: 1, seq: 0, frame: 7 };
+        let f = p.frame(4, true);
+        [0, 3].iter().for_each(|i: &usize| r.handle_packet(Micros(0), &f[*i]));
+        let mut q = Publisher { ssrc: 2, seq: 900, frame: 0 };
+        q.frame(2, true).iter().for_each(|b| r.handle_packet(Micros(1), b));
+        assert_eq!(r.poll_event(), Some(FrameEvent::Lost { frame_id: 7, packets: 2 }));
+        assert_eq!(complete(&mut r), vec![0]);
+        assert_eq!((r.counters().packets_missing, r.counters().frames_lost), (2, 1));
     }
 
     #[test]

@@ -480,8 +480,10 @@ fn render_candidates(out: &mut String, candidates: &[SocketAddr]) {
 
 /// The answer to an ICE restart (RFC 8840, RFC 9725 section 4.3.3).
 #[must_use]
-pub fn render_restart(ufrag: &str, password: &str, candidates: &[SocketAddr]) -> String {
-    let mut out = format!("a=ice-lite\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{password}\r\n");
+pub fn render_restart(ufrag: &str, password: &str, mid: &str, candidates: &[SocketAddr]) -> String {
+    let mut out = format!(
+        "a=ice-lite\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{password}\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:{mid}\r\n"
+    );
     render_candidates(&mut out, candidates);
     out
 }

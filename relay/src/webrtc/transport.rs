@@ -8,6 +8,7 @@
 use super::sdp::Fingerprint;
 use crate::srtp::Profile;
 use aws_lc_rs::digest;
+use aws_lc_rs::error::Unspecified;
 use dimpl::{Dtls, DtlsCertificate, Output, SrtpProfile};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
@@ -25,8 +26,8 @@ pub const DROP_TIMEOUT: Duration = Duration::from_secs(15);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// DTLS datagrams kept while no pair is nominated. Loss policy: the newest is dropped; DTLS sends its flight again.
 const MAX_QUEUED: usize = 30;
-/// Candidate pairs at most (bad-input case 26).
-const MAX_PAIRS: usize = 8;
+/// Addresses that one peer may check from (bad-input case 26). The ICE library has no bound of its own for these.
+pub const MAX_ADDRESSES: usize = 8;
 
 /// What happened.
 #[derive(Debug)]
@@ -59,11 +60,17 @@ pub enum CloseReason {
     Goodbye,
 }
 
-/// Random credentials of one ICE session.
-#[must_use]
-pub fn new_credentials() -> (String, String) {
-    let c = IceCreds::new();
-    (c.ufrag, c.pass)
+/// Random credentials of one ICE session: 64 and 192 bits from the cryptographic library (RFC 8445 section 5.3 wants 24
+/// and 128). The ICE library's own generator is not a cryptographic one.
+///
+/// # Errors
+/// Where the system gives no random numbers.
+pub fn new_credentials() -> Result<(String, String), Unspecified> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes)?;
+    let text = hex::encode(bytes);
+    let (ufrag, password) = text.split_at(16);
+    Ok((ufrag.to_owned(), password.to_owned()))
 }
 
 /// What a new peer starts from.
@@ -91,7 +98,8 @@ pub struct Transport {
     verified: bool,
     keys_given: bool,
     started: Instant,
-    last_check: Instant,
+    /// When each address last checked; at most [`MAX_ADDRESSES`].
+    checks: Vec<(SocketAddr, Instant)>,
     egress: Option<SocketAddr>,
     /// Where the newest USE-CANDIDATE came from; becomes the egress when authentic media control comes from there.
     wanted: Option<SocketAddr>,
@@ -110,7 +118,7 @@ impl Transport {
         let mut ice = IceAgent::new(IceCreds { ufrag: setup.local.0, pass: setup.local.1 });
         ice.set_ice_lite(true);
         ice.set_controlling(false);
-        ice.set_max_candidate_pairs(MAX_PAIRS);
+        ice.set_max_candidate_pairs(MAX_ADDRESSES);
         for address in setup.candidates {
             if let Ok(c) = Candidate::host(*address, "udp") {
                 ice.add_local_candidate(c);
@@ -128,7 +136,7 @@ impl Transport {
             verified: false,
             keys_given: false,
             started: now,
-            last_check: now,
+            checks: Vec::with_capacity(MAX_ADDRESSES),
             egress: None,
             wanted: None,
             dtls_due: None,
@@ -149,13 +157,20 @@ impl Transport {
         if message.is_binding_request() && (message.split_username().is_none() || message.prio().is_none()) {
             return false;
         }
+        let known = self.checks.iter().any(|(a, _)| *a == from);
+        if !known && self.checks.len() >= MAX_ADDRESSES {
+            return false;
+        }
         let wants = message.is_binding_request() && message.use_candidate();
         let destination = self.candidates.iter().find(|c| **c == to).or(self.candidates.first()).copied().unwrap_or(to);
         let packet = StunPacket { proto: Protocol::Udp, source: from, destination, message };
         if !self.ice.handle_packet(now, packet) {
             return false;
         }
-        self.last_check = now;
+        match self.checks.iter_mut().find(|(a, _)| *a == from) {
+            Some((_, at)) => *at = now,
+            None => self.checks.push((from, now)),
+        }
         if wants {
             self.wanted = Some(from);
         }
@@ -198,21 +213,27 @@ impl Transport {
         if !self.keys_given && now.saturating_duration_since(self.started) > HANDSHAKE_TIMEOUT + DROP_TIMEOUT {
             self.close(CloseReason::Handshake);
         }
-        if now.saturating_duration_since(self.last_check) > DROP_TIMEOUT {
+        let newest = self.checks.iter().map(|(_, at)| *at).max().unwrap_or(self.started);
+        if now.saturating_duration_since(newest) > DROP_TIMEOUT {
             self.close(CloseReason::Consent);
         }
         self.drain(now);
     }
 
     /// New credentials of the peer (ICE restart); returns ours. DTLS and keys stay, media goes on over the old pair.
-    pub fn restart(&mut self, now: Instant, remote: (String, String)) -> (String, String) {
-        let creds = IceCreds::new();
-        let ours = (creds.ufrag.clone(), creds.pass.clone());
-        self.ice.ice_restart(creds, true);
+    ///
+    /// # Errors
+    /// Where the system gives no random numbers.
+    pub fn restart(&mut self, now: Instant, remote: (String, String)) -> Result<(String, String), Unspecified> {
+        let ours = new_credentials()?;
+        self.ice.ice_restart(IceCreds { ufrag: ours.0.clone(), pass: ours.1.clone() }, true);
+        // The address that media goes to stays until another one has proved itself; the others begin anew.
+        let egress = self.egress;
+        self.checks.retain(|(a, _)| Some(*a) == egress);
         self.ice.set_remote_credentials(IceCreds { ufrag: remote.0, pass: remote.1 });
         self.ice.handle_timeout(now);
         self.drain(now);
-        ours
+        Ok(ours)
     }
 
     /// The peer's present user fragment.
@@ -224,7 +245,10 @@ impl Transport {
     /// Where media goes; none while there is no nominated pair or the peer's consent has run out.
     #[must_use]
     pub fn egress(&self, now: Instant) -> Option<SocketAddr> {
-        self.egress.filter(|_| !self.closed && now.saturating_duration_since(self.last_check) <= CONSENT_TIMEOUT)
+        let to = self.egress?;
+        // Consent is per address (RFC 7675): a check from elsewhere says nothing about where media goes.
+        let (_, at) = self.checks.iter().find(|(a, _)| *a == to)?;
+        (!self.closed && now.saturating_duration_since(*at) <= CONSENT_TIMEOUT).then_some(to)
     }
 
     /// A datagram to send.
@@ -253,6 +277,9 @@ impl Transport {
                 IceAgentEvent::DiscoveredRecv { source, .. } => {
                     self.events.push_back(TransportEvent::Validated(source))
                 }
+                // Once there are keys, only an authentic packet moves media elsewhere ([`Self::handle_authentic`]): one
+                // check with a forged source must not.
+                IceAgentEvent::NominatedSend { destination, .. } if self.keys_given => self.wanted = Some(destination),
                 IceAgentEvent::NominatedSend { destination, .. } => self.egress = Some(destination),
                 _ => {}
             }
@@ -265,12 +292,18 @@ impl Transport {
     }
 
     fn drain_dtls(&mut self, now: Instant) {
-        let mut buffer = vec![0_u8; 2_048];
+        let mut small = [0_u8; 2_048];
+        let mut large = Vec::new();
+        let mut needed_room = 0;
         // One flight is a handful of datagrams; the bound is far above.
         for _ in 0..64 {
-            match self.dtls.poll_output(&mut buffer) {
+            let buffer = if needed_room == 0 { small.as_mut_slice() } else { large.as_mut_slice() };
+            match self.dtls.poll_output(buffer) {
                 Output::Packet(p) if self.queued.len() < MAX_QUEUED => self.queued.push_back(p.to_vec()),
-                Output::BufferTooSmall { needed } => buffer.resize(needed.min(65_535), 0),
+                Output::BufferTooSmall { needed } => {
+                    needed_room = needed.min(65_535);
+                    large.resize(needed_room, 0);
+                }
                 Output::PeerCert(der) => self.verified = fingerprint_matches(&self.fingerprint, der),
                 Output::KeyingMaterial(material, profile) => {
                     let material = Zeroizing::new(material.to_vec());
@@ -469,6 +502,51 @@ mod tests {
         }
         pair.server.handle_timeout(now + Duration::from_secs(3));
         assert!(!std::iter::from_fn(|| pair.server.poll_event()).any(|e| matches!(e, TransportEvent::Closed(_))));
+    }
+
+    #[test]
+    fn after_the_handshake_a_check_alone_moves_nothing_and_an_authentic_packet_does() {
+        let (now, cert) = (Instant::now(), certificate());
+        let mut pair = Pair::new(&cert, cert.clone(), now);
+        pair.run(now);
+        let later = now + Duration::from_secs(3);
+        let elsewhere: SocketAddr = "127.0.0.1:3000".parse().unwrap();
+        // The same agent, seen from another address: authentic checks with USE-CANDIDATE.
+        let mut seen = 0;
+        for step in 0..200 {
+            let t = later + Duration::from_millis(step * 20);
+            pair.ice.handle_timeout(t);
+            while let Some(x) = pair.ice.poll_transmit() {
+                let m: Vec<u8> = x.contents.into();
+                for from in [pair.theirs, elsewhere] {
+                    seen += usize::from(pair.server.handle_stun(t, from, pair.ours, StunMessage::parse(&m).unwrap()));
+                }
+            }
+        }
+        let end = later + Duration::from_secs(4);
+        assert!(seen >= 2, "{seen} checks were taken");
+        assert_eq!(pair.server.egress(end), Some(pair.theirs), "a check alone moves nothing");
+        pair.server.handle_authentic(elsewhere);
+        assert_eq!(pair.server.egress(end), Some(elsewhere));
+    }
+
+    #[test]
+    fn a_peer_may_check_from_a_bounded_number_of_addresses() {
+        let (now, cert) = (Instant::now(), certificate());
+        let mut pair = Pair::new(&cert, cert.clone(), now);
+        let mut taken = 0;
+        for step in 0..100_u64 {
+            let t = now + Duration::from_millis(step * 50);
+            pair.ice.handle_timeout(t);
+            while let Some(x) = pair.ice.poll_transmit() {
+                let m: Vec<u8> = x.contents.into();
+                for port in 0..4 {
+                    let from = SocketAddr::new(pair.theirs.ip(), 4_000 + u16::try_from(step * 4).unwrap() + port);
+                    taken += usize::from(pair.server.handle_stun(t, from, pair.ours, StunMessage::parse(&m).unwrap()));
+                }
+            }
+        }
+        assert_eq!(taken, MAX_ADDRESSES);
     }
 
     #[test]

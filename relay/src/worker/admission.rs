@@ -1,7 +1,8 @@
 //! Opening and closing of feeds and legs, as signaling asks for it.
 
 use super::state::{
-    Core, FeedEntry, Flow, LegEntry, RECENT_REPEATS, ReportedLoss, RoqWay, Way, WebrtcWay, random_u32, wall_now,
+    Core, FeedEntry, Flow, LegEntry, RECENT_REPEATS, RepairBudget, ReportedLoss, RoqWay, Way, WebrtcWay, random_u32,
+    wall_now,
 };
 use crate::metrics::DelayHistogram;
 use crate::webrtc::h264;
@@ -22,6 +23,11 @@ use trocar_proto::session::event::LegState;
 use trocar_proto::session::feed::FeedDescriptor;
 use trocar_proto::session::ids::{CertHash, LegId, RealmId};
 use trocar_proto::units::{FlowId, Micros, SeqNo, Ssrc};
+
+/// What a native leg may have waiting in its connection, in milliseconds at the feed's rate, and at least that many
+/// bytes: one large key frame. Loss policy: whole frames are left out up to the next key frame.
+const MAX_QUEUE_MS: u64 = 200;
+const MIN_QUEUE: usize = 1 << 20;
 
 /// Bytes of a ring slot: our publishers make packets of at most 1,120 bytes, foreign ones of at most one Ethernet frame.
 const SLOT_SIZE: usize = 2_048;
@@ -114,7 +120,9 @@ impl Core {
         let (rtp_flow, rtcp_flow) = self.new_flows();
         let prefix = FlowPrefix::new(rtp_flow).ok_or(AdmitError::Unavailable)?;
         let rtcp_prefix = FlowPrefix::new(rtcp_flow).ok_or(AdmitError::Unavailable)?;
-        let way = Way::Roq(RoqWay { cnf, rtcp_flow, prefix, rtcp_prefix, connection: None });
+        let budget = self.feeds.get(feed_index).map_or(0, |f| f.descriptor.max_bitrate.0);
+        let max_queue = usize::try_from(budget / 8 * MAX_QUEUE_MS / 1_000).unwrap_or(usize::MAX).max(MIN_QUEUE);
+        let way = Way::Roq(RoqWay { cnf, rtcp_flow, prefix, rtcp_prefix, connection: None, max_queue });
         let index = self.insert_leg(grant, feed_index, Numbering::Verbatim, way, now)?;
         self.flows.insert(rtcp_flow, (cnf, Flow::LegRtcp(index)));
         self.binding(listener, rtp_flow, rtcp_flow)
@@ -137,7 +145,7 @@ impl Core {
         let extensions: Vec<(u8, &str)> = playout.iter().map(|(id, uri)| (*id, uri.as_str())).collect();
         let candidates = self.listeners.get(listener).map(|l| l.candidates.clone()).unwrap_or_default();
         let (ssrc, rtx_ssrc) = distinct_ssrcs();
-        let local = new_credentials();
+        let local = new_credentials().map_err(|_| AdmitError::Unavailable)?;
         let answer = Answer {
             ufrag: &local.0,
             password: &local.1,
@@ -165,6 +173,9 @@ impl Core {
         let way = WebrtcWay {
             transport: Transport::new(setup, now),
             listener,
+            mid: media.mid.clone(),
+            paused: false,
+            repair: RepairBudget::new(descriptor.max_bitrate),
             ufrags: vec![local.0.clone()],
             addresses: Vec::new(),
             keys: None,
@@ -199,18 +210,22 @@ impl Core {
         if way.transport.remote_ufrag() == Some(&ufrag) {
             return Ok(None);
         }
-        let (ours, secret) = way.transport.restart(now, (ufrag, password));
+        if !(4..=256).contains(&ufrag.len()) || !(22..=256).contains(&password.len()) {
+            let limits = "a=ice-ufrag has 4 to 256 characters, a=ice-pwd 22 to 256 (RFC 8839 section 5.4)";
+            return Err(AdmitError::BadSdp(limits.to_owned()));
+        }
+        let (ours, secret) = way.transport.restart(now, (ufrag, password)).map_err(|_| AdmitError::Unavailable)?;
         way.ice_session.clone_from(&ours);
         // The old fragment still finds the peer while its checks are under way; only the newest two are kept.
         way.ufrags.push(ours.clone());
         let old = if way.ufrags.len() > 2 { Some(way.ufrags.remove(0)) } else { None };
-        let listener = way.listener;
+        let (listener, way_mid) = (way.listener, way.mid.clone());
         if let Some(old) = old {
             self.leg_by_ufrag.remove(&(listener, old));
         }
         self.leg_by_ufrag.insert((listener, ours.clone()), index);
         let candidates = self.listeners.get(listener).map(|l| l.candidates.clone()).unwrap_or_default();
-        Ok(Some((sdp::render_restart(&ours, &secret, &candidates), ours)))
+        Ok(Some((sdp::render_restart(&ours, &secret, &way_mid, &candidates), ours)))
     }
 
     /// A leg ends.
@@ -248,6 +263,7 @@ impl Core {
             viewer: super::state::ViewerReport::default(),
             last_sr: at,
             last_point: Micros(0),
+            unconnected_since: at,
         });
         entry.legs.push(index);
         self.leg_by_id.insert(grant.leg, index);
@@ -267,7 +283,10 @@ impl Core {
                     self.leg_by_ufrag.remove(&(way.listener, u));
                 }
                 for a in way.addresses {
-                    self.leg_by_address.remove(&(way.listener, a));
+                    // Another peer may have proved itself at that address since.
+                    if self.leg_by_address.get(&(way.listener, a)) == Some(&index) {
+                        self.leg_by_address.remove(&(way.listener, a));
+                    }
                 }
             }
             Way::Roq(way) => {

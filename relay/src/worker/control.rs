@@ -5,10 +5,13 @@ use bytes::Bytes;
 use std::time::Instant;
 use trocar_proto::media::rtcp::{Builder, Compound, ReportBlock, Rtcp, SenderReport, ntp_middle};
 use trocar_proto::session::api::FeedState;
+use trocar_proto::session::event::LegState;
 use trocar_proto::units::{Micros, Ssrc};
 
 /// Reports go out this often, in microseconds.
 const REPORT_SPACING_US: u64 = 1_000_000;
+/// A native leg that nobody has connected for is dropped after this long, in microseconds.
+const UNCONNECTED_US: u64 = 15_000_000;
 /// A feed without a packet for this long is stalled, in microseconds.
 const STALL_US: u64 = 300_000;
 
@@ -84,6 +87,7 @@ impl Core {
     /// to publishers, feeds that went silent.
     pub(crate) fn tick(&mut self, now: Instant) {
         let at = self.micros(now);
+        self.tell_untold();
         let legs: Vec<usize> = self.legs.iter().map(|(i, _)| i).collect();
         for index in legs {
             if let Some(LegEntry { way: Way::Webrtc(way), .. }) = self.legs.get_mut(index) {
@@ -91,6 +95,14 @@ impl Core {
                 self.drain_transport(index, now);
             }
             self.report_to_viewer(index, now, at);
+            let forgotten = self.legs.get(index).is_some_and(|l| {
+                matches!(l.way, Way::Roq(_))
+                    && l.state == LegState::Connecting
+                    && at.since(l.unconnected_since) > UNCONNECTED_US
+            });
+            if forgotten {
+                self.drop_leg(index);
+            }
         }
         let feeds: Vec<usize> = self.feeds.iter().map(|(i, _)| i).collect();
         for index in feeds {

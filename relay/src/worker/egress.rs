@@ -13,14 +13,17 @@ const MAX_BYTES: usize = 64_000;
 pub(crate) struct Socket {
     pub(crate) io: UdpSocket,
     pub(crate) state: UdpSocketState,
-    max_segments: usize,
 }
 
 impl Socket {
     pub(crate) fn new(io: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&io).into())?;
-        let max_segments = state.max_gso_segments().clamp(1, MAX_SEGMENTS);
-        Ok(Self { io, state, max_segments })
+        Ok(Self { io, state })
+    }
+
+    /// How many packets one send may take now: one, where the kernel has turned segmentation down for a route.
+    fn max_segments(&self) -> usize {
+        self.state.max_gso_segments().clamp(1, MAX_SEGMENTS)
     }
 
     /// Sends one datagram. Loss policy where the socket is full: it is dropped, and the caller counts it.
@@ -57,7 +60,10 @@ impl Batch {
     /// Whether a packet of that length can go into this batch.
     pub(crate) fn has_room(&self, len: usize, socket: &Socket) -> bool {
         self.count == 0
-            || (!self.closed && len <= self.segment && self.count < socket.max_segments && self.used + len <= MAX_BYTES)
+            || (!self.closed
+                && len <= self.segment
+                && self.count < socket.max_segments()
+                && self.used + len <= MAX_BYTES)
     }
 
     /// Room for a packet of that length; to be filled whole, or taken back with [`Self::retract`].
@@ -89,12 +95,22 @@ impl Batch {
         let segment_size = (self.count > 1).then_some(self.segment);
         let contents = self.bytes.get(..self.used).unwrap_or(&[]);
         let t = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
-        let result = socket.state.try_send((&socket.io).into(), &t);
-        (self.used, self.count, self.closed) = (0, 0, false);
-        match result {
+        let flushed = match socket.state.try_send((&socket.io).into(), &t) {
             Ok(()) => Flushed { sent: count, dropped: 0 },
+            // The kernel or the route takes no segmentation: the same packets, one by one.
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock && count > 1 => {
+                let sent = contents.chunks(self.segment.max(1)).filter(|p| socket.send(to, p).is_ok()).count() as u64;
+                Flushed { sent, dropped: count.saturating_sub(sent) }
+            }
             Err(_) => Flushed { sent: 0, dropped: count },
-        }
+        };
+        self.clear();
+        flushed
+    }
+
+    /// Throws away what was not flushed; nothing, unless a leg was left in the middle.
+    pub(crate) const fn clear(&mut self) {
+        (self.used, self.count, self.closed) = (0, 0, false);
     }
 }
 

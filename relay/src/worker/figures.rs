@@ -62,6 +62,7 @@ fn leg_figures(l: &LegEntry, f: &FeedEntry) -> LegFigures {
         value(&m::LEG_TOO_LARGE, l.sent.too_large),
         value(&m::LEG_REPEATED, c.repeated),
         value(&m::LEG_GONE, c.gone),
+        value(&m::LEG_UNREPAIRED, l.sent.unrepaired),
         value(&m::LEG_CONNECTED, u64::from(l.state == LegState::Connected)),
         Value { metric: &m::LEG_LOST, value: f64::from(l.viewer.cumulative_lost) },
         Value { metric: &m::LEG_JITTER, value: jitter },

@@ -2,7 +2,8 @@
 //! packet's arrival and its SRTP departure (RoQ departures go through quinn, which copies and queues).
 
 use super::egress::{Batch, Socket};
-use super::state::{Core, FeedEntry, Flow, Keys, LegEntry, LegSent, RoqWay, Way, WebrtcWay};
+use super::state::{Core, FeedEntry, Flow, Keys, LegEntry, LegSent, Listener, RoqWay, Way, WebrtcWay};
+use crate::quic;
 use crate::srtp::TAG_LEN;
 use bytes::{Bytes, BytesMut};
 use std::time::Instant;
@@ -81,19 +82,18 @@ impl Core {
         let at = self.micros(now);
         let Self { feeds, legs, listeners, batch, origin, .. } = self;
         let Some(FeedEntry { feed, legs: ids, delay, .. }) = feeds.get_mut(index) else { return };
+        batch.clear();
         let mut need_key = false;
         for id in ids.iter() {
             let Some(leg) = legs.get_mut(*id) else { continue };
             let before = leg.sent.packets;
-            need_key |= match &mut leg.way {
-                Way::Webrtc(way) => {
-                    let socket = listeners.get(way.listener).map(|l| &l.webrtc);
-                    socket.is_some_and(|s| send_webrtc(&mut leg.leg, way, &mut leg.sent, feed, s, batch, now))
-                }
-                Way::Roq(way) => send_roq(&mut leg.leg, way, &mut leg.sent, feed),
-            };
-            let spent = u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX);
-            delay.record(Micros(spent).since(at), leg.sent.packets - before);
+            let oldest = leg.leg.oldest_waiting(feed);
+            need_key |= send_leg(leg, feed, listeners, batch, now);
+            if let Some(arrived) = oldest {
+                // All packets of a turn count with the wait of the one that waited longest.
+                let spent = u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX);
+                delay.record(Micros(spent).since(arrived), leg.sent.packets - before);
+            }
         }
         if need_key {
             feed.handle_key_frame_request();
@@ -109,13 +109,8 @@ impl Core {
         let Some(leg) = legs.get_mut(index) else { return };
         let feed_index = leg.feed;
         let Some(FeedEntry { feed, .. }) = feeds.get_mut(feed_index) else { return };
-        let need_key = match &mut leg.way {
-            Way::Webrtc(way) => {
-                let socket = listeners.get(way.listener).map(|l| &l.webrtc);
-                socket.is_some_and(|s| send_webrtc(&mut leg.leg, way, &mut leg.sent, feed, s, batch, now))
-            }
-            Way::Roq(way) => send_roq(&mut leg.leg, way, &mut leg.sent, feed),
-        };
+        batch.clear();
+        let need_key = send_leg(leg, feed, listeners, batch, now);
         if need_key {
             feed.handle_key_frame_request();
             self.ask_key_frame(feed_index, at);
@@ -155,8 +150,9 @@ impl Core {
         let Some(FeedEntry { feed, .. }) = feeds.get(*feed) else { return };
         let Some(socket) = listeners.get(way.listener).map(|l| &l.webrtc) else { return };
         let (Some(payload_type), Some(to)) = (way.rtx_payload_type, way.transport.egress(now)) else { return };
-        let WebrtcWay { keys: Some(keys), recent_repeats, next_rtx, rtx_ssrc, .. } = &mut **way else { return };
+        let WebrtcWay { keys: Some(keys), recent_repeats, next_rtx, rtx_ssrc, repair, .. } = &mut **way else { return };
         let spacing = viewer.round_trip_us.unwrap_or(10_000).clamp(5_000, 200_000);
+        batch.clear();
         // A NACK packet names at most a few hundred numbers; more than a window's worth is not looked at.
         for seq in lost.take(super::state::RECENT_REPEATS) {
             let place = usize::from(seq) % super::state::RECENT_REPEATS;
@@ -166,6 +162,10 @@ impl Core {
             }
             let Some((stored, header, _)) = leg.handle_nack(feed, seq) else { continue };
             let Some((info, packet)) = feed.ring().get(stored) else { continue };
+            if !repair.take(at, packet.len() as u64) {
+                sent.unrepaired += 1;
+                continue;
+            }
             *recent = (seq, at);
             let header = HeaderFields { payload_type, seq: next_rtx.low16(), ssrc: *rtx_ssrc, ..header };
             let number = *next_rtx;
@@ -181,8 +181,7 @@ impl Core {
                 Outgoing { header, number, info, packet, osn: Some(osn), playout: None },
             );
         }
-        let flushed = batch.flush(socket, to);
-        sent.dropped += flushed.dropped;
+        sent.note_repeats(batch.flush(socket, to));
     }
 }
 
@@ -209,8 +208,10 @@ fn push_packet(
     let osn = o.osn.as_ref().map_or(&[] as &[u8], |b| b);
     let header_len = if o.playout.is_some() { HEADER_WITH_PLAYOUT } else { FIXED_HEADER };
     let len = header_len + osn.len() + payload.len() + TAG_LEN;
+    let repeat = o.osn.is_some();
     if !batch.has_room(len, socket) {
-        sent.dropped += batch.flush(socket, to).dropped;
+        let flushed = batch.flush(socket, to);
+        if repeat { sent.note_repeats(flushed) } else { sent.note(flushed) }
     }
     let Some(room) = batch.push(len) else {
         sent.too_large += 1;
@@ -222,11 +223,20 @@ fn push_packet(
         None => write_header(room, o.header, &[]),
     };
     let copied = put(room, header_len, osn) && put(room, header_len + osn.len(), payload);
-    if written.is_ok_and(|n| n == header_len) && copied && stream.seal(o.number, room, header_len).is_ok() {
-        sent.packets += u64::from(o.osn.is_none());
-    } else {
+    if !(written.is_ok_and(|n| n == header_len) && copied && stream.seal(o.number, room, header_len).is_ok()) {
         batch.retract(len);
         sent.dropped += 1;
+    }
+}
+
+/// Sends all that a leg returns; true where it waits for a key frame.
+fn send_leg(leg: &mut LegEntry, feed: &Feed, listeners: &[Listener], batch: &mut Batch, now: Instant) -> bool {
+    match &mut leg.way {
+        Way::Webrtc(way) => {
+            let socket = listeners.get(way.listener).map(|l| &l.webrtc);
+            socket.is_some_and(|s| send_webrtc(&mut leg.leg, way, &mut leg.sent, feed, s, batch, now))
+        }
+        Way::Roq(way) => send_roq(&mut leg.leg, way, &mut leg.sent, feed),
     }
 }
 
@@ -240,7 +250,14 @@ fn send_webrtc(
     batch: &mut Batch,
     now: Instant,
 ) -> bool {
-    let Some(to) = way.transport.egress(now) else { return false };
+    let Some(to) = way.transport.egress(now) else {
+        way.paused = true;
+        return false;
+    };
+    if std::mem::take(&mut way.paused) {
+        // Pictures from before the pause would only come late.
+        leg.skip_to_now(feed);
+    }
     let Some(Keys { media, .. }) = &mut way.keys else { return false };
     let need_key = loop {
         match leg.poll(feed, true) {
@@ -255,7 +272,7 @@ fn send_webrtc(
             Next::NeedKeyFrame => break true,
         }
     };
-    sent.dropped += batch.flush(socket, to).dropped;
+    sent.note(batch.flush(socket, to));
     need_key
 }
 
@@ -263,16 +280,17 @@ fn send_webrtc(
 fn send_roq(leg: &mut trocar_proto::media::leg::Leg, way: &mut RoqWay, sent: &mut LegSent, feed: &Feed) -> bool {
     let Some(connection) = &way.connection else { return false };
     let prefix = way.prefix.as_bytes();
-    // A packet is at most one slot; room for less than one means that the line is behind by the whole buffer.
-    let mut space = connection.datagram_send_buffer_space();
+    let waiting = quic::DATAGRAM_SEND_BUFFER.saturating_sub(connection.datagram_send_buffer_space());
+    let mut space = way.max_queue.min(quic::DATAGRAM_SEND_BUFFER).saturating_sub(waiting);
     loop {
-        match leg.poll(feed, space > 2_048 + 8) {
+        // A packet is at most one slot; quinn counts 32 bytes of its own with each.
+        match leg.poll(feed, space > 2_048 + 40) {
             Next::Send { index, .. } => {
                 let Some((_, packet)) = feed.ring().get(index) else { continue };
                 let mut datagram = BytesMut::with_capacity(prefix.len() + packet.len());
                 datagram.extend_from_slice(prefix);
                 datagram.extend_from_slice(packet);
-                space = space.saturating_sub(datagram.len());
+                space = space.saturating_sub(datagram.len() + 32);
                 match connection.send_datagram(datagram.freeze()) {
                     Ok(()) => sent.packets += 1,
                     Err(quinn::SendDatagramError::TooLarge) => sent.too_large += 1,

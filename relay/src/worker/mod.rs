@@ -9,6 +9,7 @@ mod media;
 mod peers;
 mod roq;
 mod state;
+mod stun;
 
 pub use state::Limits;
 
@@ -184,6 +185,7 @@ fn prepare(
         fingerprint,
         batch: Batch::new(),
         events,
+        untold: std::collections::VecDeque::new(),
         counters: WorkerCounters::default(),
         limits,
         origin: Instant::now(),

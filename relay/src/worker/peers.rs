@@ -2,6 +2,7 @@
 
 use super::egress::Socket;
 use super::state::{Core, Keys, LegEntry, Way};
+use super::stun;
 use crate::srtp::Srtp;
 use crate::webrtc::transport::TransportEvent;
 use is::stun::StunMessage;
@@ -10,7 +11,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use trocar_proto::media::rtp;
 use trocar_proto::session::event::LegState;
@@ -18,6 +19,8 @@ use trocar_proto::session::event::LegState;
 /// Buffers of one read, each large enough for a coalesced datagram.
 const READ_BUFFERS: usize = 8;
 const READ_SIZE: usize = 65_536;
+/// Wait after an error of the socket.
+const READ_PAUSE: Duration = Duration::from_millis(1);
 /// Reads in a row before other work of the worker gets its turn.
 const READS_IN_A_ROW: usize = 8;
 
@@ -52,15 +55,37 @@ impl Core {
     }
 
     fn handle_stun(&mut self, listener: usize, from: SocketAddr, to: SocketAddr, now: Instant, data: &[u8]) {
-        let index = StunMessage::parse(data).ok().and_then(|message| {
-            let (ours, _) = message.split_username()?;
-            let index = *self.leg_by_ufrag.get(&(listener, ours.to_owned()))?;
-            let LegEntry { way: Way::Webrtc(w), .. } = self.legs.get_mut(index)? else { return None };
-            w.transport.handle_stun(now, from, to, message).then_some(index)
+        // Whose it is comes first: the library's parser is not run on what strangers send.
+        let found = stun::local_ufrag(data).and_then(|u| self.leg_by_ufrag.get(&(listener, u.to_owned())).copied());
+        let taken = found.filter(|index| {
+            let Some(LegEntry { way: Way::Webrtc(w), .. }) = self.legs.get_mut(*index) else { return false };
+            StunMessage::parse(data).is_ok_and(|message| w.transport.handle_stun(now, from, to, message))
         });
-        match index {
-            Some(index) => self.drain_transport(index, now),
+        match taken {
+            Some(index) => {
+                self.claim_address(listener, from, index, now);
+                self.drain_transport(index, now);
+            }
             None => self.counters.stun_refused += 1,
+        }
+    }
+
+    /// Packets from `from` belong to this leg from now on, unless another leg still has consent there.
+    fn claim_address(&mut self, listener: usize, from: SocketAddr, index: usize, now: Instant) {
+        let key = (listener, from);
+        let held = self.leg_by_address.get(&key).copied().filter(|i| *i != index);
+        let in_use = held.and_then(|i| self.legs.get(i)).is_some_and(|l| match &l.way {
+            Way::Webrtc(w) => w.transport.egress(now) == Some(from),
+            Way::Roq(_) => false,
+        });
+        if in_use {
+            return;
+        }
+        self.leg_by_address.insert(key, index);
+        if let Some(LegEntry { way: Way::Webrtc(w), .. }) = self.legs.get_mut(index)
+            && !w.addresses.contains(&from)
+        {
+            w.addresses.push(from);
         }
     }
 
@@ -90,11 +115,8 @@ impl Core {
                 continue;
             }
             match w.transport.poll_event() {
-                Some(TransportEvent::Validated(address)) => {
-                    w.addresses.push(address);
-                    let key = (w.listener, address);
-                    self.leg_by_address.insert(key, index);
-                }
+                // The address was claimed when its check came.
+                Some(TransportEvent::Validated(_)) => {}
                 Some(TransportEvent::Keys(profile, material)) => match Srtp::from_dtls(profile, &material, false) {
                     Ok(srtp) => self.connected(index, srtp, now),
                     Err(error) => tracing::warn!(%error, "keys of a peer cannot be used"),
@@ -148,8 +170,10 @@ pub(crate) async fn read_socket(core: Rc<RefCell<Core>>, listener: usize, socket
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 // ICMP errors of peers that are gone come up here; they say nothing about the socket.
+                // A pause keeps an error that stays from taking the thread.
                 Err(error) => {
                     tracing::debug!(%error, "read of the WebRTC socket");
+                    tokio::time::sleep(READ_PAUSE).await;
                     break;
                 }
             }

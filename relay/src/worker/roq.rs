@@ -6,11 +6,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use rustls::pki_types::CertificateDer;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use trocar_proto::media::roq::error_code;
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::ids::{CertHash, RealmId};
+use trocar_proto::units::FlowId;
 
 /// Datagrams taken from a connection before their feeds send: small, so that the last one does not wait long.
 pub(super) const BATCH: usize = 16;
@@ -23,11 +25,12 @@ const RETRY_ABOVE: usize = 64;
 pub(crate) async fn accept(core: Rc<RefCell<Core>>, endpoint: quinn::Endpoint, realm: RealmId) {
     while let Some(incoming) = endpoint.accept().await {
         let limit = core.borrow().limits.max_connections;
-        if core.borrow().connection_count >= limit {
+        let mine = endpoint.open_connections();
+        let established = core.borrow().connection_count;
+        // Handshakes under way count as well: what they cost is paid on the media thread.
+        if established >= limit || mine >= limit + RETRY_ABOVE {
             incoming.refuse();
-        } else if endpoint.open_connections() > core.borrow().connection_count + RETRY_ABOVE
-            && !incoming.remote_address_validated()
-        {
+        } else if mine > established + RETRY_ABOVE && !incoming.remote_address_validated() {
             // An error means that it was validated after all; either way nothing is owed to the client.
             let _ = incoming.retry();
         } else {
@@ -39,8 +42,9 @@ pub(crate) async fn accept(core: Rc<RefCell<Core>>, endpoint: quinn::Endpoint, r
 async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmId) {
     let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming).await {
         Ok(Ok(c)) => c,
-        Ok(Err(error)) => return tracing::info!(%error, "QUIC handshake failed"),
-        Err(_) => return tracing::info!("QUIC handshake took too long"),
+        // Anybody can make a handshake fail, so it is no line of an ordinary log.
+        Ok(Err(error)) => return tracing::debug!(%error, "QUIC handshake failed"),
+        Err(_) => return tracing::debug!("QUIC handshake took too long"),
     };
     let Some(cnf) = identify(&connection, &realm) else {
         connection.close(error_code::INTERNAL_ERROR.into(), b"certificate has no trocar:// name of this realm");
@@ -57,8 +61,10 @@ async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmI
         }
         core.borrow_mut().handle_roq_batch(&connection, cnf, &batch, Instant::now());
         batch.clear();
+        // Datagrams that wait are ready at once: without this the clock and the other sockets would get no turn.
+        tokio::task::yield_now().await;
     }
-    core.borrow_mut().connection_closed(&connection);
+    core.borrow_mut().connection_closed(&connection, Instant::now());
 }
 
 fn identify(connection: &quinn::Connection, realm: &RealmId) -> Option<CertHash> {
@@ -70,13 +76,19 @@ fn identify(connection: &quinn::Connection, realm: &RealmId) -> Option<CertHash>
 impl Core {
     fn connection_opened(&mut self, connection: &quinn::Connection, cnf: CertHash, now: Instant) {
         self.connection_count += 1;
-        // A viewer that sends no RTCP still gets what it asked for before it connected.
-        let waiting: Vec<usize> = self
-            .legs
-            .iter()
-            .filter(|(_, l)| matches!(&l.way, Way::Roq(w) if w.cnf == cnf && w.connection.is_none()))
-            .map(|(i, _)| i)
-            .collect();
+        // A viewer that sends no RTCP still gets what it asked for before it connected: of each feed the newest leg, for
+        // older ones were left behind.
+        let mut newest: BTreeMap<usize, (FlowId, usize)> = BTreeMap::new();
+        for (index, leg) in &self.legs {
+            if let Way::Roq(w) = &leg.way
+                && w.cnf == cnf
+                && w.connection.is_none()
+                && newest.get(&leg.feed).is_none_or(|(flow, _)| *flow < w.rtcp_flow)
+            {
+                newest.insert(leg.feed, (w.rtcp_flow, index));
+            }
+        }
+        let waiting: Vec<usize> = newest.into_values().map(|(_, index)| index).collect();
         for index in waiting {
             self.attach(index, connection, now);
         }
@@ -98,7 +110,8 @@ impl Core {
         self.pump_leg(index, now);
     }
 
-    fn connection_closed(&mut self, connection: &quinn::Connection) {
+    fn connection_closed(&mut self, connection: &quinn::Connection, now: Instant) {
+        let at = self.micros(now);
         self.connection_count = self.connection_count.saturating_sub(1);
         let id = connection.stable_id();
         for (_, feed) in &mut self.feeds {
@@ -109,6 +122,7 @@ impl Core {
             if let Way::Roq(w) = &mut leg.way
                 && w.connection.take_if(|c| c.stable_id() == id).is_some()
             {
+                leg.unconnected_since = at;
                 gone.push(index);
             }
         }

@@ -1,11 +1,11 @@
 //! What a worker owns: feeds, legs, peers. Everything here belongs to one thread; nothing is shared.
 
-use super::egress::{Batch, Socket};
+use super::egress::{Batch, Flushed, Socket};
 use crate::metrics::DelayHistogram;
 use crate::srtp::{Receiver, SendKeys, SendStream};
 use crate::webrtc::transport::Transport;
 use slab::Slab;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::feed::FeedDescriptor;
 use trocar_proto::session::ids::{CertHash, LegId, RealmId};
-use trocar_proto::units::{FlowId, Micros, SeqNo, Ssrc, WallMicros};
+use trocar_proto::units::{Bitrate, FlowId, Micros, SeqNo, Ssrc, WallMicros};
 
 /// One realm's sockets on this worker.
 pub(crate) struct Listener {
@@ -68,6 +68,8 @@ pub(crate) struct LegEntry {
     pub(crate) viewer: ViewerReport,
     pub(crate) last_sr: Micros,
     pub(crate) last_point: Micros,
+    /// When its transport was last seen to be missing; a leg that nobody fetches is dropped.
+    pub(crate) unconnected_since: Micros,
 }
 
 /// What became of a leg's packets at the socket.
@@ -76,6 +78,21 @@ pub(crate) struct LegSent {
     pub(crate) packets: u64,
     pub(crate) dropped: u64,
     pub(crate) too_large: u64,
+    /// NACKed packets that the repair budget did not allow.
+    pub(crate) unrepaired: u64,
+}
+
+impl LegSent {
+    /// A flush of packets that went for the first time.
+    pub(crate) const fn note(&mut self, f: Flushed) {
+        self.packets += f.sent;
+        self.dropped += f.dropped;
+    }
+
+    /// A flush of repeats: what went is counted by the leg.
+    pub(crate) const fn note_repeats(&mut self, f: Flushed) {
+        self.dropped += f.dropped;
+    }
 }
 
 /// What the viewer last reported.
@@ -97,6 +114,10 @@ pub(crate) enum Way {
 pub(crate) struct WebrtcWay {
     pub(crate) transport: Transport,
     pub(crate) listener: usize,
+    pub(crate) mid: String,
+    /// The peer's consent had run out: what it missed is not sent late.
+    pub(crate) paused: bool,
+    pub(crate) repair: RepairBudget,
     pub(crate) ufrags: Vec<String>,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) keys: Option<Keys>,
@@ -111,6 +132,36 @@ pub(crate) struct WebrtcWay {
 
 /// How many repeats are remembered, so that a NACK is answered at most once a round trip.
 pub(crate) const RECENT_REPEATS: usize = 256;
+
+/// What repeats may cost, over all NACKs of a leg: a quarter of the feed's rate, with a burst of a quarter of a second.
+/// Whoever asks for more is not answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RepairBudget {
+    bytes_per_s: u64,
+    left: u64,
+    at: Micros,
+}
+
+impl RepairBudget {
+    pub(crate) fn new(rate: Bitrate) -> Self {
+        let bytes_per_s = (rate.0 / 32).max(32_000);
+        Self { bytes_per_s, left: bytes_per_s / 4, at: Micros(0) }
+    }
+
+    /// Takes `bytes` where they are there.
+    pub(crate) fn take(&mut self, now: Micros, bytes: u64) -> bool {
+        let earned = now.since(self.at).saturating_mul(self.bytes_per_s) / 1_000_000;
+        if earned > 0 {
+            self.left = self.left.saturating_add(earned).min(self.bytes_per_s / 4);
+            self.at = now;
+        }
+        let enough = self.left >= bytes;
+        if enough {
+            self.left -= bytes;
+        }
+        enough
+    }
+}
 
 /// SRTP of one browser. The streams are the only ones of their SSRCs.
 pub(crate) struct Keys {
@@ -127,6 +178,8 @@ pub(crate) struct RoqWay {
     pub(crate) prefix: FlowPrefix,
     pub(crate) rtcp_prefix: FlowPrefix,
     pub(crate) connection: Option<quinn::Connection>,
+    /// Bytes that may wait in the connection.
+    pub(crate) max_queue: usize,
 }
 
 /// What a RoQ flow leads to.
@@ -188,6 +241,8 @@ pub(crate) struct Core {
     pub(crate) fingerprint: Vec<u8>,
     pub(crate) batch: Batch,
     pub(crate) events: mpsc::Sender<RelayEvent>,
+    /// States that signaling has not been told because its queue was full, oldest first; told at the next tick.
+    pub(crate) untold: VecDeque<RelayEvent>,
     pub(crate) counters: WorkerCounters,
     pub(crate) limits: Limits,
     pub(crate) origin: Instant,
@@ -205,13 +260,34 @@ impl Core {
         WallMicros(wall_now().0.saturating_sub(ago))
     }
 
-    /// Tells signaling. Loss policy where its queue is full: the event is dropped and counted.
+    /// Tells signaling. Points of the time map are dropped from half of its queue on (another comes in 100 ms); a state is
+    /// kept and told later, in order. Loss policy beyond [`MAX_UNTOLD`]: the oldest state is dropped and counted.
     pub(crate) fn tell(&mut self, event: RelayEvent) {
-        if self.events.try_send(event).is_err() {
+        if matches!(event, RelayEvent::Capture { .. }) {
+            if self.events.capacity() < self.events.max_capacity() / 2 || self.events.try_send(event).is_err() {
+                self.counters.events_dropped += 1;
+            }
+            return;
+        }
+        if self.untold.len() >= MAX_UNTOLD {
+            self.untold.pop_front();
             self.counters.events_dropped += 1;
+        }
+        self.untold.push_back(event);
+        self.tell_untold();
+    }
+
+    /// Tells what could not be told before.
+    pub(crate) fn tell_untold(&mut self) {
+        while let Ok(permit) = self.events.try_reserve() {
+            let Some(event) = self.untold.pop_front() else { return };
+            permit.send(event);
         }
     }
 }
+
+/// States that wait to be told at most.
+const MAX_UNTOLD: usize = 8_192;
 
 /// The wall clock.
 pub(crate) fn wall_now() -> WallMicros {

@@ -17,6 +17,18 @@ struct Figures {
     at: Instant,
 }
 
+impl Figures {
+    /// The relay answered not long ago.
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < READY_WITHIN
+    }
+
+    /// Nothing once the relay has stopped answering: series that end are noticed, figures that stand still look alive.
+    fn text(&self, now: Instant) -> String {
+        if self.is_fresh(now) { self.text.clone() } else { String::new() }
+    }
+}
+
 /// The relay beside us.
 pub(crate) struct InProcess {
     relay: Relay,
@@ -74,10 +86,26 @@ impl Admission for InProcess {
     }
 
     fn metrics_text(&self) -> String {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).text(Instant::now())
     }
 
     fn ready(&self) -> bool {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).at.elapsed() < READY_WITHIN
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).is_fresh(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_a_relay_that_stopped_answering_are_not_shown() {
+        let at = Instant::now();
+        let f = Figures { text: "trocar_relay_legs 3\n".to_owned(), at };
+        let soon = at + READY_WITHIN - Duration::from_millis(1);
+        assert!(f.is_fresh(soon));
+        assert_eq!(f.text(soon), f.text);
+        assert!(!f.is_fresh(at + READY_WITHIN));
+        assert_eq!(f.text(at + READY_WITHIN), "");
     }
 }

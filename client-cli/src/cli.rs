@@ -93,6 +93,7 @@ pub(crate) fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(args) => {
+            fail_stop();
             let config = args.config()?;
             start_log(&config.log)?;
             block_on(up::run(args, config))
@@ -128,6 +129,17 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     }
 }
 
+/// Ends the process at a panic of any thread. A panic that ends one thread alone would leave the worker dead and its
+/// state half changed while the other threads answer as if nothing were wrong; a process that is gone is noticed, and its
+/// supervisor starts it anew within a second. For the server only: a client has a person before it.
+fn fail_stop() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
 fn client_log(filter: &str) -> Log {
     Log { filter: filter.to_owned(), json: false }
 }
@@ -138,6 +150,8 @@ fn start_log(log: &Log) -> anyhow::Result<()> {
         Ok(f) => f.parse::<EnvFilter>().with_context(|| format!("{} = {f:?}", EnvFilter::DEFAULT_ENV))?,
         Err(_) => log.filter.parse::<EnvFilter>()?,
     };
+    // The ICE library warns of every odd attribute that a peer sends: not a thing that a peer may fill a disk with.
+    let filter = filter.add_directive("is=error".parse()?);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if log.json {
         builder.json().init();
@@ -150,4 +164,27 @@ fn start_log(log: &Log) -> anyhow::Result<()> {
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt as _;
+
+    #[test]
+    fn a_panic_of_any_thread_ends_the_process() {
+        const SIGABRT: i32 = 6;
+        const INSIDE: &str = "TROCAR_TEST_PANICS";
+        if std::env::var_os(INSIDE).is_some() {
+            fail_stop();
+            let _ = std::thread::spawn(|| panic!("on purpose")).join();
+            return;
+        }
+        // The same test in a process of its own, which is to end.
+        let mut me = std::process::Command::new(std::env::current_exe().unwrap());
+        me.args(["--exact", "cli::tests::a_panic_of_any_thread_ends_the_process", "--nocapture"]).env(INSIDE, "1");
+        let out = me.output().unwrap();
+        assert_eq!(out.status.signal(), Some(SIGABRT), "{out:?}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains("on purpose"), "the reason is said first");
+    }
 }

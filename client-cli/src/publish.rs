@@ -210,10 +210,11 @@ impl Publisher {
                     Ended::Lost
                 }
             };
-            self.sender.disconnect();
             if ended == Ended::Done {
+                // The sender keeps the connection: finish closes it, with the reason.
                 return Ok(());
             }
+            self.sender.disconnect();
             tokio::select! {
                 () = stop.requested() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}

@@ -14,16 +14,20 @@ use trocar_proto::media::rtp::{Header, HeaderFields, write_header};
 use trocar_proto::session::api::RoqBinding;
 use trocar_proto::units::{Ssrc, WallMicros};
 
+/// What a packet takes of QUIC's send buffer beyond its own length: 32 bytes that quinn charges for each datagram, about
+/// 22 of header extensions, up to 8 of flow id.
+const OVERHEAD: usize = 64;
+
 /// What was sent since the start.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sent {
-    /// Frames handed to QUIC.
+    /// Frames handed to QUIC whole.
     pub(crate) frames: u64,
-    /// Packets of those.
+    /// Packets handed to QUIC, those of torn frames too: the other side counts them as well.
     pub(crate) packets: u64,
     /// Payload bytes of those.
     pub(crate) octets: u64,
-    /// Frames left out whole: no connection, or no room in it.
+    /// Frames left out (no connection, or no room in it) or torn: QUIC refused one of their packets.
     pub(crate) frames_dropped: u64,
 }
 
@@ -33,12 +37,14 @@ struct Line {
     rtcp_prefix: FlowPrefix,
 }
 
+type Newest = Option<(Ssrc, u32, WallMicros)>;
+
 #[derive(Default)]
 struct State {
     line: Option<Line>,
     sent: Sent,
     /// SSRC, RTP timestamp and capture time of the newest frame.
-    newest: Option<(Ssrc, u32, WallMicros)>,
+    newest: Newest,
     ledger: Option<Ledger>,
 }
 
@@ -71,30 +77,23 @@ impl Sender {
         self.state().line = None;
     }
 
-    /// Sends one frame, whole or not at all.
+    /// Sends one frame, whole or not at all where the room shows it beforehand.
     pub(crate) fn send(&self, frame: &Frame) {
         let mut guard = self.state();
-        let State { line, sent, newest, ledger } = &mut *guard;
-        // Extensions and flow id come on top of each packet.
-        let needed = frame.bytes() + frame.packets.len() * 32;
-        let Some(line) = line.as_ref().filter(|l| l.connection.datagram_send_buffer_space() >= needed) else {
-            sent.frames_dropped += 1;
-            return;
-        };
-        let last = frame.packets.len().saturating_sub(1);
-        for (i, packet) in frame.packets.iter().enumerate() {
-            let marks = FrameMarks { start: i == 0, end: i == last, independent: frame.key, discardable: false };
-            let mark = FrameMark { frame_id: frame.frame_id, marks };
-            let Some((datagram, header)) = pack(packet, mark, frame.capture, line.prefix) else { continue };
-            *newest = Some((header.ssrc, frame.rtp_timestamp, frame.capture));
-            let octets = packet.len().saturating_sub(header.payload_offset) as u64;
-            if line.connection.send_datagram(datagram).is_ok() {
-                sent.packets += 1;
-                sent.octets += octets;
+        let state = &mut *guard;
+        let whole = match &state.line {
+            Some(line) if line.connection.datagram_send_buffer_space() >= needed(frame) => {
+                let out = |datagram| line.connection.send_datagram(datagram).is_ok();
+                send_packets(frame, line.prefix, &mut state.sent, &mut state.newest, out)
             }
+            _ => false,
+        };
+        if !whole {
+            state.sent.frames_dropped += 1;
+            return;
         }
-        sent.frames += 1;
-        if let Some(l) = ledger {
+        state.sent.frames += 1;
+        if let Some(l) = &mut state.ledger {
             l.write(frame.frame_id, &digest(frame.packets.iter().map(|p| payload(p))));
         }
     }
@@ -119,17 +118,44 @@ impl Sender {
         state.sent
     }
 
-    /// Says goodbye and closes the connection and the ledger.
+    /// Closes the connection and the ledger. Without an RTCP BYE: closing discards what is queued, a BYE too, and is the
+    /// better word, since QUIC repeats it to a peer that missed it and it ends every flow of the connection at once.
     pub(crate) fn finish(&self) {
         let mut state = self.state();
-        if let (Some(line), Some((ssrc, ..))) = (&state.line, state.newest) {
-            let rtcp = Builder::default().receiver_report(ssrc, None).bye(ssrc).finish();
-            let _ = line.connection.send_datagram([line.rtcp_prefix.as_bytes(), &rtcp].concat().into());
+        if let Some(line) = state.line.take() {
             line.connection.close(error_code::NO_ERROR.into(), b"the publisher stops");
         }
-        state.line = None;
         state.ledger = None;
     }
+}
+
+/// Room that a frame takes in QUIC's send buffer, at most.
+fn needed(frame: &Frame) -> usize {
+    frame.bytes() + frame.packets.len() * OVERHEAD
+}
+
+/// Hands a frame's packets to `out` and counts them; whether all of them went. Ends at the first that does not: nobody can
+/// use a torn frame, and what is left of it would take room from the next.
+fn send_packets(
+    frame: &Frame,
+    prefix: FlowPrefix,
+    sent: &mut Sent,
+    newest: &mut Newest,
+    mut out: impl FnMut(Bytes) -> bool,
+) -> bool {
+    let last = frame.packets.len().saturating_sub(1);
+    for (i, packet) in frame.packets.iter().enumerate() {
+        let marks = FrameMarks { start: i == 0, end: i == last, independent: frame.key, discardable: false };
+        let mark = FrameMark { frame_id: frame.frame_id, marks };
+        let Some((datagram, header)) = pack(packet, mark, frame.capture, prefix) else { return false };
+        if !out(datagram) {
+            return false;
+        }
+        *newest = Some((header.ssrc, frame.rtp_timestamp, frame.capture));
+        sent.packets += 1;
+        sent.octets += packet.len().saturating_sub(header.payload_offset) as u64;
+    }
+    true
 }
 
 fn payload(packet: &[u8]) -> &[u8] {
@@ -166,6 +192,57 @@ mod tests {
     use trocar_proto::media::ext::read_marks;
     use trocar_proto::media::roq;
     use trocar_proto::units::FlowId;
+
+    fn frame(packets: usize) -> Frame {
+        let mut p = vec![0x80, 96, 0, 9, 0, 0, 0, 7, 0, 0, 0, 5];
+        p.extend_from_slice(&[0xab; 1_088]);
+        Frame {
+            frame_id: 1,
+            key: true,
+            capture: WallMicros(1_790_000_000_123_456),
+            rtp_timestamp: 7,
+            packets: vec![p.into(); packets],
+        }
+    }
+
+    #[test]
+    fn the_room_asked_for_is_enough_for_what_quic_charges() {
+        const CHARGED: usize = 32;
+        // The largest flow id has the longest prefix.
+        let prefix = FlowPrefix::new(FlowId((1 << 62) - 1)).unwrap();
+        let (f, mut taken) = (frame(40), 0);
+        let out = |d: Bytes| {
+            taken += d.len() + CHARGED;
+            true
+        };
+        assert!(send_packets(&f, prefix, &mut Sent::default(), &mut None, out));
+        assert!(taken <= needed(&f), "{taken} > {}", needed(&f));
+    }
+
+    #[test]
+    fn a_frame_of_which_a_packet_is_refused_is_not_sent_and_its_rest_stays_behind() {
+        let prefix = FlowPrefix::new(FlowId(2)).unwrap();
+        let (mut sent, mut newest, mut asked) = (Sent::default(), None, 0);
+        let out = |_| {
+            asked += 1;
+            asked < 3
+        };
+        assert!(!send_packets(&frame(5), prefix, &mut sent, &mut newest, out));
+        assert_eq!((asked, sent.packets, sent.octets), (3, 2, 2 * 1_088));
+        assert_eq!(newest, Some((Ssrc(5), 7, WallMicros(1_790_000_000_123_456))));
+    }
+
+    #[test]
+    fn a_frame_without_a_connection_is_dropped_and_not_in_the_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let sender = Sender::new(Some(&path)).unwrap();
+        sender.send(&frame(1));
+        let sent = sender.report(WallMicros(0));
+        assert_eq!((sent.frames, sent.frames_dropped), (0, 1));
+        sender.finish();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    }
 
     #[test]
     fn a_packet_keeps_its_header_and_payload_and_gains_the_marks() {

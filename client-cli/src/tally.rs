@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use trocar_proto::media::receive::{CompleteFrame, ReceiveCounters};
 use trocar_proto::session::api::{FeedInfo, FeedState};
 use trocar_proto::session::ids::FeedId;
@@ -50,6 +50,7 @@ struct Line<'a> {
     longest_gap_ms: f64,
     age_ms: Option<Percentiles>,
     age_unknown_frames: u64,
+    age_impossible_frames: u64,
     first_frame_ms: Option<f64>,
 }
 
@@ -61,13 +62,18 @@ pub(crate) struct Tally {
     leg_began: Instant,
     first_frame_ms: Option<f64>,
     ages: Option<Histogram<u64>>,
-    /// Capture times later than now by more than their uncertainty: clocks that do not agree.
+    /// The largest of the frames in `ages`.
     uncertainty_us: u64,
     age_unknown: u64,
+    /// Capture times later than now by more than their uncertainty: clocks that do not agree.
+    age_impossible: u64,
     frames: u64,
     key_frames: u64,
     last_frame: Option<Instant>,
-    longest_gap_ms: f64,
+    /// Since when a frame is missed: the newest one, or the first leg's begin.
+    missed_since: Option<Instant>,
+    /// The longest gap that has ended.
+    longest_gap: Duration,
     before: ReceiveCounters,
     second: (Instant, u64, u64),
     totals: ReceiveCounters,
@@ -87,10 +93,12 @@ impl Tally {
             ages: Histogram::new_with_bounds(1, 600_000_000, 3).ok(),
             uncertainty_us: 0,
             age_unknown: 0,
+            age_impossible: 0,
             frames: 0,
             key_frames: 0,
             last_frame: None,
-            longest_gap_ms: 0.0,
+            missed_since: None,
+            longest_gap: Duration::ZERO,
             before: ReceiveCounters::default(),
             second: (now, 0, 0),
             totals: ReceiveCounters::default(),
@@ -105,6 +113,7 @@ impl Tally {
 
     pub(crate) fn begin_leg(&mut self) {
         self.leg_began = Instant::now();
+        self.missed_since.get_or_insert(self.leg_began);
         self.second = (self.leg_began, 0, 0);
         self.totals = ReceiveCounters::default();
     }
@@ -117,20 +126,32 @@ impl Tally {
 
     pub(crate) fn complete(&mut self, frame: &CompleteFrame, age: Option<Ages>) {
         let now = Instant::now();
-        if let Some(last) = self.last_frame {
-            self.longest_gap_ms = self.longest_gap_ms.max((now - last).as_secs_f64() * 1e3);
-        }
+        self.longest_gap = self.longest_gap(now);
         self.last_frame = Some(now);
+        self.missed_since = Some(now);
         self.first_frame_ms.get_or_insert_with(|| (now - self.leg_began).as_secs_f64() * 1e3);
         self.frames += 1;
         self.key_frames += u64::from(frame.independent);
+        self.record_age(age);
+    }
+
+    fn record_age(&mut self, age: Option<Ages>) {
         match (age, &mut self.ages) {
+            // In the histogram it would pass for the best age of all.
+            (Some(a), _) if a.age_us < 0 && a.age_us.unsigned_abs() > a.uncertainty_us => self.age_impossible += 1,
             (Some(a), Some(h)) => {
+                // Negative within the uncertainty: as young as can be told, one microsecond.
                 h.saturating_record(u64::try_from(a.age_us).unwrap_or(0).max(1));
                 self.uncertainty_us = self.uncertainty_us.max(a.uncertainty_us);
             }
             _ => self.age_unknown += 1,
         }
+    }
+
+    /// The longest time without a complete frame, the one that lasts still included: a picture that stands still shows.
+    fn longest_gap(&self, now: Instant) -> Duration {
+        let lasting = self.missed_since.map(|t| now.saturating_duration_since(t));
+        self.longest_gap.max(lasting.unwrap_or_default())
     }
 
     pub(crate) fn lost(&self, frame: u32, packets: u32) {
@@ -161,7 +182,7 @@ impl Tally {
             return;
         }
         // A picture that stands still is never called live.
-        let silent = self.last_frame.is_none_or(|t| now - t > std::time::Duration::from_millis(500));
+        let silent = self.last_frame.is_none_or(|t| now - t > Duration::from_millis(500));
         self.state = match feed.map(|f| f.state) {
             Some(FeedState::Waiting) | None => "waiting",
             Some(FeedState::Stalled) => "stalled",
@@ -211,9 +232,10 @@ impl Tally {
             unusable: c.unusable,
             mbit_per_s,
             frames_per_s,
-            longest_gap_ms: self.longest_gap_ms,
+            longest_gap_ms: self.longest_gap(Instant::now()).as_secs_f64() * 1e3,
             age_ms: self.percentiles(),
             age_unknown_frames: self.age_unknown,
+            age_impossible_frames: self.age_impossible,
             first_frame_ms: self.first_frame_ms,
         };
         if self.json {
@@ -237,7 +259,7 @@ fn print_text(l: &Line<'_>) {
     );
     let what = if l.kind == "summary" { "summary" } else { l.state };
     println!(
-        "{:7.1}s {what:8} {} {:.1} frames/s {:.2} Mbit/s | frames {} lost {} skipped {} | packets {} missing {} | longest gap {:.0} ms | {age}",
+        "{:7.1}s {what:8} {} {:.1} frames/s {:.2} Mbit/s | frames {} lost {} skipped {} | packets {} missing {} | longest gap {:.0} ms | {age} | age impossible {}",
         l.seconds,
         l.feed,
         l.frames_per_s,
@@ -247,7 +269,8 @@ fn print_text(l: &Line<'_>) {
         l.frames_skipped,
         l.packets,
         l.packets_missing,
-        l.longest_gap_ms
+        l.longest_gap_ms,
+        l.age_impossible_frames
     );
 }
 
@@ -261,5 +284,70 @@ fn add(a: ReceiveCounters, b: ReceiveCounters) -> ReceiveCounters {
         frames_skipped: a.frames_skipped + b.frames_skipped,
         packets_missing: a.packets_missing + b.packets_missing,
         duplicates: a.duplicates + b.duplicates,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trocar_proto::units::Micros;
+
+    fn tally() -> Tally {
+        Tally::new(&FeedId::new("scope").unwrap(), true)
+    }
+
+    fn frame() -> CompleteFrame {
+        CompleteFrame {
+            frame_id: 0,
+            independent: true,
+            timestamp: 0,
+            capture: None,
+            first_arrival: Micros(0),
+            last_arrival: Micros(0),
+            payloads: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_gap_grows_while_nothing_comes_and_stays_when_something_does() {
+        let mut t = tally();
+        let second = Duration::from_secs(1);
+        assert_eq!(t.longest_gap(Instant::now() + second), Duration::ZERO, "no leg yet, nothing missed");
+        t.begin_leg();
+        assert_eq!(t.longest_gap(t.leg_began + second), second, "no first frame is a gap too");
+        t.complete(&frame(), None);
+        let last = t.last_frame.unwrap();
+        assert_eq!(t.longest_gap(last + 2 * second), 2 * second);
+        t.missed_since = last.checked_sub(3 * second);
+        t.complete(&frame(), None);
+        assert!(t.longest_gap(Instant::now()) >= 3 * second, "the gap is over, and not forgotten");
+        t.end_leg(ReceiveCounters::default());
+        t.begin_leg();
+        let last = t.last_frame.unwrap();
+        assert_eq!(t.longest_gap(last + 9 * second), 9 * second, "a change of legs does not end it");
+    }
+
+    #[test]
+    fn ages_before_capture_are_counted_apart_unless_the_clocks_allow_them() {
+        let mut t = tally();
+        for age_us in [-5_001, i64::MIN, -5_000, 0, 40_000] {
+            t.complete(&frame(), Some(Ages { age_us, uncertainty_us: 5_000 }));
+        }
+        t.complete(&frame(), None);
+        assert_eq!((t.frames, t.age_impossible, t.age_unknown), (6, 2, 1));
+        let h = t.ages.as_ref().unwrap();
+        assert_eq!((h.len(), h.min(), h.count_at(1)), (3, 1, 2));
+    }
+
+    #[test]
+    fn a_legs_counters_are_added_once() {
+        let mut t = tally();
+        let packets = |packets| ReceiveCounters { packets, ..ReceiveCounters::default() };
+        t.begin_leg();
+        t.totals = packets(3);
+        t.end_leg(packets(5));
+        t.begin_leg();
+        t.end_leg(packets(2));
+        assert_eq!(add(t.before, t.totals).packets, 7);
     }
 }

@@ -16,9 +16,10 @@ use trocar_proto::media::receive::{FrameEvent, FrameReceiver};
 use trocar_proto::media::roq::{self, FlowPrefix, error_code};
 use trocar_proto::media::rtcp::{Builder, Compound, Rtcp, ntp_middle};
 use trocar_proto::session::api::{FeedInfo, RoqBinding};
+use trocar_proto::session::clock::Offset;
 use trocar_proto::session::event::ServerEvent;
 use trocar_proto::session::ids::FeedId;
-use trocar_proto::units::{Micros, Ssrc};
+use trocar_proto::units::{Micros, Ssrc, WallMicros};
 
 /// Watch a feed and measure it.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,8 +39,8 @@ pub(crate) struct WatchArgs {
     #[arg(long)]
     json: bool,
     /// Stop after so many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    duration: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_hyphen_values = true)]
+    duration: Option<Duration>,
     /// Stop after so many complete frames.
     #[arg(long, value_name = "N")]
     frames: Option<u64>,
@@ -51,6 +52,17 @@ pub(crate) struct WatchArgs {
     ledger: Option<PathBuf>,
 }
 
+/// Longest `--duration`.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// What `--duration` may say.
+fn seconds(s: &str) -> Result<Duration, String> {
+    let parsed = s.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    parsed
+        .filter(|d| !d.is_zero() && *d <= LONGEST)
+        .ok_or_else(|| format!("seconds above 0 and at most {} (30 days) are right", LONGEST.as_secs()))
+}
+
 /// Watches until a signal, or until what `--duration` and `--frames` say.
 pub(crate) async fn run(args: WatchArgs) -> anyhow::Result<()> {
     if !args.headless {
@@ -60,13 +72,15 @@ pub(crate) async fn run(args: WatchArgs) -> anyhow::Result<()> {
     let identity = args.identity.load()?;
     let cnf = identity.chain.first().map(|c| trocar_relay::quic::cert_hash(c)).context("--cert has no certificate")?;
     let trust = identity.trust.clone();
+    let after = |d| Instant::now().checked_add(d).context("--duration ends later than this machine can count");
+    let deadline = args.duration.map(after).transpose()?;
     let api = Api::join(args.invite.clone(), &trust, cnf, &args.name).await?;
     let _fresh = api.keep_fresh();
     let events = events::open(api.clone(), trust, false);
     let mut watcher = Watcher {
         tally: Tally::new(&args.feed, args.json),
         ledger: args.ledger.as_deref().map(Ledger::create).transpose()?,
-        deadline: args.duration.map(Duration::from_secs_f64).map(|d| Instant::now() + d),
+        deadline,
         origin: Instant::now(),
         feed: None,
         dialer: None,
@@ -123,22 +137,41 @@ impl Watcher {
             Ok(b) => b,
             Err(error) => return self.again_after(&error, stop).await,
         };
-        if let Some(identity) = identity.take() {
-            self.dialer = Some(Dialer::new(identity, &binding)?);
-        }
-        let dialer = self.dialer.as_ref().context("no dialer")?;
-        match dialer.connect(&binding).await {
+        let (connection, result) = match self.connect(identity, &binding).await {
             Ok(connection) => {
-                let go_on = self.receive(&connection, &binding, stop).await?;
-                if let Some(leg) = &binding.leg
-                    && let Err(error) = self.api.leave(leg).await
-                {
-                    tracing::debug!(error = format!("{error:#}"), "the leg was not given back");
-                }
-                connection.close(error_code::NO_ERROR.into(), b"the viewer leaves");
-                Ok(go_on)
+                let result = self.receive(&connection, &binding, stop).await;
+                (Some(connection), result)
             }
-            Err(error) => self.again_after(&error, stop).await,
+            Err(error) => (None, Err(error)),
+        };
+        // Whatever became of it: a leg that is kept counts against the relay's limit.
+        self.give_back(&binding).await;
+        if let Some(connection) = connection {
+            connection.close(error_code::NO_ERROR.into(), b"the viewer leaves");
+        }
+        match result {
+            // Without a dialer there is nothing to try again with.
+            Err(error) if self.dialer.is_some() => self.again_after(&error, stop).await,
+            other => other,
+        }
+    }
+
+    async fn connect(
+        &mut self,
+        identity: &mut Option<trocar_relay::quic::Identity>,
+        binding: &RoqBinding,
+    ) -> anyhow::Result<quinn::Connection> {
+        if let Some(identity) = identity.take() {
+            self.dialer = Some(Dialer::new(identity, binding)?);
+        }
+        self.dialer.as_ref().context("no dialer")?.connect(binding).await
+    }
+
+    async fn give_back(&self, binding: &RoqBinding) {
+        if let Some(leg) = &binding.leg
+            && let Err(error) = self.api.leave(leg).await
+        {
+            tracing::debug!(error = format!("{error:#}"), "the leg was not given back");
         }
     }
 
@@ -177,7 +210,8 @@ impl Watcher {
         }
     }
 
-    /// Reads one connection. False when the watching is over, true when the leg ended and another may follow.
+    /// Reads one connection and adds it to the figures. False when the watching is over, true when the leg ended and
+    /// another may follow.
     async fn receive(
         &mut self,
         connection: &quinn::Connection,
@@ -191,46 +225,57 @@ impl Watcher {
         };
         let mut receiver = FrameReceiver::new(ids, d.clock_rate);
         let rtcp_prefix = FlowPrefix::new(binding.rtcp_flow_id).context("rtcp_flow_id is above 2^62")?;
-        let mut last_sr: LastReport = None;
         self.tally.begin_leg();
+        // Has no way out but its value, so that the leg is counted exactly once.
+        let go_on = self.read(connection, binding, rtcp_prefix, &mut receiver, stop).await;
+        self.tally.end_leg(receiver.counters());
+        if go_on {
+            self.tally.gap("the leg ended");
+        }
+        Ok(go_on)
+    }
+
+    /// The loop of [`Self::receive`], with its answer.
+    async fn read(
+        &mut self,
+        connection: &quinn::Connection,
+        binding: &RoqBinding,
+        rtcp_prefix: FlowPrefix,
+        receiver: &mut FrameReceiver,
+        stop: &Stop,
+    ) -> bool {
+        let mut last_sr: LastReport = None;
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 biased;
-                () = stop.requested() => return Ok(false),
+                () = stop.requested() => return false,
                 datagram = connection.read_datagram() => match datagram {
                     Ok(d) => {
-                        self.handle_datagram(&d, binding, &mut receiver, &mut last_sr);
+                        self.handle_datagram(&d, binding, receiver, &mut last_sr);
                         if self.args.frames.is_some_and(|n| self.tally.frames() >= n) {
-                            self.tally.end_leg(receiver.counters());
-                            return Ok(false);
+                            return false;
                         }
                     }
                     Err(error) => {
                         tracing::warn!(%error, "connection to the relay lost");
-                        break;
+                        return true;
                     }
                 },
                 event = self.events.events.recv() => {
                     self.handle_event(event.flatten());
                     if self.feed.is_none() {
-                        break;
+                        return true;
                     }
                 }
                 // The first tick comes at once: our report tells the relay which connection the leg is to go to.
                 _ = tick.tick() => {
-                    send_report(connection, rtcp_prefix, &mut receiver, last_sr);
+                    send_report(connection, rtcp_prefix, receiver, last_sr);
                     self.tally.print_second(receiver.counters(), self.feed.as_ref());
                 }
-                () = Self::until_deadline(self.deadline) => {
-                    self.tally.end_leg(receiver.counters());
-                    return Ok(false);
-                }
+                () = Self::until_deadline(self.deadline) => return false,
             }
         }
-        self.tally.end_leg(receiver.counters());
-        self.tally.gap("the leg ended");
-        Ok(true)
     }
 
     fn handle_datagram(
@@ -265,17 +310,20 @@ impl Watcher {
         }
     }
 
-    /// Age of a capture time now, in microseconds with its uncertainty; none while one of the two clocks is unknown.
-    fn age_of(&self, capture: trocar_proto::units::WallMicros) -> Option<Ages> {
-        let ours = (*self.events.clock.borrow())?;
-        let feed = self.feed.as_ref()?;
-        let on_server = capture.offset(feed.clock_offset_us?);
-        let now = wall_now().offset(ours.offset_us);
-        Some(Ages {
-            age_us: now.signed_since(on_server),
-            uncertainty_us: ours.uncertainty_us + feed.clock_uncertainty_us.unwrap_or(0),
-        })
+    /// Age of a capture time now.
+    fn age_of(&self, capture: WallMicros) -> Option<Ages> {
+        age_between(capture, self.feed.as_ref()?, wall_now(), (*self.events.clock.borrow())?)
     }
+}
+
+/// Age of a capture time by the publisher's clock at `now` by ours, in microseconds with its uncertainty; none while one of
+/// the two clocks is unknown, or how well the publisher knows its own.
+fn age_between(capture: WallMicros, feed: &FeedInfo, now: WallMicros, ours: Offset) -> Option<Ages> {
+    let on_server = capture.offset(feed.clock_offset_us?);
+    Some(Ages {
+        age_us: now.offset(ours.offset_us).signed_since(on_server),
+        uncertainty_us: ours.uncertainty_us.saturating_add(feed.clock_uncertainty_us?),
+    })
 }
 
 fn send_report(connection: &quinn::Connection, prefix: FlowPrefix, receiver: &mut FrameReceiver, last_sr: LastReport) {
@@ -286,4 +334,55 @@ fn send_report(connection: &quinn::Connection, prefix: FlowPrefix, receiver: &mu
     let rtcp = Builder::default().receiver_report(Ssrc(1), block.as_ref()).finish();
     // Loss policy: a report that does not go out is followed by another in a second.
     let _ = connection.send_datagram([prefix.as_bytes(), &rtcp].concat().into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        watch: WatchArgs,
+    }
+
+    #[test]
+    fn a_duration_is_above_zero_and_at_most_thirty_days_and_what_is_not_is_told_what_would_be() {
+        let secret = "x".repeat(43);
+        let invite = format!("https://127.0.0.1:8000/#invitation={secret}");
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(seconds("2592000"), Ok(LONGEST));
+        for bad in ["-1", "-0", "0", "nan", "inf", "-inf", "1e30", "1e-30", "2592001", "", "1s"] {
+            let e = Line::try_parse_from(["t", "--invite", &invite, "--duration", bad]).unwrap_err().to_string();
+            assert!(e.contains("above 0 and at most 2592000 (30 days)"), "{bad}: {e}");
+        }
+    }
+
+    fn feed(clock_offset_us: Option<i64>, clock_uncertainty_us: Option<u64>) -> FeedInfo {
+        serde_json::from_value(serde_json::json!({
+            "publisher": "p",
+            "state": "live",
+            "since": 0,
+            "clock_offset_us": clock_offset_us,
+            "clock_uncertainty_us": clock_uncertainty_us,
+            "descriptor": {
+                "feed": "scope", "source": "s", "view": "v", "kind": "video", "purpose": "scope", "codec": "H264",
+                "clock_rate": 90_000, "payload_type": 96, "max_bitrate": 1_000_000, "budget_ms": 200,
+                "transport": "webrtc",
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_age_has_both_uncertainties_and_is_unknown_while_one_of_them_is() {
+        let (capture, now) = (WallMicros(1_000_000), WallMicros(1_050_000));
+        let ours = Offset { offset_us: 2_000, uncertainty_us: 300 };
+        let age = |feed: &FeedInfo| age_between(capture, feed, now, ours).map(|a| (a.age_us, a.uncertainty_us));
+        assert_eq!(age(&feed(Some(-1_000), Some(200))), Some((53_000, 500)));
+        assert_eq!(age(&feed(Some(-1_000), None)), None);
+        assert_eq!(age(&feed(None, Some(200))), None);
+        assert_eq!(age(&feed(Some(-1_000), Some(u64::MAX))), Some((53_000, u64::MAX)));
+    }
 }

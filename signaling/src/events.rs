@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_tungstenite::tungstenite;
+use trocar_proto::session::clock::Offset;
 use trocar_proto::session::event::ClientEvent;
 use trocar_proto::session::ids::{ParticipantId, SessionId};
 
@@ -203,6 +204,15 @@ impl<'a> Conversation<'a> {
                 Ok(reply) => self.send(socket, Message::Text(Utf8Bytes::from(reply))).await,
                 Err(_) => Err(Some((1011, "no reply".to_owned()))),
             },
+            // Viewers reckon with it: what no honest clock says does not reach them.
+            Ok(ClientEvent::ClockReport { offset_us, uncertainty_us })
+                if !(Offset { offset_us, uncertainty_us }).is_plausible() =>
+            {
+                Err(Some((
+                    1008,
+                    "clock_report: at most 10 years of offset and 60 s of uncertainty are right".to_owned(),
+                )))
+            }
             Ok(ClientEvent::ClockReport { offset_us, uncertainty_us }) => {
                 let report = ClockReport { offset_us, uncertainty_us };
                 let reported = self.app.live().report_clock(self.session, self.participant, report);

@@ -7,6 +7,10 @@ use std::collections::VecDeque;
 pub const WINDOW_US: u64 = 30_000_000;
 /// How many samples are kept at most; one a second fills half of it.
 pub const MAX_SAMPLES: usize = 64;
+/// Largest uncertainty that is told to others, in microseconds: what is known less well says nothing about an age.
+pub const MAX_UNCERTAINTY_US: u64 = 60_000_000;
+/// Largest offset that is told to others, in microseconds: ten years, beyond which a clock was never set.
+pub const MAX_OFFSET_US: u64 = 3_652 * 86_400 * 1_000_000;
 
 /// What is known about the other side's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +19,14 @@ pub struct Offset {
     pub offset_us: i64,
     /// Half of the round trip of the sample that the offset came from, in microseconds: the true offset is within it.
     pub uncertainty_us: u64,
+}
+
+impl Offset {
+    /// Within [`MAX_OFFSET_US`] and [`MAX_UNCERTAINTY_US`]: may be told to others, and is taken from them.
+    #[must_use]
+    pub const fn is_plausible(self) -> bool {
+        self.offset_us.unsigned_abs() <= MAX_OFFSET_US && self.uncertainty_us <= MAX_UNCERTAINTY_US
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +69,11 @@ impl ClockFilter {
         self.samples.push_back(Sample { at: now, rtt_us, offset_us });
     }
 
+    /// Forgets all exchanges: a clock was set since, and what they say holds no longer.
+    pub fn clear(&mut self) {
+        self.samples.clear();
+    }
+
     /// The offset by the quickest exchange of the last 30 s; none where there was none.
     #[must_use]
     pub fn offset(&self, now: Micros) -> Option<Offset> {
@@ -96,6 +113,26 @@ mod tests {
         f.handle_exchange(Micros(0), exchange(1_000_000, 10, 10, 5));
         assert!(f.offset(Micros(WINDOW_US)).is_some());
         assert!(f.offset(Micros(WINDOW_US + 1)).is_none());
+    }
+
+    #[test]
+    fn a_cleared_filter_knows_nothing_until_the_next_exchange() {
+        let mut f = ClockFilter::default();
+        f.handle_exchange(Micros(0), exchange(1_000_000, 10, 10, 5));
+        f.clear();
+        assert!(f.offset(Micros(0)).is_none());
+        // A slower exchange counts again at once: no quicker one from before stands in its way.
+        f.handle_exchange(Micros(1), exchange(2_000_000, 400, 400, -9_000));
+        assert_eq!(f.offset(Micros(1)), Some(Offset { offset_us: -9_000, uncertainty_us: 400 }));
+    }
+
+    #[test]
+    fn offsets_of_more_than_ten_years_or_a_minute_of_doubt_are_not_plausible() {
+        let plausible = |offset_us, uncertainty_us| Offset { offset_us, uncertainty_us }.is_plausible();
+        let ten_years = MAX_OFFSET_US.cast_signed();
+        assert!(plausible(ten_years, MAX_UNCERTAINTY_US) && plausible(-ten_years, 0));
+        assert!(!plausible(ten_years + 1, 0) && !plausible(-ten_years - 1, 0) && !plausible(i64::MIN, 0));
+        assert!(!plausible(0, MAX_UNCERTAINTY_US + 1) && !plausible(0, u64::MAX));
     }
 
     #[test]

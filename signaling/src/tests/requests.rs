@@ -34,11 +34,12 @@ async fn nested_fields_are_named_by_their_path() {
     let token = world.join(Role::Local).await.token;
     for (pointer, value, name, field) in [
         ("/transport", json!({"roq": {"mode": "pigeon"}}), "json-field", "transport.roq.mode"),
-        ("/transport", json!({"roq": {"mode": "stream", "x": 1}}), "json-field", "transport.roq.x"),
+        ("/transport", json!({"roq": {"mode": "datagram", "x": 1}}), "json-field", "transport.roq.x"),
+        ("/transport", json!({"roq": {"mode": "stream"}}), "field-invalid", "transport.roq.mode"),
         ("/transport", json!("webrtc"), "field-invalid", "transport"),
         (
             "/transport",
-            json!({"roq": {"mode": "stream", "rtp_flow_id": 4}}),
+            json!({"roq": {"mode": "datagram", "rtp_flow_id": 4}}),
             "field-invalid",
             "transport.roq.rtp_flow_id",
         ),

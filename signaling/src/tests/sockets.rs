@@ -233,6 +233,27 @@ async fn feeds_are_announced_changed_and_removed_on_the_stream() {
 }
 
 #[tokio::test]
+async fn a_clock_report_that_no_honest_clock_makes_closes_the_socket_and_reaches_nobody() {
+    let world = Running::new().await;
+    let (local, viewer) = (world.join(Role::Local).await, world.join(Role::Observer).await);
+    let (_present, _) = Socket::open(&world, &local).await;
+    let (mut socket, _) = Socket::open(&world, &viewer).await;
+    world.publish(&local, "scope").await;
+    socket.next_of("feed").await;
+    for (offset, uncertainty) in
+        [(0, json!(60_000_001)), (0, json!(u64::MAX)), (i64::MIN, json!(0)), (400_000_000_000_000, json!(0))]
+    {
+        let (mut publisher, _) = Socket::open(&world, &local).await;
+        publisher.say(&json!({"type": "clock_report", "offset_us": offset, "uncertainty_us": uncertainty})).await;
+        assert_eq!(publisher.closed().await, 1008, "{offset} {uncertainty}");
+    }
+    socket.assert_quiet().await;
+    let (mut publisher, _) = Socket::open(&world, &local).await;
+    publisher.say(&json!({"type": "clock_report", "offset_us": -7, "uncertainty_us": 60_000_000})).await;
+    assert_eq!(socket.next_of("feed").await["feed"]["clock_uncertainty_us"], 60_000_000);
+}
+
+#[tokio::test]
 async fn capture_times_go_to_the_legs_owner_on_the_servers_clock() {
     let world = Running::new().await;
     let (local, viewer) = (world.join(Role::Local).await, world.join(Role::Observer).await);

@@ -5,8 +5,8 @@
 //! file            decoder ┴─► encoder (x264enc ! h264parse ! rtph264pay) ─► Frame
 //! file, untouched             recording (demuxed, packetised, restamped) ─► Frame
 //! ```
-//! [`prepare`] a [`SourceSpec`], read its [`SourceInfo`] for the feed's descriptor, [`Prepared::start`] it with a
-//! [`FrameSink`], and listen to the events of what is [`Running`]. Header extensions and sending are the caller's.
+//! [`prepare`] a [`SourceSpec`], read its [`SourceInfo`] for the feed's descriptor, `Prepared::start` it with a
+//! `FrameSink`, and listen to the events of what is [`Running`]. Header extensions and sending are the caller's.
 
 mod canvas;
 mod clock;

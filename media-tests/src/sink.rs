@@ -91,6 +91,12 @@ fn socket_buffer(socket: &UdpSocket, bytes: usize) -> std::io::Result<()> {
     socket2::SockRef::from(socket).set_recv_buffer_size(bytes)
 }
 
+/// An offer as a viewer of H.264 makes it, with random credentials and a fingerprint of nobody: for tests of the HTTP side.
+#[must_use]
+pub fn some_offer() -> String {
+    offer(&IceCreds::new(), &["AB"; 32].join(":"))
+}
+
 fn offer(local: &IceCreds, fingerprint: &str) -> String {
     format!(
         "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n\

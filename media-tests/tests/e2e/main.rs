@@ -7,6 +7,7 @@
 )]
 
 mod browser;
+mod impair;
 mod native;
 mod operating;
 mod readme;

@@ -7,6 +7,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 use trocar_media_tests::http_client;
+use trocar_media_tests::sink::some_offer;
 use trocar_media_tests::stack::Stack;
 
 struct Caller {
@@ -140,6 +141,64 @@ fn an_offer_that_cannot_be_used_is_told_what_is_wrong_with_it() -> anyhow::Resul
         request.headers_mut().insert("Content-Type", "text/plain".parse()?);
         let body: Value = c.http.execute(request).await?.json().await?;
         ensure!(body["status"] == 415, "{body}");
+        Ok(())
+    })
+}
+
+fn header(response: &reqwest::Response, name: &str) -> String {
+    response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned()
+}
+
+#[test]
+fn a_whep_resource_is_created_patched_restarted_and_deleted_as_specified() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let _publisher = stack.publish(&["--source", "test:320x180@15"])?;
+    runtime().block_on(async {
+        let c = Caller::new(&stack)?;
+        let grant = c.join(&stack, "observer").await?;
+        let token = grant["token"].as_str().context("token")?;
+        let response = c.whep("scope").body(some_offer()).bearer_auth(token).send().await?;
+        ensure!(response.status() == 201, "{}: {}", response.status(), response.text().await?);
+        ensure!(header(&response, "content-type").starts_with("application/sdp"));
+        let (tag, location) = (header(&response, "etag"), header(&response, "location"));
+        ensure!(tag.starts_with('"') && tag.len() > 10, "ETag {tag}");
+        let answer = response.text().await?;
+        ensure!(
+            answer.contains("a=setup:passive") && answer.contains("a=ice-lite") && answer.contains("m=video 9"),
+            "{answer}"
+        );
+
+        let leg = format!("{}{}", c.base.trim_end_matches('/'), location);
+        let patch = |tag: Option<&str>, body: &str| {
+            let request =
+                c.http.patch(&leg).bearer_auth(token).header("Content-Type", "application/trickle-ice-sdpfrag");
+            let request = request.body(body.to_owned());
+            match tag {
+                Some(t) => request.header("If-Match", t),
+                None => request,
+            }
+        };
+        let ufrag = answer.lines().find_map(|l| l.strip_prefix("a=ice-ufrag:")).context("ufrag")?.to_owned();
+        let trickle = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n";
+        ensure!(patch(None, trickle).send().await?.status() == 428, "a PATCH without If-Match");
+        ensure!(patch(Some("\"old\""), trickle).send().await?.status() == 412, "a PATCH for another ICE session");
+        ensure!(patch(Some(&tag), trickle).send().await?.status() == 204, "a trickled candidate");
+
+        let restart = "a=ice-ufrag:anew\r\na=ice-pwd:0123456789012345678901\r\n";
+        let restarted = patch(Some("*"), restart).send().await?;
+        ensure!(restarted.status() == 200, "a restart: {}", restarted.status());
+        let new_tag = header(&restarted, "etag");
+        let fragment = restarted.text().await?;
+        ensure!(new_tag != tag && !new_tag.is_empty(), "the ETag stays {tag}");
+        let new_ufrag = fragment.lines().find_map(|l| l.strip_prefix("a=ice-ufrag:")).context("no new fragment")?;
+        ensure!(new_ufrag != ufrag, "the user fragment stays");
+        ensure!(fragment.contains("a=mid:0") && fragment.contains("a=candidate:"), "{fragment}");
+
+        let stranger = c.join(&stack, "observer").await?;
+        let stranger = stranger["token"].as_str().context("token")?;
+        ensure!(c.http.delete(&leg).bearer_auth(stranger).send().await?.status() == 404, "a stranger's DELETE");
+        ensure!(c.http.delete(&leg).bearer_auth(token).send().await?.status() == 200);
+        ensure!(c.http.delete(&leg).bearer_auth(token).send().await?.status() == 404, "it is gone");
         Ok(())
     })
 }

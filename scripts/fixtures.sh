@@ -15,7 +15,8 @@ source "$(dirname "$0")/lib.sh"
 
 path_of() {
     case $1 in
-    scope) echo "$fixtures_dir/scope-2160p60-50M-10s.mp4" ;;
+    # The number goes up when the scene or its pixel mark changes, so that no old recording is taken for a new one.
+    scope) echo "$fixtures_dir/scope-v2-2160p60-50M-10s.mp4" ;;
     natural) echo "$fixtures_dir/bigbuckbunny-720p25.mp4" ;;
     *) fail "unknown fixture '$1': scope or natural" ;;
     esac

@@ -135,6 +135,9 @@ impl Core {
             leg.last_point = at;
             due.push((leg.id.clone(), rtp));
         }
+        if due.is_empty() {
+            return;
+        }
         let (capture, clock_rate, arrived, key) = (info.capture, feed.clock_rate(), info.arrived, key.clone());
         for (leg, rtp) in due {
             let received = self.wall_at(arrived, now);

@@ -1,7 +1,7 @@
 //! The command line: what was typed, what will be done, and the exit code.
 
 use crate::config::{Config, Log};
-use crate::{ca, media, publish, up, watch};
+use crate::{ca, impair, media, publish, up, watch};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -29,6 +29,8 @@ enum Command {
     Fixture(media::command::FixtureArgs),
     /// Run a source without a relay and print what it delivers.
     Source(media::command::SourceArgs),
+    /// A bad line between two programs: delay, loss, reordering, rate, blackouts.
+    Impair(Box<impair::ImpairArgs>),
     /// Work with configuration files.
     Config {
         #[command(subcommand)]
@@ -108,6 +110,10 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Fixture(args) => Ok(media::command::run_fixture(&args)?),
         Command::Source(args) => Ok(media::command::run_source(&args)?),
+        Command::Impair(args) => {
+            start_log(&client_log("warn"))?;
+            impair::run(&args)
+        }
         Command::Config { command: ConfigCommand::Check { file } } => {
             Config::read(&file)?;
             println!("{}: ok", file.display());

@@ -4,6 +4,7 @@ mod admission;
 mod ca;
 mod cli;
 mod config;
+mod impair;
 mod ledger;
 mod media;
 mod net;

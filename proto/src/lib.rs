@@ -7,6 +7,7 @@
 //! - [`session`]: who may do what (roles, verbs, token claims), what a feed is, what travels on the event WebSocket and
 //!   between signaling and relay.
 //! - [`media`]: RTP and RTCP as bytes, the feed ring, the leg that decides what a viewer gets, the marks in a test picture.
+//! - [`link`]: a line between two places and what goes wrong on it, for tests and for `trocar impair`.
 //!
 //! The third wing, the handover of operation authority, comes with its specification.
 //!
@@ -15,6 +16,7 @@
 //! [`units::Micros`] of a monotonic clock, [`units::WallMicros`] is for tokens, audit, capture times and display.
 #![forbid(unsafe_code)]
 
+pub mod link;
 pub mod media;
 pub mod session;
 pub mod units;

@@ -4,7 +4,7 @@ import { ageAt, onClientClock, type CaptureMaps, type Origin } from "./age.ts";
 import { clientClockUs, type Offset } from "./clock.ts";
 import type { Link } from "./events.ts";
 import { FreezeWatchdog, freezeLimitMs } from "./freeze.ts";
-import { AGE_UPDATE_MS, LOST_PROOF_MS, STATS_EVERY_MS } from "./limits.ts";
+import { AGE_UPDATE_MS, LOST_PROOF_MS, STATS_EVERY_MS, TICK_MS } from "./limits.ts";
 import { LegRunner } from "./runner.ts";
 import { Stage, type ShownFrame } from "./stage.ts";
 import { tileState, type TileState } from "./state.ts";
@@ -88,7 +88,9 @@ export class Feed {
     if (link.kind === "open" || link.kind === "silent") this.#runner.handleTick(nowMs);
     this.#state = this.#judge(nowMs, link);
     this.#restartIfStill(nowMs, link);
-    if (nowMs - this.#ageWrittenMs >= AGE_UPDATE_MS) this.#writeAge(nowMs, nowMs);
+    // A picture that moves has its age written when a frame appears; here it would be that plus however long ago that was.
+    const stands = nowMs - (this.#frame?.presentedMs ?? -Infinity) > 2 * TICK_MS;
+    if (stands && nowMs - this.#ageWrittenMs >= AGE_UPDATE_MS) this.#writeAge(nowMs, nowMs);
     if (nowMs - this.#statsReadMs >= STATS_EVERY_MS) void this.#readFigures(nowMs);
     this.tile.render({
       info: this.info,
@@ -145,7 +147,7 @@ export class Feed {
     this.#locate(nowMs);
     // Written at the moment the frame appears, so that a moving picture shows a calm figure; the tick takes over when it
     // stands still, and the figure grows.
-    if (nowMs - this.#ageWrittenMs >= AGE_UPDATE_MS) this.#writeAge(nowMs, Math.max(frame.presentedMs, nowMs));
+    if (nowMs - this.#ageWrittenMs >= AGE_UPDATE_MS) this.#writeAge(nowMs, frame.presentedMs);
   }
 
   /** Finds the frame's origin; points that come after the frame may still make it known, or better known. */

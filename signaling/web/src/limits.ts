@@ -11,8 +11,11 @@ export const FREEZE_MS = 400;
 export const FREEZE_FRAME_TIMES = 2.5;
 /** How often the page looks whether pictures and relay are still there. */
 export const TICK_MS = 50;
-/** How often the age is written at least, in a picture that stands still: more than four times a second. */
-export const AGE_UPDATE_MS = 200;
+/**
+ * How often the age is written: more than four times a second. No multiple of a usual frame time: at one, it is just the
+ * frames that come late that are written, and the figure is worse than the picture.
+ */
+export const AGE_UPDATE_MS = 187;
 
 /** How often the relay is asked for its time; also what the answer watchdog lives on. */
 export const CLOCK_EVERY_MS = 500;

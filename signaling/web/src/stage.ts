@@ -35,15 +35,15 @@ export class Stage {
   }
 
   #watch(video: HTMLVideoElement, framesBefore: number, onFrame: (frame: ShownFrame) => void): void {
-    video.requestVideoFrameCallback((_now, meta) => {
+    video.requestVideoFrameCallback((now, meta) => {
       if (!video.isConnected) return;
       for (const older of this.element.querySelectorAll("video")) {
         if (older === video) break;
         discard(older);
       }
       onFrame({
-        // Under load the browser names a moment up to a frame before this callback; an age never looks better than it is.
-        presentedMs: Math.max(meta.expectedDisplayTime, performance.now()),
+        // Under load the browser names a moment before it began to show this frame; an age never looks better than it is.
+        presentedMs: Math.max(meta.expectedDisplayTime, now),
         rtp: meta.rtpTimestamp ?? null,
         newFrames: Math.max(1, meta.presentedFrames - framesBefore),
         width: meta.width,

@@ -77,7 +77,7 @@ impl Relay {
     /// [`StartError`] names the socket, certificate or thread.
     pub fn start(config: RelayConfig) -> Result<(Self, mpsc::Receiver<RelayEvent>), StartError> {
         let (events, receiver) = mpsc::channel(EVENTS);
-        let server = worker::server_config(config.identity)?;
+        let server = quic::server_config(config.identity)?;
         let mut bound = Vec::new();
         let mut addresses = Vec::new();
         for l in config.listeners {

@@ -1,16 +1,10 @@
 //! Real time: the wall clock for capture times, and the pace of a source.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use trocar_proto::units::WallMicros;
+pub(super) use crate::net::api::wall_now;
+use std::time::{Duration, Instant};
 
 /// Longest single sleep, so that a stop is noticed.
 const MAX_SLEEP: Duration = Duration::from_millis(50);
-
-/// The wall clock now; a clock before 1970 gives 0.
-pub(super) fn wall_now() -> WallMicros {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-}
 
 /// Turns a source's own time (nanoseconds from its first frame) into points of the monotonic clock.
 #[derive(Debug)]

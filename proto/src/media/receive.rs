@@ -57,7 +57,6 @@ struct Pending {
     capture: Option<WallMicros>,
     first_arrival: Micros,
     last_arrival: Micros,
-    overtaken: u32,
 }
 
 /// Counters since the receiver began.
@@ -156,7 +155,6 @@ impl FrameReceiver {
             capture: marks.capture,
             first_arrival: now,
             last_arrival: now,
-            overtaken: 0,
         });
         if frame.marks.start {
             p.first = Some(seq);
@@ -213,7 +211,7 @@ impl FrameReceiver {
         // Each turn removes one pending frame, so the number of turns is bounded by them.
         while let Some(id) = self.pending.keys().next().copied() {
             let complete = self.pending.get(&id).is_some_and(Pending::is_complete);
-            if !complete && !self.must_give_up(id) {
+            if !complete && !self.must_give_up() {
                 return;
             }
             let Some(p) = self.pending.remove(&id) else { return };
@@ -233,11 +231,9 @@ impl FrameReceiver {
         }
     }
 
-    fn must_give_up(&mut self, id: u32) -> bool {
+    /// Whether the oldest pending frame has waited long enough.
+    fn must_give_up(&self) -> bool {
         let complete_after = self.pending.values().skip(1).filter(|p| p.is_complete()).count();
-        if let Some(p) = self.pending.get_mut(&id) {
-            p.overtaken = u32::try_from(complete_after).unwrap_or(u32::MAX);
-        }
         complete_after >= GIVE_UP_AFTER as usize || self.pending_packets > MAX_PENDING
     }
 

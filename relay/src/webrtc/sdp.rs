@@ -160,10 +160,13 @@ impl Offer {
         draft.finish()
     }
 
-    /// The first m-line of that kind that somebody wants to receive on.
+    /// The first m-line of that kind that somebody wants to receive on, with its index.
     #[must_use]
-    pub fn receiving(&self, kind: &str) -> Option<&Media> {
-        self.media.iter().find(|m| m.kind == kind && matches!(m.direction.as_str(), "recvonly" | "sendrecv"))
+    pub fn receiving(&self, kind: &str) -> Option<(usize, &Media)> {
+        self.media
+            .iter()
+            .enumerate()
+            .find(|(_, m)| m.kind == kind && matches!(m.direction.as_str(), "recvonly" | "sendrecv"))
     }
 }
 
@@ -461,10 +464,6 @@ impl Answer<'_> {
         if self.rtx.is_some() {
             let _ = write!(out, "a=ssrc:{} cname:{}\r\n", self.rtx_ssrc.0, self.stream);
         }
-        self.render_candidates(out);
-    }
-
-    fn render_candidates(&self, out: &mut String) {
         render_candidates(out, self.candidates);
     }
 }
@@ -505,7 +504,8 @@ mod tests {
     fn an_offer_of_a_browser_is_read() {
         let o = Offer::parse(OFFER).unwrap();
         assert_eq!((o.ufrag.as_str(), o.media.len()), ("abcd", 2));
-        let v = o.receiving("video").unwrap();
+        let (index, v) = o.receiving("video").unwrap();
+        assert_eq!(index, 1);
         assert_eq!((v.mid.as_str(), v.codecs.len(), v.rtcp_mux), ("1", 4, true));
         assert_eq!(v.codecs[2].name, "H264");
         assert_eq!(fmtp_value(&v.codecs[2].fmtp, "profile-level-id"), Some("42e01f"));

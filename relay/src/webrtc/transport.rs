@@ -32,8 +32,6 @@ pub const MAX_ADDRESSES: usize = 8;
 /// What happened.
 #[derive(Debug)]
 pub enum TransportEvent {
-    /// Packets from this address belong to this peer from now on.
-    Validated(SocketAddr),
     /// The certificate is the one of the SDP, and the handshake is complete.
     Keys(Profile, Zeroizing<Vec<u8>>),
     /// The peer cannot be used any more.
@@ -274,9 +272,6 @@ impl Transport {
         }
         while let Some(e) = self.ice.poll_event() {
             match e {
-                IceAgentEvent::DiscoveredRecv { source, .. } => {
-                    self.events.push_back(TransportEvent::Validated(source))
-                }
                 // Once there are keys, only an authentic packet moves media elsewhere ([`Self::handle_authentic`]): one
                 // check with a forged source must not.
                 IceAgentEvent::NominatedSend { destination, .. } if self.keys_given => self.wanted = Some(destination),
@@ -462,8 +457,7 @@ mod tests {
         let (now, cert) = (Instant::now(), certificate());
         let mut pair = Pair::new(&cert, cert.clone(), now);
         let events = pair.run(now);
-        assert!(matches!(events.first(), Some(TransportEvent::Validated(a)) if *a == pair.theirs));
-        let Some(TransportEvent::Keys(profile, material)) = events.get(1) else { panic!("{events:?}") };
+        let Some(TransportEvent::Keys(profile, material)) = events.first() else { panic!("{events:?}") };
         let (_, theirs) = pair.keys.take().expect("the client has keys as well");
         let mut us = Srtp::from_dtls(*profile, material, false).unwrap();
         let mut them = Srtp::from_dtls(*profile, &theirs, true).unwrap();

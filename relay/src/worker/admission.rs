@@ -183,7 +183,6 @@ impl Core {
             playout_delay_id: playout.map(|(id, _)| *id),
             ssrc,
             rtx_ssrc,
-            ice_session: ice_session.clone(),
             recent_repeats: Box::new([(0, Micros(0)); RECENT_REPEATS]),
             next_rtx: SeqNo(u64::from(random_u32() & 0x7fff)),
         };
@@ -215,7 +214,6 @@ impl Core {
             return Err(AdmitError::BadSdp(limits.to_owned()));
         }
         let (ours, secret) = way.transport.restart(now, (ufrag, password)).map_err(|_| AdmitError::Unavailable)?;
-        way.ice_session.clone_from(&ours);
         // The old fragment still finds the peer while its checks are under way; only the newest two are kept.
         way.ufrags.push(ours.clone());
         let old = if way.ufrags.len() > 2 { Some(way.ufrags.remove(0)) } else { None };
@@ -326,11 +324,9 @@ fn distinct_ssrcs() -> (Ssrc, Ssrc) {
 /// The m-line and payload type that the feed goes out on.
 fn choose<'a>(offer: &'a Offer, feed: &FeedDescriptor) -> Result<(usize, &'a Media, &'a Codec), AdmitError> {
     let kind = format!("{:?}", feed.kind).to_lowercase();
-    let position =
-        offer.media.iter().position(|m| m.kind == kind && matches!(m.direction.as_str(), "recvonly" | "sendrecv"));
-    let found = position.and_then(|i| Some((i, offer.media.get(i)?)));
-    let (index, media) =
-        found.ok_or_else(|| AdmitError::NotAcceptable(format!("the offer has no {kind} m-line that can receive")))?;
+    let (index, media) = offer
+        .receiving(&kind)
+        .ok_or_else(|| AdmitError::NotAcceptable(format!("the offer has no {kind} m-line that can receive")))?;
     if !media.protocol.contains("SAVPF") {
         return Err(AdmitError::BadSdp(format!("m={kind}: the protocol is UDP/TLS/RTP/SAVPF (RFC 5764)")));
     }

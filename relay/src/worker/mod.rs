@@ -14,7 +14,7 @@ mod stun;
 pub use state::Limits;
 
 use crate::metrics::Snapshot;
-use crate::quic::{self, Identity, QuicError};
+use crate::quic::{self, QuicError};
 use crate::webrtc::transport::dtls_certificate;
 use egress::{Batch, Socket};
 use state::{Core, Listener, WorkerCounters};
@@ -262,9 +262,4 @@ impl Core {
             Command::Shutdown(reply) => drop(reply.send(())),
         }
     }
-}
-
-/// Makes the QUIC side of a worker's configuration.
-pub(crate) fn server_config(identity: Identity) -> Result<quinn::ServerConfig, QuicError> {
-    quic::server_config(identity)
 }

@@ -115,8 +115,6 @@ impl Core {
                 continue;
             }
             match w.transport.poll_event() {
-                // The address was claimed when its check came.
-                Some(TransportEvent::Validated(_)) => {}
                 Some(TransportEvent::Keys(profile, material)) => match Srtp::from_dtls(profile, &material, false) {
                     Ok(srtp) => self.connected(index, srtp, now),
                     Err(error) => tracing::warn!(%error, "keys of a peer cannot be used"),

@@ -125,7 +125,6 @@ pub(crate) struct WebrtcWay {
     pub(crate) playout_delay_id: Option<u8>,
     pub(crate) ssrc: Ssrc,
     pub(crate) rtx_ssrc: Ssrc,
-    pub(crate) ice_session: String,
     pub(crate) recent_repeats: Box<[(u16, Micros); RECENT_REPEATS]>,
     pub(crate) next_rtx: SeqNo,
 }

@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, WebrtcAnswer};
-use trocar_proto::session::ids::{CertHash, LegId};
+use trocar_proto::session::admission::{
+    AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant, VoicesGrant,
+    WebrtcAnswer,
+};
+use trocar_proto::session::ids::{CertHash, LegId, PublicationId};
 use trocar_relay::Relay;
 use trocar_signaling::{Admission, Answer};
 
@@ -79,6 +82,30 @@ impl Admission for InProcess {
         sdp_fragment: String,
     ) -> Answer<'a, Result<Option<(String, String)>, AdmitError>> {
         Box::pin(self.relay.patch_webrtc_leg(leg.clone(), sdp_fragment))
+    }
+
+    fn open_publication(
+        &self,
+        grant: PublicationGrant,
+        sdp_offer: String,
+    ) -> Answer<'_, Result<PublicationAnswer, AdmitError>> {
+        Box::pin(self.relay.open_publication(grant, sdp_offer))
+    }
+
+    fn patch_publication<'a>(
+        &'a self,
+        publication: &'a PublicationId,
+        sdp_fragment: String,
+    ) -> Answer<'a, Result<Option<(String, String)>, AdmitError>> {
+        Box::pin(self.relay.patch_publication(publication.clone(), sdp_fragment))
+    }
+
+    fn close_publication<'a>(&'a self, publication: &'a PublicationId) -> Answer<'a, ()> {
+        Box::pin(self.relay.close_publication(publication.clone()))
+    }
+
+    fn open_voices(&self, grant: VoicesGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>> {
+        Box::pin(self.relay.open_voices(grant, sdp_offer))
     }
 
     fn close_leg<'a>(&'a self, leg: &'a LegId) -> Answer<'a, ()> {

@@ -19,9 +19,10 @@ use quic::{Identity, QuicError};
 use std::net::SocketAddr;
 use tokio::sync::{mpsc, oneshot};
 use trocar_proto::session::admission::{
-    AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, RelayEvent, WebrtcAnswer,
+    AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant, RelayEvent,
+    VoicesGrant, WebrtcAnswer,
 };
-use trocar_proto::session::ids::{CertHash, LegId, RealmId};
+use trocar_proto::session::ids::{CertHash, LegId, PublicationId, RealmId};
 use worker::{Bound, Command, Limits, RealmListener, WorkerHandle};
 
 /// Events that wait for signaling. Loss policy: the worker drops the event and counts it; feed and leg states are
@@ -139,6 +140,43 @@ impl Relay {
     /// [`AdmitError`].
     pub async fn patch_webrtc_leg(&self, leg: LegId, fragment: String) -> Result<Option<(String, String)>, AdmitError> {
         self.ask(|r| Command::PatchWebrtcLeg(leg, fragment, r)).await?
+    }
+
+    /// A browser may publish; answers its SDP offer.
+    ///
+    /// # Errors
+    /// [`AdmitError`].
+    pub async fn open_publication(
+        &self,
+        grant: PublicationGrant,
+        offer: String,
+    ) -> Result<PublicationAnswer, AdmitError> {
+        self.ask(|r| Command::OpenPublication(grant, offer, r)).await?
+    }
+
+    /// A fragment of a publication, as [`Self::patch_webrtc_leg`].
+    ///
+    /// # Errors
+    /// [`AdmitError`].
+    pub async fn patch_publication(
+        &self,
+        publication: PublicationId,
+        fragment: String,
+    ) -> Result<Option<(String, String)>, AdmitError> {
+        self.ask(|r| Command::PatchPublication(publication, fragment, r)).await?
+    }
+
+    /// A publication ends, its feeds and their legs with it.
+    pub async fn close_publication(&self, publication: PublicationId) {
+        let _ = self.ask(|r| Command::ClosePublication(publication, r)).await;
+    }
+
+    /// A listener may hear the voices of a session; answers its SDP offer.
+    ///
+    /// # Errors
+    /// [`AdmitError`].
+    pub async fn open_voices(&self, grant: VoicesGrant, offer: String) -> Result<WebrtcAnswer, AdmitError> {
+        self.ask(|r| Command::OpenVoices(grant, offer, r)).await?
     }
 
     /// A leg ends.

@@ -2,8 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, WebrtcAnswer};
-use trocar_proto::session::ids::{CertHash, LegId};
+use trocar_proto::session::admission::{
+    AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant, VoicesGrant,
+    WebrtcAnswer,
+};
+use trocar_proto::session::ids::{CertHash, LegId, PublicationId};
 
 /// What an admission call gives back: a future that may move between threads.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -33,6 +36,27 @@ pub trait Admission: Send + Sync + 'static {
         leg: &'a LegId,
         sdp_fragment: String,
     ) -> Answer<'a, Result<Option<(String, String)>, AdmitError>>;
+
+    /// Lets a publisher send by WebRTC (WHIP). `sdp_offer` is checked as little as a viewer's.
+    fn open_publication(
+        &self,
+        grant: PublicationGrant,
+        sdp_offer: String,
+    ) -> Answer<'_, Result<PublicationAnswer, AdmitError>>;
+
+    /// Takes an SDP fragment of a publication; answers as [`Admission::patch_webrtc_leg`] does.
+    fn patch_publication<'a>(
+        &'a self,
+        publication: &'a PublicationId,
+        sdp_fragment: String,
+    ) -> Answer<'a, Result<Option<(String, String)>, AdmitError>>;
+
+    /// Ends a publication, its feeds and all legs that show them.
+    fn close_publication<'a>(&'a self, publication: &'a PublicationId) -> Answer<'a, ()>;
+
+    /// Sends the voices of a session to a listener. What it hears on which m-line comes as an event; the leg is patched
+    /// and closed like any other.
+    fn open_voices(&self, grant: VoicesGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>>;
 
     /// Ends a leg of either kind.
     fn close_leg<'a>(&'a self, leg: &'a LegId) -> Answer<'a, ()>;

@@ -218,6 +218,7 @@ impl<'a> Conversation<'a> {
                 let reported = self.app.live().report_clock(self.session, self.participant, report);
                 reported.map_err(|e| Some((4403, e.to_string())))
             }
+            Ok(ClientEvent::Chat { .. }) => Err(Some((1008, "chat is not served yet".to_owned()))),
             Ok(ClientEvent::Hello { .. }) => Err(Some((1008, "one hello is enough".to_owned()))),
             Err(e) => Err(Some((1008, format!("message cannot be used: {e}")))),
         }

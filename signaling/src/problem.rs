@@ -7,6 +7,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use trocar_proto::session::admission::AdmitError;
+use trocar_proto::session::ids::FeedId;
 use trocar_proto::session::problem::{PROBLEM_JSON, Problem};
 use trocar_proto::session::role::Verb;
 
@@ -33,6 +34,7 @@ pub(crate) const JSON_FIELD: Kind = (400, "json-field", "A field of the body can
 pub(crate) const FIELD_INVALID: Kind = (400, "field-invalid", "A value cannot be used");
 pub(crate) const PATH_INVALID: Kind = (400, "path-invalid", "A name in the path cannot be used");
 pub(crate) const BODY_BROKEN: Kind = (400, "body-broken", "The body did not arrive whole");
+pub(crate) const PUBLICATION_MISSING: Kind = (404, "publication-missing", "There is no such publication");
 pub(crate) const SDP_INVALID: Kind = (400, "sdp-invalid", "The SDP cannot be used");
 pub(crate) const SUBPROTOCOL: Kind = (400, "subprotocol", "The WebSocket subprotocol is not offered");
 pub(crate) const NOT_FOUND: Kind = (404, "not-found", "There is nothing here");
@@ -82,6 +84,12 @@ impl Refusal {
     /// Names the field, header, parameter or claim at fault.
     pub(crate) fn field(mut self, field: impl AsRef<str>) -> Self {
         self.0.problem = self.0.problem.field(clean(field.as_ref(), 128));
+        self
+    }
+
+    /// Names feeds that the client could take instead.
+    fn alternatives(mut self, feeds: Vec<FeedId>) -> Self {
+        self.0.problem.alternatives = feeds;
         self
     }
 
@@ -170,7 +178,10 @@ pub(crate) fn refused_by_relay(e: &AdmitError, sdp_field: &'static str) -> Refus
         AdmitError::FeedExists => Refusal::new(FEED_EXISTS, detail).field("feed"),
         AdmitError::NoSuchRealm(_) => Refusal::new(REALM_UNSERVED, detail).field("realm"),
         AdmitError::BadSdp(_) => Refusal::new(SDP_INVALID, detail).field(sdp_field),
-        AdmitError::NotAcceptable(_) => Refusal::new(NOT_ACCEPTABLE, detail).field(sdp_field),
+        AdmitError::NotAcceptable { alternatives, .. } => {
+            Refusal::new(NOT_ACCEPTABLE, detail).field(sdp_field).alternatives(alternatives.clone())
+        }
+        AdmitError::NoSuchPublication => Refusal::new(PUBLICATION_MISSING, detail).field("publication"),
         AdmitError::Full(_) => Refusal::new(RELAY_FULL, detail).retry_after(5),
         AdmitError::Unavailable => Refusal::new(RELAY_UNAVAILABLE, detail).retry_after(1),
     }

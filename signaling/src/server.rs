@@ -206,6 +206,10 @@ async fn hear_relay(app: Arc<App>, mut events: mpsc::Receiver<RelayEvent>) {
             RelayEvent::Capture { leg, feed: _, rtp, clock_rate, capture, received } => {
                 live.handle_capture(&leg, CapturePoint { rtp, clock_rate, capture, received });
             }
+            RelayEvent::Publication { .. }
+            | RelayEvent::Descriptor { .. }
+            | RelayEvent::Voices { .. }
+            | RelayEvent::Speaking { .. } => {}
         }
     }
     tracing::info!("the relay has nothing more to say");

@@ -143,7 +143,12 @@ async fn redeem(
     cnf: CertHash,
     name: &str,
 ) -> anyhow::Result<TokenGrant> {
-    let body = JoinRequest { invitation: link.secret.clone(), name: Some(name.to_owned()), cnf: Some(cnf) };
+    let body = JoinRequest {
+        invitation: link.secret.clone(),
+        name: Some(name.to_owned()),
+        organisation: None,
+        cnf: Some(cnf),
+    };
     Ok(answer(http.post(link.base.join("v1/join")?).json(&body)).await?.json().await?)
 }
 

@@ -3,9 +3,10 @@
 
 use super::api::FeedState;
 use super::event::LegState;
-use super::feed::FeedDescriptor;
-use super::ids::{CertHash, FeedId, LegId, RealmId, SessionId};
-use crate::units::{FlowId, WallMicros};
+use super::event::VoiceSlot;
+use super::feed::{FeedDescriptor, Purpose};
+use super::ids::{CertHash, FeedId, LegId, ParticipantId, PublicationId, RealmId, SessionId};
+use crate::units::{Bitrate, FlowId, WallMicros};
 use serde::{Deserialize, Serialize};
 
 /// A feed anywhere in the house.
@@ -24,10 +25,76 @@ pub struct FeedGrant {
     pub key: FeedKey,
     /// The publisher's realm: which listener it comes in by.
     pub realm: RealmId,
+    /// Who publishes: its own voice is not sent back to it.
+    pub publisher: ParticipantId,
     /// The certificate that the sending connection must show.
     pub cnf: CertHash,
     /// What was described.
     pub descriptor: FeedDescriptor,
+}
+
+/// What signaling settles about a feed before its SDP is read; the rest of the descriptor comes from the SDP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedOutline {
+    /// Name of the feed.
+    pub feed: FeedId,
+    /// What the camera or microphone is.
+    pub source: String,
+    /// Which rendition.
+    pub view: String,
+    /// The bandwidth partition.
+    pub purpose: Purpose,
+    /// Bits per second that the publisher may send.
+    pub max_bitrate: Bitrate,
+    /// Capture to display, in milliseconds.
+    pub budget_ms: u32,
+    /// 0 goes first.
+    pub priority: u8,
+    /// The publisher says that it plays a recording.
+    pub replay: bool,
+}
+
+/// A WebRTC connection that may publish (WHIP, RFC 9725), and as what. The relay opens a feed for each kind that has an
+/// outline and that the offer wants to send; it answers with the descriptors of those.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicationGrant {
+    /// The connection's name, chosen by signaling.
+    pub publication: PublicationId,
+    /// Its session.
+    pub session: SessionId,
+    /// The publisher's realm: which listener it comes in by.
+    pub realm: RealmId,
+    /// Who publishes.
+    pub publisher: ParticipantId,
+    /// The feed of the first m-line that sends video.
+    pub video: Option<FeedOutline>,
+    /// The feed of the first m-line that sends audio.
+    pub audio: Option<FeedOutline>,
+}
+
+/// The relay's side of a publication.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublicationAnswer {
+    /// SDP answer.
+    pub sdp: String,
+    /// The ICE session, as in the ETag of RFC 9725 section 4.3.1; changes at an ICE restart.
+    pub ice_session: String,
+    /// The feeds that were opened, as they are described to viewers.
+    pub feeds: Vec<FeedDescriptor>,
+}
+
+/// One WebRTC connection that receives the voices of a session, the loudest of them where there are more than its offer
+/// has audio m-lines. Never its listener's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoicesGrant {
+    /// The leg's name, chosen by signaling.
+    pub leg: LegId,
+    /// Whose voices.
+    pub session: SessionId,
+    /// The listener's realm.
+    pub realm: RealmId,
+    /// Who listens.
+    pub listener: ParticipantId,
 }
 
 /// A leg that may be sent, and to whom.
@@ -39,6 +106,9 @@ pub struct LegGrant {
     pub feed: FeedKey,
     /// The viewer's realm.
     pub realm: RealmId,
+    /// A feed of the other kind and of the same source, sent over the same WebRTC connection where the offer has an
+    /// m-line for it: the sound that belongs to a picture.
+    pub companion: Option<FeedKey>,
 }
 
 /// The flow ids that the relay gave out, and where to bring them.
@@ -81,9 +151,17 @@ pub enum AdmitError {
     /// SDP or an SDP fragment that cannot be used. Says which line or attribute, and what would be right.
     #[error("{0}")]
     BadSdp(String),
-    /// The other side offers nothing that this feed can be sent as.
-    #[error("{0}")]
-    NotAcceptable(String),
+    /// The other side offers nothing that this feed can be sent as. Says what was offered and what is needed.
+    #[error("{detail}")]
+    NotAcceptable {
+        /// What was offered and what is needed.
+        detail: String,
+        /// Feeds of the session that the offer could take.
+        alternatives: Vec<FeedId>,
+    },
+    /// No such publication here.
+    #[error("the relay has no such publication")]
+    NoSuchPublication,
     /// A limit of the relay is reached.
     #[error("the relay is full: {0}")]
     Full(String),
@@ -125,5 +203,33 @@ pub enum RelayEvent {
         leg: LegId,
         /// How it is now.
         state: LegState,
+    },
+    /// A publication's transport changed. Once closed, its feeds are gone as well.
+    Publication {
+        /// Which.
+        publication: PublicationId,
+        /// How it is now.
+        state: LegState,
+    },
+    /// The relay learnt more about a feed than its announcement said, such as the size of its pictures.
+    Descriptor {
+        /// Which.
+        key: FeedKey,
+        /// The descriptor as it is now.
+        descriptor: FeedDescriptor,
+    },
+    /// Which voice a listener hears on which m-line.
+    Voices {
+        /// The listener's leg.
+        leg: LegId,
+        /// All its m-lines.
+        slots: Vec<VoiceSlot>,
+    },
+    /// Who speaks in a session; told when it changes, at most five times a second.
+    Speaking {
+        /// The session.
+        session: SessionId,
+        /// Feeds with a voice above the noise, the loudest first.
+        feeds: Vec<FeedId>,
     },
 }

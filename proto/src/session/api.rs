@@ -15,6 +15,9 @@ pub struct JoinRequest {
     /// How the participant is shown to others; at most 64 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Where the participant works, by its own word, shown beside its realm; at most 64 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<String>,
     /// Hash of the client certificate that the bearer will show on QUIC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnf: Option<CertHash>,
@@ -85,6 +88,42 @@ pub struct RoqBinding {
     pub feed: FeedDescriptor,
 }
 
+/// Longest chat message, in characters.
+pub const MAX_CHAT_LEN: usize = 2_000;
+/// Chat messages of a session that are kept for those who come later; the oldest goes first.
+pub const MAX_CHAT_KEPT: usize = 200;
+
+/// Something that a participant wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// Counter of the session, from 1.
+    pub id: u64,
+    /// Who wrote it.
+    pub participant: ParticipantId,
+    /// How the writer was shown then.
+    pub name: String,
+    /// What was written.
+    pub text: String,
+    /// When the server got it.
+    pub at: WallMicros,
+}
+
+/// A STUN or TURN server for WebRTC clients (RFC 8829 section 3.5.2); element of `GET …/ice-servers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IceServer {
+    /// `stun:`, `turn:` or `turns:` URIs (RFC 7064, RFC 7065).
+    pub urls: Vec<String>,
+    /// User name, `EXPIRY:PARTICIPANT`; time-limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Its password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// When the credential ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<WallMicros>,
+}
+
 /// One participant as others see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParticipantInfo {
@@ -96,6 +135,9 @@ pub struct ParticipantInfo {
     pub role: Role,
     /// Its hospital network.
     pub realm: RealmId,
+    /// Where it works, by its own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<String>,
     /// Since when it is on the event stream.
     pub since: WallMicros,
 }

@@ -3,8 +3,8 @@
 //! The client speaks first: `hello` with its token, within 2 s. It may then ask for the server's time, twice a
 //! second at most (the four-timestamp exchange of RFC 5905 section 8) and, where it publishes, report the offset it found.
 
-use super::api::{FeedInfo, ParticipantInfo, SessionInfo};
-use super::ids::{FeedId, LegId, ParticipantId};
+use super::api::{ChatMessage, FeedInfo, ParticipantInfo, SessionInfo};
+use super::ids::{FeedId, LegId, ParticipantId, PublicationId};
 use crate::units::WallMicros;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,11 @@ pub enum ClientEvent {
         /// Half of the round trip that the offset came from, in microseconds.
         uncertainty_us: u64,
     },
+    /// Something to read for everybody in the session. Answered by [`ServerEvent::Chat`], to all.
+    Chat {
+        /// 1 to [`super::api::MAX_CHAT_LEN`] characters; control characters other than line ends are refused.
+        text: String,
+    },
 }
 
 /// Server to client.
@@ -46,6 +51,14 @@ pub enum ServerEvent {
         now: WallMicros,
         /// The session.
         session: SessionInfo,
+        /// What was written last, oldest first.
+        #[serde(default)]
+        chat: Vec<ChatMessage>,
+    },
+    /// Somebody wrote something.
+    Chat {
+        /// What.
+        message: ChatMessage,
     },
     /// Answer to [`ClientEvent::Clock`].
     ClockReply {
@@ -99,11 +112,39 @@ pub enum ServerEvent {
         /// `connecting`, `connected` or `closed`.
         state: LegState,
     },
+    /// A publication's transport changed; only to its publisher.
+    Publication {
+        /// The publication.
+        publication: PublicationId,
+        /// `connecting`, `connected` or `closed`.
+        state: LegState,
+    },
+    /// Which voice is heard on which m-line of the client's voices leg.
+    Voices {
+        /// The leg.
+        leg: LegId,
+        /// All its m-lines.
+        slots: Vec<VoiceSlot>,
+    },
+    /// Who speaks, when that changes.
+    Speaking {
+        /// Audio feeds with a voice above the noise, the loudest first.
+        feeds: Vec<FeedId>,
+    },
     /// The server is going away, on purpose.
     Goodbye {
         /// Why.
         reason: String,
     },
+}
+
+/// One m-line of a leg that carries voices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoiceSlot {
+    /// Media identification of the m-line (RFC 5888).
+    pub mid: String,
+    /// The feed that is heard there; none while it is silent.
+    pub feed: Option<FeedId>,
 }
 
 /// Where a leg's transport is.

@@ -1,4 +1,4 @@
-//! Names that travel: realm, session, participant, feed, leg. All are 1 to 64 characters of `A-Z a-z 0-9 _ -`, so that
+//! Names that travel: realm, session, participant, feed, leg, publication. All are 1 to 64 characters of `A-Z a-z 0-9 _ -`, so that
 //! none can break out of a path, a log line or a header.
 
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,10 @@ id_type!(
 id_type!(
     /// One viewer's subscription to one feed.
     LegId, "leg"
+);
+id_type!(
+    /// One WHIP resource: a WebRTC connection by which somebody publishes.
+    PublicationId, "publication"
 );
 
 impl Default for RealmId {

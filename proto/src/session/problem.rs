@@ -1,5 +1,6 @@
 //! Problem documents (RFC 9457): how every HTTP error of ours looks.
 
+use super::ids::FeedId;
 use serde::{Deserialize, Serialize};
 
 /// `application/problem+json`.
@@ -17,6 +18,9 @@ pub struct Problem {
     /// The field, header, parameter or claim at fault, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// Feeds of the session that the client could take instead; with 406 only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<FeedId>,
 }
 
 /// Media type of a [`Problem`].
@@ -32,6 +36,7 @@ impl Problem {
             status,
             detail: detail.into(),
             field: None,
+            alternatives: Vec::new(),
         }
     }
 

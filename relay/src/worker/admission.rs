@@ -311,6 +311,10 @@ impl Core {
     }
 }
 
+fn not_acceptable(detail: String) -> AdmitError {
+    AdmitError::NotAcceptable { detail, alternatives: Vec::new() }
+}
+
 fn bad_sdp(e: SdpError) -> AdmitError {
     AdmitError::BadSdp(e.to_string())
 }
@@ -326,7 +330,7 @@ fn choose<'a>(offer: &'a Offer, feed: &FeedDescriptor) -> Result<(usize, &'a Med
     let kind = format!("{:?}", feed.kind).to_lowercase();
     let (index, media) = offer
         .receiving(&kind)
-        .ok_or_else(|| AdmitError::NotAcceptable(format!("the offer has no {kind} m-line that can receive")))?;
+        .ok_or_else(|| not_acceptable(format!("the offer has no {kind} m-line that can receive")))?;
     if !media.protocol.contains("SAVPF") {
         return Err(AdmitError::BadSdp(format!("m={kind}: the protocol is UDP/TLS/RTP/SAVPF (RFC 5764)")));
     }
@@ -342,7 +346,7 @@ fn choose<'a>(offer: &'a Offer, feed: &FeedDescriptor) -> Result<(usize, &'a Med
             .take(16)
             .map(|c| format!("{} {}", c.name, c.fmtp).trim().to_owned())
             .collect();
-        AdmitError::NotAcceptable(format!(
+        not_acceptable(format!(
             "feed {} is {} ({}); the offer has: {}",
             feed.feed,
             feed.codec,

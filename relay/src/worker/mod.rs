@@ -28,9 +28,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use trocar_proto::media::roq::error_code;
 use trocar_proto::session::admission::{
-    AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, RelayEvent, WebrtcAnswer,
+    AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant, RelayEvent,
+    VoicesGrant, WebrtcAnswer,
 };
-use trocar_proto::session::ids::{CertHash, LegId, RealmId};
+use trocar_proto::session::ids::{CertHash, LegId, PublicationId, RealmId};
 
 /// Everything by the clock runs this often.
 const TICK: Duration = Duration::from_millis(20);
@@ -44,6 +45,10 @@ pub(crate) enum Command {
     OpenRoqLeg(LegGrant, CertHash, oneshot::Sender<Result<FlowBinding, AdmitError>>),
     OpenWebrtcLeg(LegGrant, String, oneshot::Sender<Result<WebrtcAnswer, AdmitError>>),
     PatchWebrtcLeg(LegId, String, oneshot::Sender<Result<Option<(String, String)>, AdmitError>>),
+    OpenPublication(PublicationGrant, String, oneshot::Sender<Result<PublicationAnswer, AdmitError>>),
+    PatchPublication(PublicationId, String, oneshot::Sender<Result<Option<(String, String)>, AdmitError>>),
+    ClosePublication(PublicationId, oneshot::Sender<()>),
+    OpenVoices(VoicesGrant, String, oneshot::Sender<Result<WebrtcAnswer, AdmitError>>),
     CloseLeg(LegId, oneshot::Sender<()>),
     Snapshot(oneshot::Sender<Snapshot>),
     Shutdown(oneshot::Sender<()>),
@@ -254,6 +259,10 @@ impl Core {
             Command::PatchWebrtcLeg(leg, fragment, reply) => {
                 let _ = reply.send(self.patch_webrtc_leg(&leg, &fragment, now));
             }
+            Command::OpenPublication(_, _, reply) => drop(reply.send(Err(AdmitError::Unavailable))),
+            Command::PatchPublication(_, _, reply) => drop(reply.send(Err(AdmitError::Unavailable))),
+            Command::ClosePublication(_, reply) => drop(reply.send(())),
+            Command::OpenVoices(_, _, reply) => drop(reply.send(Err(AdmitError::Unavailable))),
             Command::CloseLeg(leg, reply) => {
                 self.close_leg(&leg);
                 let _ = reply.send(());

@@ -110,7 +110,7 @@ impl Live {
         }
         let info = FeedInfo {
             descriptor: offer.descriptor.clone(),
-            publisher: offer.publisher,
+            publisher: offer.publisher.clone(),
             state: FeedState::Waiting,
             since: wall,
             clock_offset_us: clock.map(|c| c.offset_us),
@@ -118,7 +118,13 @@ impl Live {
         };
         let feed = Feed { serial, asked: offer.descriptor.clone(), info, cnf: offer.cnf, binding: None };
         session.feeds.insert(key.feed.clone(), feed);
-        let grant = FeedGrant { key: key.clone(), realm, cnf: offer.cnf, descriptor: offer.descriptor };
+        let grant = FeedGrant {
+            key: key.clone(),
+            realm,
+            publisher: offer.publisher,
+            cnf: offer.cnf,
+            descriptor: offer.descriptor,
+        };
         Ok(Announced::New(FeedTicket { key, serial }, grant))
     }
 

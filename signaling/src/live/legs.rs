@@ -65,7 +65,7 @@ impl Live {
         let reserved = Leg { owner: owner.clone(), feed: key.feed.clone(), state: LegState::Connecting, kind: None };
         session.legs.insert(leg.clone(), reserved);
         self.leg_index.insert(leg.clone(), key.session.clone());
-        Ok(LegGrant { leg, feed: key.clone(), realm })
+        Ok(LegGrant { leg, feed: key.clone(), realm, companion: None })
     }
 
     /// The relay has opened the leg.

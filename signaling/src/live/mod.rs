@@ -113,6 +113,7 @@ impl Participant {
             name: self.name.clone(),
             role: self.role,
             realm: self.realm.clone(),
+            organisation: None,
             since: self.since,
         })
     }

@@ -87,8 +87,12 @@ impl Live {
                 self.broadcast_but(session, Some(id), &ServerEvent::ParticipantJoined { participant });
             }
         }
-        let welcome =
-            ServerEvent::Welcome { participant: id.clone(), now: wall, session: self.session(session)?.info(session) };
+        let welcome = ServerEvent::Welcome {
+            participant: id.clone(),
+            now: wall,
+            session: self.session(session)?.info(session),
+            chat: Vec::new(),
+        };
         if let (Some(text), Ok(participant)) = (as_text(&welcome), self.participant_mut(session, id)) {
             participant.sockets.iter_mut().filter(|s| s.serial == serial).for_each(|s| s.send(&text));
         }

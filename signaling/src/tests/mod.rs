@@ -22,9 +22,12 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tower::ServiceExt as _;
-use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, WebrtcAnswer};
+use trocar_proto::session::admission::{
+    AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant, VoicesGrant,
+    WebrtcAnswer,
+};
 use trocar_proto::session::api::TokenGrant;
-use trocar_proto::session::ids::{CertHash, LegId, RealmId, SessionId};
+use trocar_proto::session::ids::{CertHash, LegId, PublicationId, RealmId, SessionId};
 use trocar_proto::session::role::Role;
 use trocar_proto::units::FlowId;
 
@@ -90,6 +93,35 @@ impl Admission for FakeRelay {
     ) -> Answer<'a, Result<Option<(String, String)>, AdmitError>> {
         let restarted = sdp_fragment.contains("restart").then(|| ("a=ice-ufrag:new\r\n".into(), "ice-2".into()));
         self.note("patch_webrtc_leg".into(), restarted)
+    }
+
+    fn open_publication(
+        &self,
+        grant: PublicationGrant,
+        sdp_offer: String,
+    ) -> Answer<'_, Result<PublicationAnswer, AdmitError>> {
+        let answer =
+            PublicationAnswer { sdp: format!("answer to {sdp_offer}"), ice_session: "ice-1".into(), feeds: Vec::new() };
+        self.note(format!("open_publication {}", grant.publication), answer)
+    }
+
+    fn patch_publication<'a>(
+        &'a self,
+        _publication: &'a PublicationId,
+        sdp_fragment: String,
+    ) -> Answer<'a, Result<Option<(String, String)>, AdmitError>> {
+        let restarted = sdp_fragment.contains("restart").then(|| ("a=ice-ufrag:new\r\n".into(), "ice-2".into()));
+        self.note("patch_publication".into(), restarted)
+    }
+
+    fn close_publication<'a>(&'a self, publication: &'a PublicationId) -> Answer<'a, ()> {
+        self.asked.lock().unwrap().push(format!("close_publication {publication}"));
+        Box::pin(async {})
+    }
+
+    fn open_voices(&self, grant: VoicesGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>> {
+        let answer = WebrtcAnswer { sdp: format!("answer to {sdp_offer}"), ice_session: "ice-1".into() };
+        self.note(format!("open_voices {}", grant.session), answer)
     }
 
     fn close_leg<'a>(&'a self, leg: &'a LegId) -> Answer<'a, ()> {

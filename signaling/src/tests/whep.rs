@@ -48,7 +48,11 @@ async fn what_is_no_offer_is_refused() {
     world.ask(Method::POST, &path, None, &[SDP], "v=0").await.assert_problem(401, "token-missing", "Authorization");
     for (refusal, status, name) in [
         (AdmitError::BadSdp("line 3: no m= line".into()), 400, "sdp-invalid"),
-        (AdmitError::NotAcceptable("the offer has no H264".into()), 406, "not-acceptable"),
+        (
+            AdmitError::NotAcceptable { detail: "the offer has no H264".into(), alternatives: vec![] },
+            406,
+            "not-acceptable",
+        ),
     ] {
         *world.relay.refusal.lock().unwrap() = Some(refusal);
         open(&world, &token).await.assert_problem(status, name, "body");

@@ -22,6 +22,7 @@ impl Micros {
 
 /// A point of the wall clock: microseconds since the Unix epoch. For tokens, audit, capture times and display only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct WallMicros(pub u64);
 
@@ -87,11 +88,13 @@ pub struct MediaTime(pub u32);
 
 /// A RoQ flow identifier, a QUIC variable-length integer of at most 62 bits (draft-ietf-avtcore-rtp-over-quic).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct FlowId(pub u64);
 
 /// Bits per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Bitrate(pub u64);
 

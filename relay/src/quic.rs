@@ -103,14 +103,17 @@ pub fn client_config(identity: Identity) -> Result<quinn::ClientConfig, QuicErro
     Ok(client)
 }
 
-/// Limits of a media connection. Streams are off until a feed can be sent as a stream per frame.
+/// Streams that one side may have open towards the other at a time: packets that fit no datagram, a stream per frame.
+const MAX_STREAMS: u32 = 32;
+
+/// Limits of a media connection.
 #[must_use]
 pub fn transport_config() -> TransportConfig {
     let mut t = TransportConfig::default();
     t.max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok())
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
         .receive_window(VarInt::from_u32(1 << 20))
         .stream_receive_window(VarInt::from_u32(1 << 18))
         .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))

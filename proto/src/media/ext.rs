@@ -6,7 +6,7 @@
 //! | [`ABS_CAPTURE_TIME_URI`] | 8 or 16 | capture time as UQ32.32 NTP; with 16, the estimated offset of the capture clock follows |
 //! | [`PLAYOUT_DELAY_URI`] | 3 | minimum and maximum playout delay, 12 bits each, in units of 10 ms |
 
-use super::bytes::{be32, be64};
+use super::bytes::{be16, be32, be64};
 use super::rtp::Header;
 use crate::units::WallMicros;
 
@@ -16,6 +16,16 @@ pub const FRAME_URI: &str = "urn:x-trocar:rtp-hdrext:frame";
 pub const ABS_CAPTURE_TIME_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
 /// Playout delay, as WebRTC implementations name it.
 pub const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+/// Transport-wide sequence number, two bytes ([`super::twcc`]).
+pub const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+/// Which m-line a packet belongs to (RFC 9143).
+pub const MID_URI: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+/// Which simulcast layer a packet belongs to (RFC 8852).
+pub const RID_URI: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+/// Which simulcast layer a repair packet repairs (RFC 8852).
+pub const REPAIRED_RID_URI: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
+/// How loud a packet's sound is, one byte (RFC 6464; [`super::voices::AudioLevel`]).
+pub const AUDIO_LEVEL_URI: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 
 /// Marks of a packet's place in its frame (bits of RFC 9626 section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,6 +109,12 @@ pub fn read_marks(h: &Header, packet: &[u8], ids: ExtensionIds) -> Marks {
         }
     }
     out
+}
+
+/// The transport-wide sequence number of a packet (`id` of [`TRANSPORT_CC_URI`]); none where it has none.
+#[must_use]
+pub fn transport_sequence(h: &Header, packet: &[u8], id: u8) -> Option<u16> {
+    h.extensions(packet).find(|(i, _)| *i == id).and_then(|(_, data)| be16(data, 0))
 }
 
 /// The three bytes of a playout-delay element. `min_ms` and `max_ms` are rounded down to 10 ms and end at 40,950 ms.

@@ -263,6 +263,11 @@ impl Feed {
         }
     }
 
+    /// A packet of the publisher was refused before it got here.
+    pub const fn count_refused(&mut self) {
+        self.counters.refused += 1;
+    }
+
     /// Interarrival jitter in units of the RTP clock (RFC 3550 section 6.4.1), over the first packets of frames.
     #[must_use]
     pub const fn jitter(&self) -> u32 {

@@ -66,6 +66,8 @@ struct Piece {
     /// Leg number minus feed number.
     offset: i64,
     generation: u32,
+    /// [`Leg::feed_count`] when the piece began: generations of different feeds have nothing to do with each other.
+    feed_count: u32,
     /// Leg timestamp minus feed timestamp, wrapping.
     time_offset: u32,
 }
@@ -93,6 +95,8 @@ pub struct Leg {
     last: Option<LastSent>,
     /// [`LegCounters::shed`] when the newest piece began.
     shed_at_piece: u64,
+    /// How often the leg was given another feed.
+    feed_count: u32,
     counters: LegCounters,
 }
 
@@ -100,23 +104,37 @@ impl Leg {
     /// A leg that starts at the feed's join point, or waits for a key frame.
     #[must_use]
     pub fn new(numbering: Numbering, feed: &Feed, now: Micros) -> Self {
-        let mut leg = Self {
+        let mut leg = Self::silent(numbering);
+        leg.start(feed, now);
+        leg
+    }
+
+    /// A leg that has no feed yet: [`Self::switch`] gives it one.
+    #[must_use]
+    pub fn silent(numbering: Numbering) -> Self {
+        Self {
             numbering,
-            cursor: feed.ring().head(),
+            cursor: 0,
             state: State::WaitKey,
             pieces: VecDeque::with_capacity(MAX_PIECES),
             last: None,
             shed_at_piece: 0,
+            feed_count: 0,
             counters: LegCounters::default(),
-        };
-        leg.start(feed, now);
-        leg
+        }
     }
 
     /// Puts the leg at the feed's join point; to be called again when its transport is connected.
     pub fn start(&mut self, feed: &Feed, now: Micros) {
         self.cursor = feed.join_point(now).unwrap_or(feed.ring().head());
         self.state = State::WaitKey;
+    }
+
+    /// Goes on with another feed of the same clock rate and payload format, from its next key frame on: another voice, or
+    /// another view. Sequence and time of the leg are continuous. Packets of the feed before are gone for repair.
+    pub fn switch(&mut self, feed: &Feed, now: Micros) {
+        self.feed_count = self.feed_count.wrapping_add(1);
+        self.start(feed, now);
     }
 
     /// What to send next. `has_room` says whether the leg's transport takes another packet: where it does not, the
@@ -134,7 +152,7 @@ impl Leg {
             self.cursor += 1;
             let key_start = info.frame.marks.start && info.frame.marks.independent;
             // A new source that begins in the middle of a group of pictures cannot be decoded.
-            if !key_start && self.pieces.back().is_some_and(|p| p.generation != info.generation) {
+            if !key_start && self.pieces.back().is_some_and(|p| !self.is_piece_of(p, info)) {
                 self.state = State::WaitKey;
             }
             if self.state == State::WaitKey {
@@ -168,6 +186,10 @@ impl Leg {
         }
     }
 
+    const fn is_piece_of(&self, p: &Piece, info: &PacketInfo) -> bool {
+        p.generation == info.generation && p.feed_count == self.feed_count
+    }
+
     const fn first_seq(&self) -> u16 {
         match self.numbering {
             Numbering::Verbatim => 0,
@@ -198,12 +220,12 @@ impl Leg {
     fn piece_for(&mut self, info: &PacketInfo, clock_rate: u32, first_seq: u16) -> Piece {
         let last_piece = self.pieces.back().copied();
         let shed_before = self.counters.shed;
-        if let Some(p) = last_piece.filter(|p| p.generation == info.generation && shed_before == self.shed_at_piece) {
+        if let Some(p) = last_piece.filter(|p| self.is_piece_of(p, info) && shed_before == self.shed_at_piece) {
             return p;
         }
         let (next_seq, time_offset) = match (self.last, last_piece) {
             (Some(last), Some(p)) => {
-                let time_offset = if p.generation == info.generation {
+                let time_offset = if self.is_piece_of(&p, info) {
                     p.time_offset
                 } else {
                     let elapsed =
@@ -218,6 +240,7 @@ impl Leg {
             first: next_seq,
             offset: next_seq.cast_signed().wrapping_sub(info.seq.0.cast_signed()),
             generation: info.generation,
+            feed_count: self.feed_count,
             time_offset,
         };
         if self.pieces.len() >= MAX_PIECES {
@@ -236,14 +259,17 @@ impl Leg {
         if SeqNo(wide).low16() != seq {
             return None;
         }
-        let found = self.pieces.iter().rev().find(|p| p.first <= wide).and_then(|p| {
-            let original = SeqNo(wide.saturating_add_signed(p.offset.checked_neg()?));
-            let index = feed.ring().find(p.generation, original)?;
-            let (info, _) = feed.ring().get(index)?;
-            let timestamp = info.timestamp.wrapping_add(p.time_offset);
-            let header = HeaderFields { marker: info.marker, payload_type, seq, timestamp, ssrc };
-            (index < self.cursor).then_some((index, header, SeqNo(wide)))
-        });
+        let found =
+            self.pieces.iter().rev().find(|p| p.first <= wide).filter(|p| p.feed_count == self.feed_count).and_then(
+                |p| {
+                    let original = SeqNo(wide.saturating_add_signed(p.offset.checked_neg()?));
+                    let index = feed.ring().find(p.generation, original)?;
+                    let (info, _) = feed.ring().get(index)?;
+                    let timestamp = info.timestamp.wrapping_add(p.time_offset);
+                    let header = HeaderFields { marker: info.marker, payload_type, seq, timestamp, ssrc };
+                    (index < self.cursor).then_some((index, header, SeqNo(wide)))
+                },
+            );
         match found {
             Some(_) => self.counters.repeated += 1,
             None => self.counters.gone += 1,
@@ -268,7 +294,7 @@ impl Leg {
     /// RTP timestamp that a packet of the ring has on this leg, by the present piece of the map.
     #[must_use]
     pub fn timestamp_on_leg(&self, info: &PacketInfo) -> Option<u32> {
-        let p = self.pieces.back().filter(|p| p.generation == info.generation)?;
+        let p = self.pieces.back().filter(|p| self.is_piece_of(p, info))?;
         Some(info.timestamp.wrapping_add(p.time_offset))
     }
 
@@ -407,6 +433,30 @@ mod tests {
         let (second, _) = drain(&mut leg, &f);
         assert_eq!(second[0].2.0, first[1].2.0 + 1);
         assert_eq!(second[0].1.timestamp.wrapping_sub(first[1].1.timestamp), 90_000, "one second at 90 kHz");
+    }
+
+    #[test]
+    fn another_feed_goes_on_in_sequence_and_time_and_the_first_one_is_gone_for_repair() {
+        let (mut f, mut g) = (Feed::new(CONFIG), Feed::new(CONFIG));
+        let (mut p, mut q) =
+            (Publisher { ssrc: 1, seq: 100, frame: 5 }, Publisher { ssrc: 2, seq: 40_000, frame: 1_000_000 });
+        feed_with(&mut p, 0, 2, true, &mut f, &[]);
+        feed_with(&mut q, 0, 2, true, &mut g, &[]);
+        let mut leg = Leg::new(OWN, &f, Micros(0));
+        let (first, _) = drain(&mut leg, &f);
+        leg.switch(&g, Micros(1_000_000));
+        assert_eq!(drain(&mut leg, &g).1, Next::NeedKeyFrame, "what came long before is not sent late");
+        feed_with(&mut q, 1_000_000, 2, true, &mut g, &[]);
+        let (second, _) = drain(&mut leg, &g);
+        assert_eq!(second[0].2.0, first[1].2.0 + 1);
+        assert_eq!(second[0].1.timestamp.wrapping_sub(first[1].1.timestamp), 90_000, "one second at 90 kHz");
+        assert_eq!(leg.handle_nack(&g, second[0].1.seq), Some(second[0]));
+        assert_eq!(leg.handle_nack(&g, first[0].1.seq), None);
+        leg.switch(&f, Micros(2_000_000));
+        feed_with(&mut p, 2_000_000, 2, true, &mut f, &[]);
+        let (third, _) = drain(&mut leg, &f);
+        assert_eq!(third[0].2.0, second[1].2.0 + 1);
+        assert_eq!(leg.handle_nack(&f, first[0].1.seq), None, "its number is of an older time of that feed");
     }
 
     #[test]

@@ -4,15 +4,24 @@
 //! [`leg::Leg::poll`] returns what to send. Nothing here copies a packet twice or waits.
 
 pub mod bytes;
+pub mod codec;
 pub mod ext;
 pub mod feed;
+pub mod ingest;
 pub mod jitter;
 pub mod leg;
+pub mod nack;
 pub mod pixelmark;
 pub mod receive;
 pub mod ring;
 pub mod roq;
 pub mod rtcp;
 pub mod rtp;
+pub mod rtx;
 pub mod seq;
+pub mod twcc;
+pub mod voices;
 pub mod window;
+
+#[cfg(test)]
+mod wraps;

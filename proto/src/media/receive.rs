@@ -13,6 +13,11 @@ use std::collections::{BTreeMap, VecDeque};
 pub const MAX_PENDING: usize = 8_192;
 /// A frame is given up when this many complete frames came after it.
 pub const GIVE_UP_AFTER: u32 = 8;
+/// A frame of which nothing came is passed over when this many packets of later frames came: until then it is taken to be
+/// under way on a line that reorders, which frames of one packet (sound) meet first.
+pub const PASS_OVER_AFTER: usize = 8;
+/// A frame id this far from the newest one is a publisher that counts anew, not a frame that is late.
+pub const MAX_FRAME_JUMP: u32 = 10_000;
 
 /// What came of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,9 +101,12 @@ pub struct FrameReceiver {
     source: Option<Source>,
     /// Packets missing of sources that are over.
     missing_before: u64,
-    pending: BTreeMap<u32, Pending>,
+    /// By frame id, extended over its wrap.
+    pending: BTreeMap<u64, Pending>,
     pending_packets: usize,
-    next_frame: Option<u32>,
+    /// The extended id that is to be handed out next.
+    next_frame: Option<u64>,
+    newest_frame: Option<u64>,
     out: VecDeque<FrameEvent>,
     clock_rate: u32,
     jitter: Jitter,
@@ -117,6 +125,7 @@ impl FrameReceiver {
             pending: BTreeMap::new(),
             pending_packets: 0,
             next_frame: None,
+            newest_frame: None,
             out: VecDeque::new(),
             clock_rate,
             jitter: Jitter::default(),
@@ -138,10 +147,10 @@ impl FrameReceiver {
         };
         self.counters.packets += 1;
         self.counters.bytes += packet.len() as u64;
-        let seq = self.number(&h);
+        let seq = self.number(&h, frame.frame_id);
         self.jitter.handle_packet(now, h.timestamp, self.clock_rate);
-        let id = frame.frame_id;
-        if self.next_frame.is_some_and(|n| (id.wrapping_sub(n)).cast_signed() < 0) {
+        let id = self.extend(frame.frame_id);
+        if self.next_frame.is_some_and(|n| id < n) {
             // A packet of a frame that is done: a duplicate, or too late.
             self.counters.duplicates += 1;
             return;
@@ -171,8 +180,17 @@ impl FrameReceiver {
         self.settle();
     }
 
-    fn number(&mut self, h: &Header) -> SeqNo {
-        if self.source.as_ref().is_none_or(|s| s.ssrc != h.ssrc) {
+    /// The frame id over its wrap at 2^32. Begins one turn up, so that a late frame has room below.
+    fn extend(&mut self, id: u32) -> u64 {
+        let newest = self.newest_frame.unwrap_or((1 << 32) | u64::from(id));
+        let extended = newest.saturating_add_signed(i64::from(frame_distance(id, newest)));
+        self.newest_frame = Some(newest.max(extended));
+        extended
+    }
+
+    fn number(&mut self, h: &Header, frame_id: u32) -> SeqNo {
+        let jumped = self.newest_frame.is_some_and(|n| frame_distance(frame_id, n).unsigned_abs() > MAX_FRAME_JUMP);
+        if jumped || self.source.as_ref().is_none_or(|s| s.ssrc != h.ssrc) {
             self.begin(h);
         }
         let Some(s) = &mut self.source else { return SeqNo(u64::from(h.seq)) };
@@ -191,43 +209,48 @@ impl FrameReceiver {
         let numbers = SeqExtender::default();
         let first = numbers.peek(h.seq);
         self.source = Some(Source { ssrc: h.ssrc, numbers, first, came: 0, seen: IndexWindow::default() });
-        self.next_frame = None;
+        (self.next_frame, self.newest_frame) = (None, None);
         self.jitter = Jitter::default();
         self.reported = (0, 0);
     }
 
-    /// Gives up the frames that are not complete: at the end of a source or of the watching.
+    /// Waits no longer for what is late: hands out the frames that are complete and gives up the others. At the end of a
+    /// source or of the watching.
     pub fn give_up_pending(&mut self) {
-        for (frame_id, p) in std::mem::take(&mut self.pending) {
+        for (id, p) in std::mem::take(&mut self.pending) {
+            self.release(id, p);
+        }
+        self.pending_packets = 0;
+    }
+
+    /// Hands out a frame or says that it is lost.
+    fn release(&mut self, id: u64, p: Pending) {
+        if let Some(n) = self.next_frame {
+            self.counters.frames_skipped += id.saturating_sub(n);
+        }
+        self.next_frame = Some(id + 1);
+        let frame_id = (id & 0xffff_ffff) as u32;
+        if p.is_complete() {
+            self.counters.frames += 1;
+            self.out.push_back(FrameEvent::Complete(p.into_frame(frame_id)));
+        } else {
             self.counters.frames_lost += 1;
             let packets = u32::try_from(p.packets.len()).unwrap_or(u32::MAX);
             self.out.push_back(FrameEvent::Lost { frame_id, packets });
         }
-        self.pending_packets = 0;
     }
 
     /// Hands out complete frames in order of their ids, gives up the ones that were overtaken too often.
     fn settle(&mut self) {
         // Each turn removes one pending frame, so the number of turns is bounded by them.
-        while let Some(id) = self.pending.keys().next().copied() {
-            let complete = self.pending.get(&id).is_some_and(Pending::is_complete);
-            if !complete && !self.must_give_up() {
+        while let Some((&id, oldest)) = self.pending.first_key_value() {
+            let in_turn = self.next_frame.is_none_or(|n| n == id) || self.pending_packets >= PASS_OVER_AFTER;
+            if !(oldest.is_complete() && in_turn) && !self.must_give_up() {
                 return;
             }
             let Some(p) = self.pending.remove(&id) else { return };
             self.pending_packets = self.pending_packets.saturating_sub(p.packets.len());
-            if let Some(n) = self.next_frame {
-                self.counters.frames_skipped += u64::from(id.wrapping_sub(n));
-            }
-            self.next_frame = Some(id.wrapping_add(1));
-            if complete {
-                self.counters.frames += 1;
-                self.out.push_back(FrameEvent::Complete(p.into_frame(id)));
-            } else {
-                self.counters.frames_lost += 1;
-                let packets = u32::try_from(p.packets.len()).unwrap_or(u32::MAX);
-                self.out.push_back(FrameEvent::Lost { frame_id: id, packets });
-            }
+            self.release(id, p);
         }
     }
 
@@ -266,11 +289,28 @@ impl FrameReceiver {
         })
     }
 
+    /// The source that is being received.
+    #[must_use]
+    pub fn source(&self) -> Option<Ssrc> {
+        self.source.as_ref().map(|s| s.ssrc)
+    }
+
+    /// Interarrival jitter in RTP clock ticks (RFC 3550 section 6.4.1).
+    #[must_use]
+    pub const fn jitter(&self) -> u32 {
+        self.jitter.ticks()
+    }
+
     /// Counters.
     #[must_use]
     pub const fn counters(&self) -> ReceiveCounters {
         self.counters
     }
+}
+
+/// How far the frame id is from the extended one, modulo 2^32.
+const fn frame_distance(id: u32, from: u64) -> i32 {
+    id.wrapping_sub((from & 0xffff_ffff) as u32).cast_signed()
 }
 
 impl Pending {
@@ -376,7 +416,51 @@ mod tests {
                 f.iter().for_each(|b| r.handle_packet(Micros(n), b));
             }
         }
-        assert_eq!(complete(&mut r), vec![0, 1, 3, 4]);
+        assert_eq!(complete(&mut r), vec![0, 1], "it may still come");
+        r.give_up_pending();
+        assert_eq!(complete(&mut r), vec![3, 4]);
         assert_eq!((r.counters().frames_skipped, r.counters().packets_missing), (1, 2));
+    }
+
+    #[test]
+    fn frames_of_one_packet_that_change_places_are_all_handed_out_in_order() {
+        let mut r = FrameReceiver::new(ExtensionIds::OURS, 48_000);
+        let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
+        let mut packets: Vec<_> = (0..40).flat_map(|_| p.frame(1, true)).collect();
+        packets.swap(3, 4);
+        packets.swap(10, 14);
+        packets.iter().for_each(|b| r.handle_packet(Micros(0), b));
+        assert_eq!(complete(&mut r), (0..40).collect::<Vec<_>>());
+        let c = r.counters();
+        assert_eq!((c.frames_skipped, c.duplicates, c.packets_missing), (0, 0, 0));
+    }
+
+    #[test]
+    fn frame_ids_go_on_over_their_wrap() {
+        use crate::media::ext::{FrameMark, FrameMarks};
+        use crate::media::rtp::{HeaderFields, write_header};
+        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
+        // Frames of one packet: the two around the wrap change places.
+        for (seq, id) in [(0, u32::MAX - 1), (2, 0), (1, u32::MAX), (3, 1)] {
+            let marks = FrameMarks { start: true, end: true, independent: true, discardable: false };
+            let fields = HeaderFields { marker: true, payload_type: 96, seq, timestamp: 0, ssrc: Ssrc(1) };
+            let mut b = vec![0; 64];
+            let n = write_header(&mut b, fields, &[(1, &FrameMark { frame_id: id, marks }.to_bytes())]).unwrap();
+            b.truncate(n);
+            r.handle_packet(Micros(0), &b);
+        }
+        assert_eq!(complete(&mut r), vec![u32::MAX - 1, u32::MAX, 0, 1]);
+        assert_eq!((r.counters().frames_skipped, r.counters().duplicates), (0, 0));
+    }
+
+    #[test]
+    fn a_publisher_that_counts_anew_under_its_old_ssrc_is_followed() {
+        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
+        let mut p = Publisher { ssrc: 1, seq: 0, frame: 20_000 };
+        p.frame(2, true).iter().for_each(|b| r.handle_packet(Micros(0), b));
+        let mut p = Publisher { ssrc: 1, seq: 40_000, frame: 0 };
+        p.frame(2, true).iter().for_each(|b| r.handle_packet(Micros(1), b));
+        assert_eq!(complete(&mut r), vec![20_000, 0]);
+        assert_eq!((r.counters().frames_skipped, r.counters().packets_missing), (0, 0));
     }
 }

@@ -1,4 +1,5 @@
-//! RTP over QUIC in datagrams (draft-ietf-avtcore-rtp-over-quic-14): a flow identifier, then one RTP or RTCP packet.
+//! RTP over QUIC (draft-ietf-avtcore-rtp-over-quic-14). A datagram is a flow identifier, then one RTP or RTCP packet. A stream
+//! is a flow identifier, then packets with their lengths before them.
 
 use super::bytes::{be16, be32, be64};
 use crate::units::FlowId;
@@ -63,9 +64,94 @@ pub fn split(datagram: &[u8]) -> Option<(FlowId, &[u8])> {
     Some((FlowId(value), datagram.get(len..)?))
 }
 
+/// Longest packet that a stream may carry, in bytes: what fits a slot of the largest ring.
+pub const MAX_STREAM_PACKET: usize = 9_216;
+
+/// Appends a packet as streams carry it: its length as a variable-length integer, then the packet.
+pub fn put_on_stream(out: &mut Vec<u8>, packet: &[u8]) {
+    // A length is encoded like a flow identifier; one of a packet in memory is always below 2^62.
+    if let Some(len) = FlowPrefix::new(FlowId(packet.len() as u64)) {
+        out.extend_from_slice(len.as_bytes());
+        out.extend_from_slice(packet);
+    }
+}
+
+/// A stream that cannot be read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a packet of {len} bytes is longer than {MAX_STREAM_PACKET} bytes")]
+pub struct StreamPacketTooLong {
+    /// What its length says, in bytes.
+    pub len: u64,
+}
+
+/// The receiving end of one stream: bytes in, packets out. Holds at most one packet and what came with its end.
+#[derive(Debug, Default)]
+pub struct StreamReader {
+    flow: Option<FlowId>,
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl StreamReader {
+    /// Takes what the stream delivered next. To be followed by [`Self::poll_packet`] until that gives none.
+    pub fn handle_bytes(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.read.min(self.bytes.len()));
+        self.read = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole packet and its flow.
+    ///
+    /// # Errors
+    /// [`StreamPacketTooLong`]; the stream is of no more use then.
+    pub fn poll_packet(&mut self) -> Result<Option<(FlowId, &[u8])>, StreamPacketTooLong> {
+        let rest = self.bytes.get(self.read..).unwrap_or(&[]);
+        let flow = match self.flow {
+            Some(flow) => flow,
+            None => {
+                let Some((flow, after)) = split(rest) else { return Ok(None) };
+                self.read += rest.len() - after.len();
+                *self.flow.insert(flow)
+            }
+        };
+        let rest = self.bytes.get(self.read..).unwrap_or(&[]);
+        let Some((FlowId(len), body)) = split(rest) else { return Ok(None) };
+        let size = usize::try_from(len).ok().filter(|l| *l <= MAX_STREAM_PACKET).ok_or(StreamPacketTooLong { len })?;
+        let Some(packet) = body.get(..size) else { return Ok(None) };
+        self.read += rest.len() - body.len() + size;
+        Ok(Some((flow, packet)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_of_a_stream_come_out_whole_however_it_is_cut() {
+        let mut stream = FlowPrefix::new(FlowId(300)).unwrap().as_bytes().to_vec();
+        let packets = [vec![1_u8; 40], vec![2; 1_300], vec![], vec![3; 70]];
+        packets.iter().for_each(|p| put_on_stream(&mut stream, p));
+        for cut in [1, 2, 7, 64, 5_000] {
+            let mut reader = StreamReader::default();
+            let mut out = Vec::new();
+            for piece in stream.chunks(cut) {
+                reader.handle_bytes(piece);
+                while let Some((flow, p)) = reader.poll_packet().unwrap() {
+                    assert_eq!(flow, FlowId(300));
+                    out.push(p.to_vec());
+                }
+            }
+            assert_eq!(out, packets, "in pieces of {cut}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_no_packet_has_ends_the_stream_before_anything_is_kept() {
+        let mut reader = StreamReader::default();
+        reader.handle_bytes(&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(reader.poll_packet(), Err(StreamPacketTooLong { len: (1 << 62) - 1 }));
+    }
 
     #[test]
     fn flow_identifiers_round_trip_at_the_edges_of_each_length() {

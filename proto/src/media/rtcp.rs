@@ -1,7 +1,9 @@
-//! RTCP that the house reads and writes: SR, RR, SDES, BYE (RFC 3550), generic NACK, PLI (RFC 4585), FIR (RFC 5104).
+//! RTCP that the house reads and writes: SR, RR, SDES, BYE (RFC 3550), generic NACK, PLI (RFC 4585), FIR (RFC 5104), REMB
+//! (draft-alvestrand-rmcat-remb-03), transport-wide feedback ([`super::twcc`]).
 
 use super::bytes::{be16, be32, be64};
-use crate::units::Ssrc;
+use super::twcc::Feedback;
+use crate::units::{Bitrate, Ssrc};
 
 const SR: u8 = 200;
 const RR: u8 = 201;
@@ -12,6 +14,11 @@ const PSFB: u8 = 206;
 const FMT_NACK: u8 = 1;
 const FMT_PLI: u8 = 1;
 const FMT_FIR: u8 = 4;
+const FMT_TRANSPORT: u8 = 15;
+const FMT_APPLICATION: u8 = 15;
+const REMB: &[u8; 4] = b"REMB";
+/// Sequence numbers named by one NACK at most.
+const MAX_NACKED: usize = 128;
 
 /// Sender report (RFC 3550 section 6.4.1), without its report blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +94,20 @@ pub enum Rtcp<'a> {
         /// Of which source.
         media: Ssrc,
     },
+    /// The receiver's estimate of what the line carries (REMB).
+    Estimate {
+        /// For all its sources together.
+        bitrate: Bitrate,
+        /// Which those are.
+        sources: Sources<'a>,
+    },
+    /// Transport-wide feedback, for [`Feedback::parse`].
+    TransportFeedback {
+        /// A source of the sender.
+        media: Ssrc,
+        /// What follows the SSRCs.
+        fci: &'a [u8],
+    },
     /// Something that we do not use.
     Other(u8),
 }
@@ -136,6 +157,20 @@ impl Iterator for NackList<'_> {
         let bit = self.mask.trailing_zeros() as u16;
         self.mask &= self.mask - 1;
         Some(self.base.wrapping_add(bit + 1))
+    }
+}
+
+/// SSRCs, read as they are walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sources<'a>(&'a [u8]);
+
+impl Iterator for Sources<'_> {
+    type Item = Ssrc;
+
+    fn next(&mut self) -> Option<Ssrc> {
+        let ssrc = be32(self.0, 0)?;
+        self.0 = self.0.get(4..)?;
+        Some(Ssrc(ssrc))
     }
 }
 
@@ -192,8 +227,22 @@ fn parse_one(count: u8, kind: u8, p: &[u8]) -> Option<Rtcp<'_>> {
         }
         (PSFB, FMT_PLI) => Some(Rtcp::KeyFrameRequest { media: Ssrc(be32(p, 8)?) }),
         (PSFB, FMT_FIR) => Some(Rtcp::KeyFrameRequest { media: Ssrc(be32(p, 12)?) }),
+        (PSFB, FMT_APPLICATION) => remb(p),
+        (RTPFB, FMT_TRANSPORT) => Some(Rtcp::TransportFeedback { media: Ssrc(be32(p, 8)?), fci: p.get(12..)? }),
         _ => None,
     }
+}
+
+/// Section 2.2: the name, the number of sources, 6 bits of exponent and 18 of mantissa, the sources.
+fn remb(p: &[u8]) -> Option<Rtcp<'_>> {
+    if p.get(12..16)? != REMB {
+        return None;
+    }
+    let word = be32(p, 16)?;
+    let sources = p.get(20..20 + 4 * (word >> 24) as usize)?;
+    let rate = u128::from(word & 0x3_ffff) << ((word >> 18) & 0x3f);
+    let bitrate = Bitrate(u64::try_from(rate).unwrap_or(u64::MAX));
+    Some(Rtcp::Estimate { bitrate, sources: Sources(sources) })
 }
 
 /// Builds one compound packet. Parts are added in the order that RFC 3550 section 6.1 wants: a report first.
@@ -259,16 +308,61 @@ impl Builder {
         self.part(FMT_PLI, PSFB, &b)
     }
 
-    /// Adds a generic NACK for up to 64 sequence numbers, each in an entry of its own.
+    /// Adds a generic NACK (RFC 4585 section 6.2.1) for up to 128 sequence numbers. Where they are in order, those within
+    /// sixteen of one another share an entry.
     #[must_use]
     pub fn nack(self, from: Ssrc, media: Ssrc, lost: &[u16]) -> Self {
         let mut b = from.0.to_be_bytes().to_vec();
         b.extend_from_slice(&media.0.to_be_bytes());
-        for seq in lost.iter().take(64) {
-            b.extend_from_slice(&seq.to_be_bytes());
-            b.extend_from_slice(&[0, 0]);
+        let mut entry: Option<(u16, u16)> = None;
+        let mut write = |(base, mask): (u16, u16)| {
+            b.extend_from_slice(&base.to_be_bytes());
+            b.extend_from_slice(&mask.to_be_bytes());
+        };
+        for &seq in lost.iter().take(MAX_NACKED) {
+            match &mut entry {
+                Some((base, mask)) if (1..=16).contains(&seq.wrapping_sub(*base)) => {
+                    *mask |= 1 << (seq.wrapping_sub(*base) - 1);
+                }
+                _ => {
+                    entry.replace((seq, 0)).into_iter().for_each(&mut write);
+                }
+            }
         }
+        entry.into_iter().for_each(&mut write);
         self.part(FMT_NACK, RTPFB, &b)
+    }
+
+    /// Adds an estimate for up to 255 sources (REMB). The rate is rounded down to 18 significant bits.
+    #[must_use]
+    pub fn remb(self, from: Ssrc, bitrate: Bitrate, sources: &[Ssrc]) -> Self {
+        let sources = sources.get(..sources.len().min(255)).unwrap_or(&[]);
+        let exponent = (64 - bitrate.0.leading_zeros()).saturating_sub(18);
+        let mantissa = ((bitrate.0 >> exponent) & 0x3_ffff) as u32;
+        let count = u32::try_from(sources.len()).unwrap_or(0);
+        let mut b = from.0.to_be_bytes().to_vec();
+        b.extend_from_slice(&[0; 4]);
+        b.extend_from_slice(REMB);
+        b.extend_from_slice(&((count << 24) | (exponent << 18) | mantissa).to_be_bytes());
+        for s in sources {
+            b.extend_from_slice(&s.0.to_be_bytes());
+        }
+        self.part(FMT_APPLICATION, PSFB, &b)
+    }
+
+    /// Adds transport-wide feedback. It can have padding, so nothing may follow it (RFC 3550 section 6.4.1).
+    #[must_use]
+    pub fn transport_feedback(self, from: Ssrc, media: Ssrc, feedback: &Feedback) -> Self {
+        let mut b = from.0.to_be_bytes().to_vec();
+        b.extend_from_slice(&media.0.to_be_bytes());
+        b.extend_from_slice(&feedback.to_bytes());
+        let padding = b.len().next_multiple_of(4) - b.len();
+        if padding == 0 {
+            return self.part(FMT_TRANSPORT, RTPFB, &b);
+        }
+        b.resize(b.len() + padding - 1, 0);
+        b.push(u8::try_from(padding).unwrap_or(0));
+        self.part(FMT_TRANSPORT | 0x20, RTPFB, &b)
     }
 
     /// Adds a goodbye.
@@ -325,6 +419,45 @@ mod tests {
         let p = [0x81, RTPFB, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff, 0x80, 0x01];
         let Some(Rtcp::Nack { lost, .. }) = Compound::new(&p).next() else { panic!("no NACK") };
         assert_eq!(lost.collect::<Vec<_>>(), vec![65_535, 0, 15]);
+    }
+
+    #[test]
+    fn numbers_close_together_share_an_entry_of_a_nack() {
+        let lost = [65_530, 65_531, 10, 11, 100, 117, 116];
+        let bytes = Builder::default().nack(Ssrc(2), Ssrc(1), &lost).finish();
+        let Some(Rtcp::Nack { lost: read, .. }) = Compound::new(&bytes).next() else { panic!("no NACK") };
+        assert_eq!(read.collect::<Vec<_>>(), lost);
+        // 10 lies sixteen after 65,530.
+        assert_eq!(bytes.len(), 12 + 4 * 5);
+        let many: Vec<u16> = (0..200).map(|n| n * 40).collect();
+        let bytes = Builder::default().nack(Ssrc(2), Ssrc(1), &many).finish();
+        let Some(Rtcp::Nack { lost: read, .. }) = Compound::new(&bytes).next() else { panic!("no NACK") };
+        assert_eq!(read.collect::<Vec<_>>(), &many[..128]);
+    }
+
+    #[test]
+    fn estimates_parse_back_to_eighteen_bits() {
+        for rate in [0, 1, 262_143, 262_144, 2_500_000, 1_000_000_007, u64::MAX] {
+            let bytes = Builder::default().remb(Ssrc(1), Bitrate(rate), &[Ssrc(7), Ssrc(8)]).finish();
+            let Some(Rtcp::Estimate { bitrate, sources }) = Compound::new(&bytes).next() else { panic!("no REMB") };
+            assert_eq!(sources.collect::<Vec<_>>(), vec![Ssrc(7), Ssrc(8)]);
+            assert!(bitrate.0 <= rate && rate - bitrate.0 <= rate >> 17, "{rate} became {}", bitrate.0);
+        }
+    }
+
+    #[test]
+    fn an_estimate_with_more_sources_than_bytes_is_not_one() {
+        let mut bytes = Builder::default().remb(Ssrc(1), Bitrate(9), &[Ssrc(7)]).finish();
+        for count in 2..=255 {
+            bytes[16] = count;
+            assert_eq!(Compound::new(&bytes).next(), Some(Rtcp::Other(PSFB)));
+        }
+        bytes[16] = 1;
+        bytes[19] = 1;
+        bytes[17] = 0xff;
+        assert!(matches!(Compound::new(&bytes).next(), Some(Rtcp::Estimate { bitrate: Bitrate(u64::MAX), .. })));
+        bytes[12] = b'X';
+        assert_eq!(Compound::new(&bytes).next(), Some(Rtcp::Other(PSFB)));
     }
 
     #[test]

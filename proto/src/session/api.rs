@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// `POST /v1/join`: redeem an invitation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
     /// The secret from the link's fragment.
@@ -25,6 +26,7 @@ pub struct JoinRequest {
 
 /// Answer to `POST /v1/join` and `POST /v1/token`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenGrant {
     /// The bearer token.
     pub token: String,
@@ -48,6 +50,7 @@ pub struct TokenGrant {
 
 /// `POST /v1/sessions/{session}/invitations`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InvitationRequest {
     /// Role of whoever redeems it.
@@ -59,6 +62,7 @@ pub struct InvitationRequest {
 
 /// Answer to [`InvitationRequest`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Invitation {
     /// The link to hand on. The secret is in the fragment, which browsers do not send to servers.
     pub link: String,
@@ -72,6 +76,7 @@ pub struct Invitation {
 
 /// Where and how to send or fetch RTP over QUIC; answer to `POST …/feeds` and `POST …/legs`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RoqBinding {
     /// `host:port` of the relay's QUIC listener for the bearer's realm.
     pub relay: String,
@@ -95,6 +100,7 @@ pub const MAX_CHAT_KEPT: usize = 200;
 
 /// Something that a participant wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChatMessage {
     /// Counter of the session, from 1.
     pub id: u64,
@@ -110,6 +116,7 @@ pub struct ChatMessage {
 
 /// A STUN or TURN server for WebRTC clients (RFC 8829 section 3.5.2); element of `GET …/ice-servers`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IceServer {
     /// `stun:`, `turn:` or `turns:` URIs (RFC 7064, RFC 7065).
     pub urls: Vec<String>,
@@ -126,6 +133,7 @@ pub struct IceServer {
 
 /// One participant as others see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ParticipantInfo {
     /// Id in this session.
     pub participant: ParticipantId,
@@ -144,6 +152,7 @@ pub struct ParticipantInfo {
 
 /// Whether packets of a feed arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FeedState {
     /// Announced; no packet has come yet.
@@ -156,6 +165,7 @@ pub enum FeedState {
 
 /// A feed with what is known about it now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FeedInfo {
     /// The descriptor.
     pub descriptor: FeedDescriptor,
@@ -175,6 +185,7 @@ pub struct FeedInfo {
 
 /// `GET /v1/sessions/{session}`, and the start of the event stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionInfo {
     /// Id.
     pub session: SessionId,

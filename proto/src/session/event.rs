@@ -13,6 +13,7 @@ pub const SUBPROTOCOL: &str = "trocar.v1";
 
 /// Client to server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ClientEvent {
     /// Who I am. First message, within 2 s.
@@ -41,6 +42,7 @@ pub enum ClientEvent {
 
 /// Server to client.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerEvent {
     /// First message: everything as it is now.
@@ -140,6 +142,7 @@ pub enum ServerEvent {
 
 /// One m-line of a leg that carries voices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VoiceSlot {
     /// Media identification of the m-line (RFC 5888).
     pub mid: String,
@@ -149,6 +152,7 @@ pub struct VoiceSlot {
 
 /// Where a leg's transport is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LegState {
     /// ICE and DTLS are under way, or no QUIC connection yet.

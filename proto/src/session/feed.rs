@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 /// Video, audio or data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum MediaKind {
     /// Pictures.
@@ -19,6 +20,7 @@ pub enum MediaKind {
 
 /// The bandwidth partition that a feed belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
     /// The primary endoscope.
@@ -33,6 +35,7 @@ pub enum Purpose {
 
 /// How a native feed travels in RTP over QUIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum RoqMode {
     /// One RTP packet per QUIC datagram.
@@ -43,6 +46,7 @@ pub enum RoqMode {
 
 /// The way a feed comes in or a leg goes out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Transport {
     /// A browser or another WebRTC client.
@@ -62,6 +66,7 @@ pub enum Transport {
 
 /// One published thing. JSON, `POST /v1/sessions/{session}/feeds`; mirrored on the event stream. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FeedDescriptor {
     /// Name of the feed, unique in its session.

@@ -19,6 +19,22 @@ fn is_valid(s: &str) -> bool {
     (1..=MAX_ID_LEN).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
+/// A text of a fixed form, as a schema of that name.
+#[cfg(feature = "openapi")]
+macro_rules! text_schema {
+    ($name:ident, $pattern:literal, $what:expr) => {
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+                let text = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+                text.pattern(Some($pattern)).description(Some($what)).into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
+    };
+}
+
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
@@ -42,6 +58,9 @@ macro_rules! id_type {
                 &self.0
             }
         }
+
+        #[cfg(feature = "openapi")]
+        text_schema!($name, "^[A-Za-z0-9_-]{1,64}$", concat!("Name of a ", $kind, "."));
 
         impl TryFrom<String> for $name {
             type Error = InvalidId;
@@ -107,6 +126,9 @@ impl Default for RealmId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CertHash(pub [u8; 32]);
+
+#[cfg(feature = "openapi")]
+text_schema!(CertHash, "^[0-9A-Fa-f]{64}$", "SHA-256 of a certificate's DER, 64 hex digits.");
 
 impl fmt::Display for CertHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

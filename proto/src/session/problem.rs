@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// A URI that identifies the kind of problem, `urn:trocar:problem:NAME`.
     #[serde(rename = "type")]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 /// What somebody is in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The surgical team at the patient's side: publishes, and keeps the gate.
@@ -23,6 +24,7 @@ pub enum Role {
 
 /// One thing that somebody may do through signaling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
     /// Receive feeds.
@@ -40,6 +42,7 @@ pub enum Verb {
 /// Grades of operation authority, lowest first (handover specification, section 3). Signaling never grants one: the grade
 /// in a token is the highest that its bearer may ever hold at a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Grade {
     /// See.

@@ -1,5 +1,6 @@
 //! Which of the H.264 profiles that a viewer offers can show a feed (RFC 6184 section 8.1).
 
+use super::codec::{self, Fit};
 use super::sdp::{Codec, Media, fmtp_value};
 
 /// Profiles that matter here. Each can decode the ones that [`Profile::decodes`] says.
@@ -13,6 +14,10 @@ pub enum Profile {
     Main,
     /// High and constrained high.
     High,
+    /// High 10.
+    High10,
+    /// High 4:2:2.
+    High422,
     /// High 4:4:4 predictive.
     High444,
 }
@@ -29,57 +34,64 @@ impl Profile {
             0x42 => Some(Self::Baseline),
             0x4d => Some(Self::Main),
             0x64 => Some(Self::High),
+            0x6e => Some(Self::High10),
+            0x7a => Some(Self::High422),
             0xf4 => Some(Self::High444),
             _ => None,
         }
     }
 
-    /// Whether a decoder of this profile shows a stream of `stream`.
+    /// Whether a decoder of this profile shows a stream of `stream`. A browser that offers High 4:4:4 is not believed to
+    /// show 10 bits.
     #[must_use]
     pub fn decodes(self, stream: Self) -> bool {
-        use Profile::{Baseline, ConstrainedBaseline, High, High444, Main};
+        use Profile::{Baseline, ConstrainedBaseline, High, High10, High422, High444, Main};
+        let high = matches!(stream, ConstrainedBaseline | Main | High);
         match self {
             ConstrainedBaseline => stream == ConstrainedBaseline,
             Baseline => matches!(stream, ConstrainedBaseline | Baseline),
             Main => matches!(stream, ConstrainedBaseline | Main),
-            High => matches!(stream, ConstrainedBaseline | Main | High),
-            High444 => matches!(stream, ConstrainedBaseline | Main | High | High444),
+            High => high,
+            High10 => high || stream == High10,
+            High422 => high || matches!(stream, High10 | High422),
+            High444 => high || stream == High444,
         }
     }
 }
 
-fn packetization_mode(fmtp: &str) -> &str {
+/// The packetization mode of these format parameters; 0 where none is named.
+pub(super) fn packetization_mode(fmtp: &str) -> &str {
     fmtp_value(fmtp, "packetization-mode").unwrap_or("0")
 }
 
+/// How well an offered payload type fits a stream. Levels are not compared: browsers offer a low one and allow asymmetry.
+/// A stream that does not say its profile fits nothing, since nobody could promise to show it.
+pub(super) fn fit(offer: &str, stream: &str) -> Option<Fit> {
+    let of_stream = Profile::from_profile_level_id(fmtp_value(stream, "profile-level-id")?)?;
+    let offered = Profile::from_profile_level_id(fmtp_value(offer, "profile-level-id").unwrap_or("420010"))?;
+    // Whoever takes mode 1 takes single NAL units as well; interleaving is a mode of its own (RFC 6184 section 6.2).
+    let same_mode = match (packetization_mode(offer), packetization_mode(stream)) {
+        (a, b) if a == b => true,
+        ("1", "0") => false,
+        _ => return None,
+    };
+    match (offered == of_stream, same_mode) {
+        (true, true) => Some(Fit::Exact),
+        (true, false) => Some(Fit::OtherMode),
+        (false, _) => offered.decodes(of_stream).then_some(Fit::Contains),
+    }
+}
+
 /// The viewer's payload type for a feed with those format parameters: the same profile first, then one that decodes it.
-/// Levels are not compared: browsers offer a low one and allow asymmetry.
 #[must_use]
 pub fn choose<'a>(media: &'a Media, feed_fmtp: &str) -> Option<&'a Codec> {
-    let stream = Profile::from_profile_level_id(fmtp_value(feed_fmtp, "profile-level-id")?)?;
-    let fitting = |exact: bool| {
-        media.codecs.iter().find(|c| {
-            let offered = fmtp_value(&c.fmtp, "profile-level-id").unwrap_or("420010");
-            c.name.eq_ignore_ascii_case("H264")
-                && packetization_mode(&c.fmtp) == packetization_mode(feed_fmtp)
-                && Profile::from_profile_level_id(offered)
-                    .is_some_and(|p| if exact { p == stream } else { p.decodes(stream) })
-        })
-    };
-    fitting(true).or_else(|| fitting(false))
+    codec::choose_for_viewer(media, "H264", feed_fmtp, 90_000)
 }
 
 /// The RTX payload type that goes with `payload_type` (RFC 4588 section 8.1).
 #[must_use]
 pub fn rtx_for(media: &Media, payload_type: u8) -> Option<u8> {
-    media
-        .codecs
-        .iter()
-        .find(|c| {
-            c.name.eq_ignore_ascii_case("rtx")
-                && fmtp_value(&c.fmtp, "apt").and_then(|a| a.parse::<u8>().ok()) == Some(payload_type)
-        })
-        .map(|c| c.payload_type)
+    codec::rtx_for(media, payload_type)
 }
 
 #[cfg(test)]
@@ -95,6 +107,7 @@ mod tests {
                 name: "H264".to_owned(),
                 clock_rate: 90_000,
                 fmtp: format!("packetization-mode=1;profile-level-id={p}"),
+                ..Codec::default()
             })
             .collect();
         Media { codecs, ..Media::default() }
@@ -108,7 +121,20 @@ mod tests {
         assert_eq!(choose(&m, &fmtp("4d0033")).map(|c| c.payload_type), Some(101));
         assert_eq!(choose(&m, &fmtp("640033")), None, "nobody here decodes High");
         assert_eq!(choose(&media(&["640033"]), &fmtp("4d0033")).map(|c| c.payload_type), Some(100));
-        assert_eq!(choose(&m, "packetization-mode=0;profile-level-id=42c02a"), None);
+        let single = "packetization-mode=0;profile-level-id=42c02a";
+        assert_eq!(choose(&m, single).map(|c| c.payload_type), Some(102), "mode 1 takes single NAL units");
         assert_eq!(choose(&m, ""), None);
+    }
+
+    #[test]
+    fn ten_bits_and_4_2_2_go_only_to_who_says_that_it_decodes_them() {
+        let browser = media(&["42001f", "42e01f", "4d001f", "f4001f"]);
+        let fmtp = |p: &str| format!("packetization-mode=1;profile-level-id={p}");
+        assert_eq!(choose(&browser, &fmtp("640033")).map(|c| c.payload_type), Some(103));
+        for p in ["6e0033", "7a0033"] {
+            assert_eq!(choose(&browser, &fmtp(p)), None, "{p}");
+            assert_eq!(choose(&media(&["7a0033"]), &fmtp(p)).map(|c| c.payload_type), Some(100), "{p}");
+        }
+        assert_eq!(choose(&browser, &fmtp("xyz")), None);
     }
 }

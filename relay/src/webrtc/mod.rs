@@ -1,5 +1,7 @@
 //! WebRTC without a WebRTC library: ICE by `is`, DTLS by `dimpl`, SDP and everything after the handshake by us.
 
+pub mod codec;
 pub mod h264;
+pub mod remote;
 pub mod sdp;
 pub mod transport;

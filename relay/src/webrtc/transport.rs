@@ -5,6 +5,7 @@
 //! [`Transport::poll_event`]. Media never passes through here: once [`TransportEvent::Keys`] came, SRTP of a validated
 //! five-tuple is the caller's alone.
 
+use super::remote::Remote;
 use super::sdp::Fingerprint;
 use crate::srtp::Profile;
 use aws_lc_rs::digest;
@@ -48,7 +49,9 @@ pub enum CloseReason {
     #[error("DTLS handshake did not complete")]
     Handshake,
     /// A protection profile that the relay does not have.
-    #[error("no common SRTP protection profile: AEAD_AES_128_GCM or AEAD_AES_256_GCM is needed")]
+    #[error(
+        "no common SRTP protection profile: one of AEAD_AES_256_GCM, AEAD_AES_128_GCM and AES128_CM_HMAC_SHA1_80 is needed"
+    )]
     Profile,
     /// No connectivity check for [`DROP_TIMEOUT`].
     #[error("no connectivity check any more")]
@@ -80,7 +83,7 @@ pub struct Setup<'a> {
     /// The peer's fingerprint.
     pub fingerprint: Fingerprint,
     /// Addresses that we listen on.
-    pub candidates: &'a [SocketAddr],
+    pub candidates: &'a [Remote],
     /// DTLS settings, shared.
     pub dtls: Arc<dimpl::Config>,
     /// Our certificate.
@@ -91,20 +94,20 @@ pub struct Setup<'a> {
 pub struct Transport {
     ice: IceAgent,
     dtls: Dtls,
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<Remote>,
     fingerprint: Fingerprint,
     verified: bool,
     keys_given: bool,
     started: Instant,
     /// When each address last checked; at most [`MAX_ADDRESSES`].
-    checks: Vec<(SocketAddr, Instant)>,
-    egress: Option<SocketAddr>,
+    checks: Vec<(Remote, Instant)>,
+    egress: Option<Remote>,
     /// Where the newest USE-CANDIDATE came from; becomes the egress when authentic media control comes from there.
-    wanted: Option<SocketAddr>,
+    wanted: Option<Remote>,
     dtls_due: Option<Instant>,
     ice_due: Option<Instant>,
     queued: VecDeque<Vec<u8>>,
-    out: VecDeque<(SocketAddr, Vec<u8>)>,
+    out: VecDeque<(Remote, Vec<u8>)>,
     events: VecDeque<TransportEvent>,
     closed: bool,
 }
@@ -117,8 +120,8 @@ impl Transport {
         ice.set_ice_lite(true);
         ice.set_controlling(false);
         ice.set_max_candidate_pairs(MAX_ADDRESSES);
-        for address in setup.candidates {
-            if let Ok(c) = Candidate::host(*address, "udp") {
+        for at in setup.candidates {
+            if let Ok(c) = Candidate::host(at.address, protocol(*at)) {
                 ice.add_local_candidate(c);
             }
         }
@@ -150,7 +153,7 @@ impl Transport {
 
     /// Takes a STUN message that carries our user fragment. `to` is the address of ours that it came to.
     /// Returns false where it is not authentic.
-    pub fn handle_stun(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, message: StunMessage<'_>) -> bool {
+    pub fn handle_stun(&mut self, now: Instant, from: Remote, to: SocketAddr, message: StunMessage<'_>) -> bool {
         // The ICE library relies on these two; a request without them is dropped before it gets there.
         if message.is_binding_request() && (message.split_username().is_none() || message.prio().is_none()) {
             return false;
@@ -160,8 +163,10 @@ impl Transport {
             return false;
         }
         let wants = message.is_binding_request() && message.use_candidate();
-        let destination = self.candidates.iter().find(|c| **c == to).or(self.candidates.first()).copied().unwrap_or(to);
-        let packet = StunPacket { proto: Protocol::Udp, source: from, destination, message };
+        let ours = |c: &&Remote| c.tcp == from.tcp;
+        let exact = self.candidates.iter().filter(ours).find(|c| c.address == to);
+        let destination = exact.or(self.candidates.iter().find(ours)).map_or(to, |c| c.address);
+        let packet = StunPacket { proto: protocol(from), source: from.address, destination, message };
         if !self.ice.handle_packet(now, packet) {
             return false;
         }
@@ -191,7 +196,7 @@ impl Transport {
     }
 
     /// Authentic SRTP or SRTCP with a fresh index came from `from`: if the peer wants media there, it goes there.
-    pub fn handle_authentic(&mut self, from: SocketAddr) {
+    pub fn handle_authentic(&mut self, from: Remote) {
         if self.wanted == Some(from) && self.egress != Some(from) {
             self.egress = Some(from);
         }
@@ -242,7 +247,7 @@ impl Transport {
 
     /// Where media goes; none while there is no nominated pair or the peer's consent has run out.
     #[must_use]
-    pub fn egress(&self, now: Instant) -> Option<SocketAddr> {
+    pub fn egress(&self, now: Instant) -> Option<Remote> {
         let to = self.egress?;
         // Consent is per address (RFC 7675): a check from elsewhere says nothing about where media goes.
         let (_, at) = self.checks.iter().find(|(a, _)| *a == to)?;
@@ -250,7 +255,7 @@ impl Transport {
     }
 
     /// A datagram to send.
-    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+    pub fn poll_transmit(&mut self) -> Option<(Remote, Vec<u8>)> {
         self.out.pop_front()
     }
 
@@ -268,15 +273,15 @@ impl Transport {
 
     fn drain(&mut self, now: Instant) {
         while let Some(t) = self.ice.poll_transmit() {
-            self.out.push_back((t.destination, t.contents.into()));
+            let to = Remote { address: t.destination, tcp: t.proto == Protocol::Tcp };
+            self.out.push_back((to, t.contents.into()));
         }
         while let Some(e) = self.ice.poll_event() {
-            match e {
+            if let IceAgentEvent::NominatedSend { proto, destination, .. } = e {
+                let to = Remote { address: destination, tcp: proto == Protocol::Tcp };
                 // Once there are keys, only an authentic packet moves media elsewhere ([`Self::handle_authentic`]): one
                 // check with a forged source must not.
-                IceAgentEvent::NominatedSend { destination, .. } if self.keys_given => self.wanted = Some(destination),
-                IceAgentEvent::NominatedSend { destination, .. } => self.egress = Some(destination),
-                _ => {}
+                if self.keys_given { self.wanted = Some(to) } else { self.egress = Some(to) }
             }
         }
         self.ice_due = self.ice.poll_timeout();
@@ -322,6 +327,7 @@ impl Transport {
         let profile = match profile {
             SrtpProfile::AEAD_AES_128_GCM => Profile::Aes128Gcm,
             SrtpProfile::AEAD_AES_256_GCM => Profile::Aes256Gcm,
+            SrtpProfile::AES128_CM_SHA1_80 => Profile::Aes128CmSha1,
             _ => return self.close(CloseReason::Profile),
         };
         if !self.keys_given {
@@ -329,6 +335,10 @@ impl Transport {
             self.events.push_back(TransportEvent::Keys(profile, material));
         }
     }
+}
+
+const fn protocol(at: Remote) -> Protocol {
+    if at.tcp { Protocol::Tcp } else { Protocol::Udp }
 }
 
 fn fingerprint_matches(want: &Fingerprint, der: &[u8]) -> bool {
@@ -387,7 +397,7 @@ mod tests {
                     local: (a.ufrag.clone(), a.pass.clone()),
                     remote: (b.ufrag.clone(), b.pass.clone()),
                     fingerprint: fingerprint(claimed),
-                    candidates: &[ours],
+                    candidates: &[Remote::udp(ours)],
                     dtls: Arc::clone(&config),
                     certificate: &certificate(),
                 },
@@ -426,13 +436,13 @@ mod tests {
                 self.ice.handle_timeout(now);
                 while let Some(t) = self.ice.poll_transmit() {
                     let m: Vec<u8> = t.contents.into();
-                    self.server.handle_stun(now, self.theirs, self.ours, StunMessage::parse(&m).unwrap());
+                    self.server.handle_stun(now, Remote::udp(self.theirs), self.ours, StunMessage::parse(&m).unwrap());
                 }
                 let _ = self.dtls.handle_timeout(now);
                 self.client_dtls(now);
                 self.server.handle_timeout(now);
                 while let Some((to, p)) = self.server.poll_transmit() {
-                    assert_eq!(to, self.theirs);
+                    assert_eq!(to, Remote::udp(self.theirs));
                     if p[0] < 2 {
                         let packet = StunPacket {
                             proto: Protocol::Udp,
@@ -466,7 +476,7 @@ mod tests {
             .finish();
         them.send.seal_rtcp(&mut p).unwrap();
         assert!(us.receive.open_rtcp(&mut p).is_ok());
-        assert_eq!(pair.server.egress(now + Duration::from_secs(3)), Some(pair.theirs));
+        assert_eq!(pair.server.egress(now + Duration::from_secs(3)), Some(Remote::udp(pair.theirs)));
         assert_eq!(pair.server.egress(now + Duration::from_secs(30)), None, "consent runs out");
     }
 
@@ -513,15 +523,20 @@ mod tests {
             while let Some(x) = pair.ice.poll_transmit() {
                 let m: Vec<u8> = x.contents.into();
                 for from in [pair.theirs, elsewhere] {
-                    seen += usize::from(pair.server.handle_stun(t, from, pair.ours, StunMessage::parse(&m).unwrap()));
+                    seen += usize::from(pair.server.handle_stun(
+                        t,
+                        Remote::udp(from),
+                        pair.ours,
+                        StunMessage::parse(&m).unwrap(),
+                    ));
                 }
             }
         }
         let end = later + Duration::from_secs(4);
         assert!(seen >= 2, "{seen} checks were taken");
-        assert_eq!(pair.server.egress(end), Some(pair.theirs), "a check alone moves nothing");
-        pair.server.handle_authentic(elsewhere);
-        assert_eq!(pair.server.egress(end), Some(elsewhere));
+        assert_eq!(pair.server.egress(end), Some(Remote::udp(pair.theirs)), "a check alone moves nothing");
+        pair.server.handle_authentic(Remote::udp(elsewhere));
+        assert_eq!(pair.server.egress(end), Some(Remote::udp(elsewhere)));
     }
 
     #[test]
@@ -536,7 +551,12 @@ mod tests {
                 let m: Vec<u8> = x.contents.into();
                 for port in 0..4 {
                     let from = SocketAddr::new(pair.theirs.ip(), 4_000 + u16::try_from(step * 4).unwrap() + port);
-                    taken += usize::from(pair.server.handle_stun(t, from, pair.ours, StunMessage::parse(&m).unwrap()));
+                    taken += usize::from(pair.server.handle_stun(
+                        t,
+                        Remote::udp(from),
+                        pair.ours,
+                        StunMessage::parse(&m).unwrap(),
+                    ));
                 }
             }
         }

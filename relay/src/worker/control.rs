@@ -1,11 +1,14 @@
 //! RTCP and everything that happens by the clock.
 
-use super::state::{Core, FeedEntry, LegEntry, ReportedLoss, Way, wall_now};
+use super::media::Ways;
+use super::state::{Core, FeedEntry, Origin, ReportedLoss, Way, wall_now};
 use bytes::Bytes;
 use std::time::Instant;
+use trocar_proto::media::roq::FlowPrefix;
 use trocar_proto::media::rtcp::{Builder, Compound, ReportBlock, Rtcp, SenderReport, ntp_middle};
 use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
+use trocar_proto::session::feed::MediaKind;
 use trocar_proto::units::{Micros, Ssrc};
 
 /// Reports go out this often, in microseconds.
@@ -16,21 +19,25 @@ const UNCONNECTED_US: u64 = 15_000_000;
 const STALL_US: u64 = 300_000;
 
 impl Core {
-    /// RTCP of a publisher: its sender reports are echoed in our receiver reports.
+    /// RTCP of a native publisher: its sender reports are echoed in our receiver reports.
     pub(crate) fn handle_publisher_rtcp(&mut self, index: usize, at: Micros, bytes: &[u8]) {
-        let Some(entry) = self.feeds.get_mut(index) else { return };
         for part in Compound::new(bytes) {
             if let Rtcp::SenderReport(sr, _) = part {
-                entry.last_sr = Some((ntp_middle(sr.ntp), at));
+                self.note_sender_report(index, &sr, at);
             }
         }
     }
 
-    /// RTCP of a viewer, after SRTCP or from QUIC.
+    pub(super) fn note_sender_report(&mut self, feed: usize, sr: &SenderReport, at: Micros) {
+        if let Some(entry) = self.feeds.get_mut(feed) {
+            entry.last_sr = Some((ntp_middle(sr.ntp), at));
+        }
+    }
+
+    /// RTCP of a native viewer.
     pub(crate) fn handle_viewer_rtcp(&mut self, index: usize, now: Instant, bytes: &[u8]) {
         let at = self.micros(now);
         let middle = ntp_middle(wall_now().to_ntp());
-        let mut wants_key = false;
         for part in Compound::new(bytes) {
             match part {
                 Rtcp::ReceiverReport(_, blocks) | Rtcp::SenderReport(_, blocks) => {
@@ -38,31 +45,23 @@ impl Core {
                         self.note_report(index, &block, middle);
                     }
                 }
-                Rtcp::KeyFrameRequest { .. } => wants_key = true,
-                Rtcp::Nack { media, lost } if self.is_media_of(index, media) => self.repair(index, now, lost),
+                Rtcp::KeyFrameRequest { .. } => self.want_key_frame(index, at),
                 _ => {}
             }
         }
-        let feed_index = self.legs.get(index).map(|l| l.feed);
-        if let Some(feed_index) = feed_index.filter(|_| wants_key) {
-            if let Some(f) = self.feeds.get_mut(feed_index) {
-                f.feed.handle_key_frame_request();
-            }
-            self.ask_key_frame(feed_index, at);
+    }
+
+    /// A leg's viewer needs a key frame.
+    pub(super) fn want_key_frame(&mut self, leg: usize, at: Micros) {
+        let Some(feed) = self.legs.get(leg).and_then(|l| l.feed) else { return };
+        if let Some(f) = self.feeds.get_mut(feed) {
+            f.feed.handle_key_frame_request();
         }
+        self.ask_key_frame(feed, at);
     }
 
-    fn is_media_of(&self, index: usize, ssrc: Ssrc) -> bool {
-        matches!(self.legs.get(index), Some(LegEntry { way: Way::Webrtc(w), .. }) if w.ssrc == ssrc)
-    }
-
-    fn note_report(&mut self, index: usize, block: &ReportBlock, now_middle: u32) {
+    pub(super) fn note_report(&mut self, index: usize, block: &ReportBlock, now_middle: u32) {
         let Some(leg) = self.legs.get_mut(index) else { return };
-        if let Way::Webrtc(w) = &leg.way
-            && w.ssrc != block.ssrc
-        {
-            return;
-        }
         let v = &mut leg.viewer;
         v.fraction_lost = block.fraction_lost;
         v.cumulative_lost = block.cumulative_lost;
@@ -73,27 +72,32 @@ impl Core {
     /// Asks the publisher for a key frame where one is wanted and the budget allows it.
     pub(crate) fn ask_key_frame(&mut self, index: usize, at: Micros) {
         let Some(entry) = self.feeds.get_mut(index) else { return };
-        if entry.publisher.is_none() {
+        if entry.descriptor.kind != MediaKind::Video || !entry.origin.is_connected() {
             return;
         }
         if let Some(media) = entry.feed.poll_key_frame_request(at) {
             let from = entry.receiver_ssrc;
             let bytes = Builder::default().receiver_report(from, None).pli(from, media).finish();
-            send_upstream(entry, &bytes);
+            self.send_upstream(index, bytes);
         }
     }
 
-    /// Everything that is due by the clock. In this order: peers' handshakes and consent, reports to viewers, reports
-    /// to publishers, feeds that went silent.
+    /// Everything that is due by the clock. In this order: peers' handshakes and consent, what publishing peers are to
+    /// repair, voices, reports to viewers, reports to publishers, feeds that went silent.
     pub(crate) fn tick(&mut self, now: Instant) {
         let at = self.micros(now);
         self.tell_untold();
-        let legs: Vec<usize> = self.legs.iter().map(|(i, _)| i).collect();
-        for index in legs {
-            if let Some(LegEntry { way: Way::Webrtc(way), .. }) = self.legs.get_mut(index) {
-                way.transport.handle_timeout(now);
+        let peers: Vec<usize> = self.peers.iter().map(|(i, _)| i).collect();
+        for index in peers {
+            if let Some(peer) = self.peers.get_mut(index) {
+                peer.transport.handle_timeout(now);
                 self.drain_transport(index, now);
             }
+        }
+        self.feed_back(now, at);
+        self.assign_voices(now, at);
+        let legs: Vec<usize> = self.legs.iter().map(|(i, _)| i).collect();
+        for index in legs {
             self.report_to_viewer(index, now, at);
             let forgotten = self.legs.get(index).is_some_and(|l| {
                 matches!(l.way, Way::Roq(_))
@@ -124,7 +128,7 @@ impl Core {
         }
         leg.last_sr = at;
         let Some((timestamp, arrived)) = leg.leg.last_sent() else { return };
-        let Some(FeedEntry { feed, key, .. }) = self.feeds.get(leg.feed) else { return };
+        let Some(FeedEntry { feed, key, .. }) = leg.feed.and_then(|f| self.feeds.get(f)) else { return };
         let elapsed = at.since(arrived).saturating_mul(u64::from(feed.clock_rate())) / 1_000_000;
         let counters = leg.leg.counters();
         let ssrc = match &leg.way {
@@ -138,15 +142,11 @@ impl Core {
             packets: (counters.packets & 0xffff_ffff) as u32,
             octets: (counters.octets & 0xffff_ffff) as u32,
         };
-        let mut bytes = Builder::default().sender_report(&report).cname(ssrc, key.feed.as_str()).finish();
-        match &mut leg.way {
+        let bytes = Builder::default().sender_report(&report).cname(ssrc, key.feed.as_str()).finish();
+        match &leg.way {
             Way::Webrtc(w) => {
-                let (Some(keys), Some(to)) = (&mut w.keys, w.transport.egress(now)) else { return };
-                let socket = self.listeners.get(w.listener).map(|l| &l.webrtc);
-                if let (Ok(()), Some(socket)) = (keys.send.seal_rtcp(&mut bytes), socket) {
-                    // Loss policy: a report that the socket does not take is not sent; the next one follows in a second.
-                    let _ = socket.send(to, &bytes);
-                }
+                let peer = w.peer;
+                self.send_to_peer(peer, now, bytes);
             }
             Way::Roq(w) => {
                 if let Some(c) = &w.connection {
@@ -158,7 +158,7 @@ impl Core {
 
     fn report_to_publisher(&mut self, index: usize, at: Micros) {
         let Some(entry) = self.feeds.get_mut(index) else { return };
-        if entry.publisher.is_none() || at.since(entry.last_report) < REPORT_SPACING_US {
+        if !entry.origin.is_connected() || at.since(entry.last_report) < REPORT_SPACING_US {
             return;
         }
         let Some((ssrc, highest)) = entry.feed.highest() else { return };
@@ -181,14 +181,31 @@ impl Core {
             delay_since_sr,
         };
         let bytes = Builder::default().receiver_report(entry.receiver_ssrc, Some(&block)).finish();
-        send_upstream(entry, &bytes);
+        self.send_upstream(index, bytes);
     }
-}
 
-/// RTCP to the publisher. Loss policy: what the connection does not take is not sent; reports and requests come again.
-fn send_upstream(entry: &FeedEntry, rtcp: &[u8]) {
-    let Some(prefix) = trocar_proto::media::roq::FlowPrefix::new(entry.rtcp_flow) else { return };
-    if let Some(c) = &entry.publisher {
-        let _ = c.send_datagram(Bytes::from([prefix.as_bytes(), rtcp].concat()));
+    /// RTCP to the publisher. Loss policy: what its connection does not take is not sent; reports and requests come again.
+    fn send_upstream(&mut self, index: usize, rtcp: Vec<u8>) {
+        match self.feeds.get(index).map(|f| &f.origin) {
+            Some(Origin::Roq { connection: Some(c), rtcp_flow, .. }) => {
+                if let Some(prefix) = FlowPrefix::new(*rtcp_flow) {
+                    let _ = c.send_datagram(Bytes::from([prefix.as_bytes(), &rtcp].concat()));
+                }
+            }
+            Some(Origin::Webrtc { peer, .. }) => self.send_to_peer(*peer, Instant::now(), rtcp),
+            _ => {}
+        }
+    }
+
+    /// RTCP to a peer. Loss policy: what the socket does not take is not sent; what it says is said again.
+    pub(super) fn send_to_peer(&mut self, index: usize, now: Instant, mut rtcp: Vec<u8>) {
+        let Some(keys) = self.peers.get_mut(index).and_then(|p| p.keys.as_mut()) else { return };
+        if keys.send.seal_rtcp(&mut rtcp).is_err() {
+            return;
+        }
+        let Self { peers, listeners, tcp_out, .. } = self;
+        if let Some(outlet) = (Ways { peers, listeners, tcp_out }).of(index, now) {
+            outlet.send(&rtcp);
+        }
     }
 }

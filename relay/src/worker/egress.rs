@@ -1,5 +1,6 @@
 //! The batch that leaves a worker's socket: packets of one size for one address, sent as one `UDP_SEGMENT` datagram.
 
+use super::tcp::TcpOut;
 use quinn_udp::{Transmit, UdpSocketState};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -33,6 +34,32 @@ impl Socket {
     }
 }
 
+/// Where one peer's packets leave by.
+#[derive(Clone, Copy)]
+pub(crate) enum Outlet<'a> {
+    /// A UDP socket, to that address.
+    Udp(&'a Socket, SocketAddr),
+    /// A TCP connection that the peer opened.
+    Tcp(&'a TcpOut),
+}
+
+impl Outlet<'_> {
+    /// Sends one datagram. Loss policy where there is no room: it is dropped, and false says so.
+    pub(crate) fn send(self, datagram: &[u8]) -> bool {
+        match self {
+            Self::Udp(socket, to) => socket.send(to, datagram).is_ok(),
+            Self::Tcp(out) => out.send(datagram),
+        }
+    }
+
+    fn max_segments(self) -> usize {
+        match self {
+            Self::Udp(socket, _) => socket.max_segments(),
+            Self::Tcp(_) => MAX_SEGMENTS,
+        }
+    }
+}
+
 /// What a flush did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Flushed {
@@ -58,11 +85,11 @@ impl Batch {
     }
 
     /// Whether a packet of that length can go into this batch.
-    pub(crate) fn has_room(&self, len: usize, socket: &Socket) -> bool {
+    pub(crate) fn has_room(&self, len: usize, outlet: Outlet<'_>) -> bool {
         self.count == 0
             || (!self.closed
                 && len <= self.segment
-                && self.count < socket.max_segments()
+                && self.count < outlet.max_segments()
                 && self.used + len <= MAX_BYTES)
     }
 
@@ -87,25 +114,31 @@ impl Batch {
     }
 
     /// Sends what is there and empties the batch.
-    pub(crate) fn flush(&mut self, socket: &Socket, to: SocketAddr) -> Flushed {
-        let count = self.count as u64;
-        if count == 0 {
+    pub(crate) fn flush(&mut self, outlet: Outlet<'_>) -> Flushed {
+        if self.count == 0 {
             return Flushed::default();
         }
-        let segment_size = (self.count > 1).then_some(self.segment);
         let contents = self.bytes.get(..self.used).unwrap_or(&[]);
-        let t = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
-        let flushed = match socket.state.try_send((&socket.io).into(), &t) {
-            Ok(()) => Flushed { sent: count, dropped: 0 },
-            // The kernel or the route takes no segmentation: the same packets, one by one.
-            Err(e) if e.kind() != io::ErrorKind::WouldBlock && count > 1 => {
-                let sent = contents.chunks(self.segment.max(1)).filter(|p| socket.send(to, p).is_ok()).count() as u64;
-                Flushed { sent, dropped: count.saturating_sub(sent) }
-            }
-            Err(_) => Flushed { sent: 0, dropped: count },
+        let sent = match outlet {
+            Outlet::Udp(socket, to) => self.flush_udp(contents, socket, to),
+            Outlet::Tcp(out) => contents.chunks(self.segment.max(1)).filter(|p| out.send(p)).count() as u64,
         };
+        let dropped = (self.count as u64).saturating_sub(sent);
         self.clear();
-        flushed
+        Flushed { sent, dropped }
+    }
+
+    fn flush_udp(&self, contents: &[u8], socket: &Socket, to: SocketAddr) -> u64 {
+        let segment_size = (self.count > 1).then_some(self.segment);
+        let t = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
+        match socket.state.try_send((&socket.io).into(), &t) {
+            Ok(()) => self.count as u64,
+            // The kernel or the route takes no segmentation: the same packets, one by one.
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock && self.count > 1 => {
+                contents.chunks(self.segment.max(1)).filter(|p| socket.send(to, p).is_ok()).count() as u64
+            }
+            Err(_) => 0,
+        }
     }
 
     /// Throws away what was not flushed; nothing, unless a leg was left in the middle.
@@ -122,20 +155,22 @@ mod tests {
     fn packets_of_one_size_leave_together_and_arrive_apart() {
         let socket = Socket::new(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = peer.local_addr().unwrap();
+        let outlet = Outlet::Udp(&socket, to);
         let mut b = Batch::new();
         for i in 0..5_u8 {
-            assert!(b.has_room(100, &socket));
+            assert!(b.has_room(100, outlet));
             b.push(100).unwrap().fill(i);
         }
-        assert!(!b.has_room(101, &socket), "a longer packet does not fit a batch");
+        assert!(!b.has_room(101, outlet), "a longer packet does not fit a batch");
         b.push(40).unwrap().fill(9);
-        assert!(!b.has_room(40, &socket), "a shorter packet is the last");
-        assert_eq!(b.flush(&socket, peer.local_addr().unwrap()), Flushed { sent: 6, dropped: 0 });
+        assert!(!b.has_room(40, outlet), "a shorter packet is the last");
+        assert_eq!(b.flush(outlet), Flushed { sent: 6, dropped: 0 });
         let mut buffer = [0; 200];
         for i in 0..5_u8 {
             assert_eq!((peer.recv(&mut buffer).unwrap(), buffer[0]), (100, i));
         }
         assert_eq!((peer.recv(&mut buffer).unwrap(), buffer[0]), (40, 9));
-        assert_eq!(b.flush(&socket, peer.local_addr().unwrap()), Flushed::default());
+        assert_eq!(b.flush(outlet), Flushed::default());
     }
 }

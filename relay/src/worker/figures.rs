@@ -13,7 +13,7 @@ impl Core {
     /// Everything that this worker measures.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let feeds = self.feeds.iter().map(|(_, f)| feed_figures(f)).collect();
-        let legs = self.legs.iter().filter_map(|(_, l)| Some(leg_figures(l, self.feeds.get(l.feed)?))).collect();
+        let legs = self.legs.iter().filter_map(|(_, l)| Some(leg_figures(l, self.feeds.get(l.feed?)?))).collect();
         let c = self.counters;
         let workers = vec![LegFigures {
             labels: Vec::new(),

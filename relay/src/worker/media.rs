@@ -1,31 +1,38 @@
 //! The one road of a packet: read → feed → leg decision → send. No channel, lock, await or allocation of ours between a
 //! packet's arrival and its SRTP departure (RoQ departures go through quinn, which copies and queues).
 
-use super::egress::{Batch, Socket};
-use super::state::{Core, FeedEntry, Flow, Keys, LegEntry, LegSent, Listener, RoqWay, Way, WebrtcWay};
+use super::egress::{Batch, Outlet};
+use super::peer::{Peer, RECENT_REPEATS, Streams, WebrtcWay};
+use super::state::{Core, FeedEntry, Flow, LegEntry, LegSent, Listener, Origin, RoqWay, Way};
+use super::tcp::TcpOut;
+use super::voices::SessionVoices;
 use crate::quic;
-use crate::srtp::TAG_LEN;
+use crate::webrtc::remote::Remote;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use slab::Slab;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Instant;
 use trocar_proto::media::bytes::put;
 use trocar_proto::media::ext::playout_delay;
 use trocar_proto::media::feed::Feed;
+use trocar_proto::media::ingest::Ingest;
 use trocar_proto::media::leg::Next;
 use trocar_proto::media::ring::PacketInfo;
 use trocar_proto::media::roq;
-use trocar_proto::media::rtp::{FIXED_HEADER, HeaderFields, write_header};
+use trocar_proto::media::rtp::{FIXED_HEADER, Header, HeaderFields, write_header};
 use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::api::FeedState;
-use trocar_proto::session::ids::CertHash;
-use trocar_proto::units::{Micros, SeqNo};
+use trocar_proto::session::feed::MediaKind;
+use trocar_proto::session::ids::{CertHash, SessionId};
+use trocar_proto::units::{FlowId, Micros, SeqNo};
 
 /// A leg's viewer gets a point of its time map at most this often, in microseconds.
 const POINT_SPACING_US: u64 = 100_000;
 /// Header of a packet with the playout-delay extension: fixed header, extension header, one element of three bytes.
 const HEADER_WITH_PLAYOUT: usize = FIXED_HEADER + 8;
-
-/// Most different feeds that one batch of datagrams can touch: each of them another one.
-const MAX_TOUCHED: usize = super::roq::BATCH;
 
 impl Core {
     /// A batch of datagrams of one QUIC connection. `now` was read once, when the batch was.
@@ -36,51 +43,104 @@ impl Core {
         batch: &[Bytes],
         now: Instant,
     ) {
-        let at = self.micros(now);
-        let mut touched = [usize::MAX; MAX_TOUCHED];
         for datagram in batch {
-            let found = roq::split(datagram).and_then(|(flow, packet)| Some((self.flows.get(&flow)?, packet)));
-            match found {
-                Some(((owner, Flow::FeedRtp(index)), packet)) if *owner == cnf => {
-                    let index = *index;
-                    self.store(index, connection, at, packet);
-                    if let Some(slot) = touched.iter_mut().find(|t| **t == index || **t == usize::MAX) {
-                        *slot = index;
-                    }
-                }
-                Some(((owner, Flow::FeedRtcp(index)), packet)) if *owner == cnf => {
-                    let index = *index;
-                    self.handle_publisher_rtcp(index, at, packet);
-                }
-                Some(((owner, Flow::LegRtcp(index)), packet)) if *owner == cnf => {
-                    let index = *index;
-                    self.attach(index, connection, now);
-                    self.handle_viewer_rtcp(index, now, packet);
-                }
-                _ => self.counters.unknown_flow += 1,
+            if let Some((flow, packet)) = roq::split(datagram) {
+                self.handle_roq_packet(connection, cnf, flow, packet, now);
+            } else {
+                self.counters.unknown_flow += 1;
             }
         }
-        for index in touched.into_iter().filter(|t| *t != usize::MAX) {
+        self.send_on(now);
+    }
+
+    /// One packet of a flow, by datagram or by stream. What it makes due is sent by [`Self::send_on`].
+    pub(crate) fn handle_roq_packet(
+        &mut self,
+        connection: &quinn::Connection,
+        cnf: CertHash,
+        flow: FlowId,
+        packet: &[u8],
+        now: Instant,
+    ) {
+        let at = self.micros(now);
+        match self.flows.get(&flow).filter(|(owner, _)| *owner == cnf).map(|(_, flow)| *flow) {
+            Some(Flow::FeedRtp(index)) => {
+                self.came_by(index, connection);
+                self.store(index, now, packet);
+            }
+            Some(Flow::FeedRtcp(index)) => self.handle_publisher_rtcp(index, at, packet),
+            Some(Flow::LegRtcp(index)) => {
+                self.attach(index, connection, now);
+                self.handle_viewer_rtcp(index, now, packet);
+            }
+            None => self.counters.unknown_flow += 1,
+        }
+    }
+
+    /// Key-frame requests go to the connection that the newest packet came by.
+    fn came_by(&mut self, index: usize, by: &quinn::Connection) {
+        if let Some(FeedEntry { origin: Origin::Roq { connection, .. }, .. }) = self.feeds.get_mut(index)
+            && connection.as_ref().is_none_or(|c| c.stable_id() != by.stable_id())
+        {
+            *connection = Some(by.clone());
+        }
+    }
+
+    /// Gives a packet to its feed and notes that the feed has something to send on.
+    pub(super) fn store(&mut self, index: usize, now: Instant, packet: &[u8]) {
+        let at = self.micros(now);
+        let Some(entry) = self.feeds.get_mut(index) else { return };
+        let header = Header::parse(packet);
+        let stored = match (&mut entry.ingest, &header) {
+            (Some(ingest), Ok(header)) => match ingest.handle_packet(header, packet, self.scratch.as_mut_slice()) {
+                Ok(len) => self.scratch.get(..len).unwrap_or(&[]),
+                Err(error) => {
+                    entry.feed.count_refused();
+                    return tracing::debug!(feed = %entry.key.feed, %error, "packet refused");
+                }
+            },
+            _ => packet,
+        };
+        if let Err(refused) = entry.feed.handle_packet(at, stored) {
+            return tracing::debug!(feed = %entry.key.feed, %refused, "packet refused");
+        }
+        if let Ok(header) = &header {
+            hear(&mut self.voices, entry, index, at, header, packet);
+        }
+        let learnt = entry.ingest.as_ref().and_then(Ingest::size);
+        let news = learnt.filter(|s| *s != (entry.descriptor.width, entry.descriptor.height));
+        let begins = entry.state != FeedState::Live;
+        if let Some(size) = news {
+            self.learn_size(index, size);
+        }
+        if begins {
+            self.set_feed_state(index, FeedState::Live);
+        }
+        if !self.touched.note(index) {
+            self.send_on(now);
+            self.touched.note(index);
+        }
+    }
+
+    /// Lets the legs of every feed send that got packets since the last call.
+    pub(crate) fn send_on(&mut self, now: Instant) {
+        for index in self.touched.take() {
             self.fan_out(index, now);
         }
     }
 
-    fn store(&mut self, index: usize, connection: &quinn::Connection, at: Micros, packet: &[u8]) {
+    /// The size of a picture was read from the stream: viewers are told.
+    fn learn_size(&mut self, index: usize, (width, height): (u32, u32)) {
         let Some(entry) = self.feeds.get_mut(index) else { return };
-        if entry.publisher.as_ref().is_none_or(|c| c.stable_id() != connection.stable_id()) {
-            entry.publisher = Some(connection.clone());
-        }
-        if let Err(refused) = entry.feed.handle_packet(at, packet) {
-            tracing::debug!(feed = %entry.key.feed, %refused, "packet refused");
-        } else if entry.state != FeedState::Live {
-            self.set_feed_state(index, FeedState::Live);
-        }
+        (entry.descriptor.width, entry.descriptor.height) = (width, height);
+        let (key, descriptor) = (entry.key.clone(), entry.descriptor.clone());
+        self.tell(RelayEvent::Descriptor { key, descriptor });
     }
 
     /// Lets every leg of a feed send what it returns.
     pub(crate) fn fan_out(&mut self, index: usize, now: Instant) {
         let at = self.micros(now);
-        let Self { feeds, legs, listeners, batch, origin, .. } = self;
+        let Self { feeds, legs, peers, listeners, tcp_out, batch, origin, .. } = self;
         let Some(FeedEntry { feed, legs: ids, delay, .. }) = feeds.get_mut(index) else { return };
         batch.clear();
         let mut need_key = false;
@@ -88,7 +148,7 @@ impl Core {
             let Some(leg) = legs.get_mut(*id) else { continue };
             let before = leg.sent.packets;
             let oldest = leg.leg.oldest_waiting(feed);
-            need_key |= send_leg(leg, feed, listeners, batch, now);
+            need_key |= send_leg(leg, feed, Ways { peers, listeners, tcp_out }, batch, now);
             if let Some(arrived) = oldest {
                 // All packets of a turn count with the wait of the one that waited longest.
                 let spent = u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -105,12 +165,12 @@ impl Core {
     /// Lets one leg catch up, after it joined or its transport came up.
     pub(crate) fn pump_leg(&mut self, index: usize, now: Instant) {
         let at = self.micros(now);
-        let Self { feeds, legs, listeners, batch, .. } = self;
+        let Self { feeds, legs, peers, listeners, tcp_out, batch, .. } = self;
         let Some(leg) = legs.get_mut(index) else { return };
-        let feed_index = leg.feed;
+        let Some(feed_index) = leg.feed else { return };
         let Some(FeedEntry { feed, .. }) = feeds.get_mut(feed_index) else { return };
         batch.clear();
-        let need_key = send_leg(leg, feed, listeners, batch, now);
+        let need_key = send_leg(leg, feed, Ways { peers, listeners, tcp_out }, batch, now);
         if need_key {
             feed.handle_key_frame_request();
             self.ask_key_frame(feed_index, at);
@@ -119,7 +179,10 @@ impl Core {
 
     /// Tells viewers which moment a picture shows: the newest complete frame, for each leg that is due.
     fn points(&mut self, index: usize, now: Instant, at: Micros) {
-        let Some(FeedEntry { feed, legs: ids, key, .. }) = self.feeds.get(index) else { return };
+        let Some(FeedEntry { feed, legs: ids, key, descriptor, .. }) = self.feeds.get(index) else { return };
+        if descriptor.kind != MediaKind::Video {
+            return;
+        }
         let ring = feed.ring();
         let Some((info, _)) = ring.head().checked_sub(1).and_then(|i| ring.get(i)) else { return };
         if !(info.frame.marks.end || info.marker) {
@@ -148,17 +211,19 @@ impl Core {
     /// Sends packets again that a browser lost, each at most once a round trip.
     pub(crate) fn repair(&mut self, index: usize, now: Instant, lost: impl Iterator<Item = u16>) {
         let at = self.micros(now);
-        let Self { feeds, legs, listeners, batch, .. } = self;
+        let Self { feeds, legs, peers, listeners, tcp_out, batch, .. } = self;
         let Some(LegEntry { leg, way: Way::Webrtc(way), sent, feed, viewer, .. }) = legs.get_mut(index) else { return };
-        let Some(FeedEntry { feed, .. }) = feeds.get(*feed) else { return };
-        let Some(socket) = listeners.get(way.listener).map(|l| &l.webrtc) else { return };
-        let (Some(payload_type), Some(to)) = (way.rtx_payload_type, way.transport.egress(now)) else { return };
-        let WebrtcWay { keys: Some(keys), recent_repeats, next_rtx, rtx_ssrc, repair, .. } = &mut **way else { return };
+        let Some(FeedEntry { feed, .. }) = feed.and_then(|f| feeds.get(f)) else { return };
+        let Some(outlet) = (Ways { peers, listeners, tcp_out }).of(way.peer, now) else { return };
+        let Some(payload_type) = way.rtx_payload_type else { return };
+        let WebrtcWay { streams: Some(streams), recent_repeats, next_rtx, rtx_ssrc, repair, .. } = &mut **way else {
+            return;
+        };
         let spacing = viewer.round_trip_us.unwrap_or(10_000).clamp(5_000, 200_000);
         batch.clear();
         // A NACK packet names at most a few hundred numbers; more than a window's worth is not looked at.
-        for seq in lost.take(super::state::RECENT_REPEATS) {
-            let place = usize::from(seq) % super::state::RECENT_REPEATS;
+        for seq in lost.take(RECENT_REPEATS) {
+            let place = usize::from(seq) % RECENT_REPEATS;
             let Some(recent) = recent_repeats.get_mut(place) else { continue };
             if recent.0 == seq && recent.1 != Micros(0) && at.since(recent.1) < spacing {
                 continue;
@@ -177,14 +242,13 @@ impl Core {
             let osn = seq.to_be_bytes();
             push_packet(
                 batch,
-                socket,
-                to,
+                outlet,
                 sent,
-                &mut keys.rtx,
+                &mut streams.rtx,
                 Outgoing { header, number, info, packet, osn: Some(osn), playout: None },
             );
         }
-        sent.note_repeats(batch.flush(socket, to));
+        sent.note_repeats(batch.flush(outlet));
     }
 }
 
@@ -200,8 +264,7 @@ struct Outgoing<'a> {
 
 fn push_packet(
     batch: &mut Batch,
-    socket: &Socket,
-    to: std::net::SocketAddr,
+    outlet: Outlet<'_>,
     sent: &mut LegSent,
     stream: &mut crate::srtp::SendStream,
     o: Outgoing<'_>,
@@ -210,10 +273,10 @@ fn push_packet(
     let payload = o.packet.get(start..start + usize::from(o.info.payload_len)).unwrap_or(&[]);
     let osn = o.osn.as_ref().map_or(&[] as &[u8], |b| b);
     let header_len = if o.playout.is_some() { HEADER_WITH_PLAYOUT } else { FIXED_HEADER };
-    let len = header_len + osn.len() + payload.len() + TAG_LEN;
+    let len = header_len + osn.len() + payload.len() + stream.overhead();
     let repeat = o.osn.is_some();
-    if !batch.has_room(len, socket) {
-        let flushed = batch.flush(socket, to);
+    if !batch.has_room(len, outlet) {
+        let flushed = batch.flush(outlet);
         if repeat { sent.note_repeats(flushed) } else { sent.note(flushed) }
     }
     let Some(room) = batch.push(len) else {
@@ -232,13 +295,52 @@ fn push_packet(
     }
 }
 
-/// Sends all that a leg returns; true where it waits for a key frame.
-fn send_leg(leg: &mut LegEntry, feed: &Feed, listeners: &[Listener], batch: &mut Batch, now: Instant) -> bool {
-    match &mut leg.way {
-        Way::Webrtc(way) => {
-            let socket = listeners.get(way.listener).map(|l| &l.webrtc);
-            socket.is_some_and(|s| send_webrtc(&mut leg.leg, way, &mut leg.sent, feed, s, batch, now))
+/// Where peers' packets leave by.
+#[derive(Clone, Copy)]
+pub(super) struct Ways<'a> {
+    pub(super) peers: &'a Slab<Peer>,
+    pub(super) listeners: &'a [Listener],
+    pub(super) tcp_out: &'a HashMap<(usize, SocketAddr), Rc<TcpOut>>,
+}
+
+impl<'a> Ways<'a> {
+    /// Where a peer's media goes now.
+    pub(super) fn of(self, peer: usize, now: Instant) -> Option<Outlet<'a>> {
+        let peer = self.peers.get(peer)?;
+        self.to(peer.listener, peer.transport.egress(now)?)
+    }
+
+    /// The outlet that leads to an address.
+    pub(super) fn to(self, listener: usize, remote: Remote) -> Option<Outlet<'a>> {
+        if remote.tcp {
+            self.tcp_out.get(&(listener, remote.address)).map(|out| Outlet::Tcp(out))
+        } else {
+            self.listeners.get(listener).map(|l| Outlet::Udp(&l.webrtc, remote.address))
         }
+    }
+}
+
+/// Notes how loud a voice is.
+fn hear(
+    voices: &mut BTreeMap<SessionId, SessionVoices>,
+    entry: &FeedEntry,
+    index: usize,
+    at: Micros,
+    header: &Header,
+    packet: &[u8],
+) {
+    if entry.descriptor.kind != MediaKind::Audio {
+        return;
+    }
+    let Some(voices) = voices.get_mut(&entry.key.session) else { return };
+    let level = header.extensions(packet).find(|(id, _)| *id == entry.level_id && *id != 0);
+    voices.hear(at, index, level.map(|(_, data)| data));
+}
+
+/// Sends all that a leg returns; true where it waits for a key frame.
+fn send_leg(leg: &mut LegEntry, feed: &Feed, ways: Ways<'_>, batch: &mut Batch, now: Instant) -> bool {
+    match &mut leg.way {
+        Way::Webrtc(way) => send_webrtc(&mut leg.leg, way, &mut leg.sent, feed, ways, batch, now),
         Way::Roq(way) => send_roq(&mut leg.leg, way, &mut leg.sent, feed),
     }
 }
@@ -249,11 +351,11 @@ fn send_webrtc(
     way: &mut WebrtcWay,
     sent: &mut LegSent,
     feed: &Feed,
-    socket: &Socket,
+    ways: Ways<'_>,
     batch: &mut Batch,
     now: Instant,
 ) -> bool {
-    let Some(to) = way.transport.egress(now) else {
+    let Some(outlet) = ways.of(way.peer, now) else {
         way.paused = true;
         return false;
     };
@@ -261,7 +363,7 @@ fn send_webrtc(
         // Pictures from before the pause would only come late.
         leg.skip_to_now(feed);
     }
-    let Some(Keys { media, .. }) = &mut way.keys else { return false };
+    let Some(Streams { media, .. }) = &mut way.streams else { return false };
     let need_key = loop {
         match leg.poll(feed, true) {
             Next::Send { index, header, seq } => {
@@ -269,39 +371,85 @@ fn send_webrtc(
                 // Key frames tell the browser to show pictures as soon as they are decoded.
                 let playout = way.playout_delay_id.filter(|_| info.frame.marks.independent);
                 let o = Outgoing { header, number: seq, info, packet, osn: None, playout };
-                push_packet(batch, socket, to, sent, media, o);
+                push_packet(batch, outlet, sent, media, o);
             }
             Next::Idle => break false,
             Next::NeedKeyFrame => break true,
         }
     };
-    sent.note(batch.flush(socket, to));
+    sent.note(batch.flush(outlet));
     need_key
 }
 
-/// Hands all that a native leg returns to QUIC, bit for bit; true where it waits for a key frame.
+/// Hands all that a native leg returns to QUIC, bit for bit; true where it waits for a key frame. What is too large for a
+/// datagram of the path goes by a stream of its own.
 fn send_roq(leg: &mut trocar_proto::media::leg::Leg, way: &mut RoqWay, sent: &mut LegSent, feed: &Feed) -> bool {
     let Some(connection) = &way.connection else { return false };
     let prefix = way.prefix.as_bytes();
     let waiting = quic::DATAGRAM_SEND_BUFFER.saturating_sub(connection.datagram_send_buffer_space());
     let mut space = way.max_queue.min(quic::DATAGRAM_SEND_BUFFER).saturating_sub(waiting);
-    loop {
+    let largest = connection.max_datagram_size().unwrap_or(0);
+    let mut large = Large::default();
+    let need_key = loop {
         // A packet is at most one slot; quinn counts 32 bytes of its own with each.
         match leg.poll(feed, space > 2_048 + 40) {
             Next::Send { index, .. } => {
                 let Some((_, packet)) = feed.ring().get(index) else { continue };
-                let mut datagram = BytesMut::with_capacity(prefix.len() + packet.len());
+                let len = prefix.len() + packet.len();
+                space = space.saturating_sub(len + 32);
+                if len > largest {
+                    large.push(prefix, packet);
+                    continue;
+                }
+                let mut datagram = BytesMut::with_capacity(len);
                 datagram.extend_from_slice(prefix);
                 datagram.extend_from_slice(packet);
-                space = space.saturating_sub(datagram.len() + 32);
                 match connection.send_datagram(datagram.freeze()) {
                     Ok(()) => sent.packets += 1,
                     Err(quinn::SendDatagramError::TooLarge) => sent.too_large += 1,
                     Err(_) => sent.dropped += 1,
                 }
             }
-            Next::Idle => return false,
-            Next::NeedKeyFrame => return true,
+            Next::Idle => break false,
+            Next::NeedKeyFrame => break true,
+        }
+    };
+    large.send(connection, sent);
+    need_key
+}
+
+/// Packets of one turn that fit no datagram of the path.
+#[derive(Default)]
+struct Large {
+    bytes: Vec<u8>,
+    packets: u64,
+}
+
+impl Large {
+    fn push(&mut self, prefix: &[u8], packet: &[u8]) {
+        if self.bytes.is_empty() {
+            self.bytes.extend_from_slice(prefix);
+        }
+        roq::put_on_stream(&mut self.bytes, packet);
+        self.packets += 1;
+    }
+
+    /// Sends them by one stream. Loss policy: where no stream is free or its window is full they are dropped and counted;
+    /// waiting would hold up every other leg.
+    fn send(self, connection: &quinn::Connection, sent: &mut LegSent) {
+        if self.packets == 0 {
+            return;
+        }
+        let Some(Ok(mut stream)) = connection.open_uni().now_or_never() else {
+            sent.dropped += self.packets;
+            return;
+        };
+        if let Some(Ok(())) = stream.write_all(&self.bytes).now_or_never() {
+            let _ = stream.finish();
+            sent.packets += self.packets;
+        } else {
+            let _ = stream.reset(roq::error_code::INTERNAL_ERROR.into());
+            sent.dropped += self.packets;
         }
     }
 }

@@ -5,19 +5,25 @@ mod admission;
 mod control;
 mod egress;
 mod figures;
+mod ingress;
 mod media;
+mod negotiate;
+mod peer;
 mod peers;
 mod roq;
 mod state;
 mod stun;
+mod tcp;
+mod voices;
 
 pub use state::Limits;
 
 use crate::metrics::Snapshot;
 use crate::quic::{self, QuicError};
+use crate::webrtc::remote::Remote;
 use crate::webrtc::transport::dtls_certificate;
 use egress::{Batch, Socket};
-use state::{Core, Listener, WorkerCounters};
+use state::{Core, Listener, SCRATCH, Touched, WorkerCounters};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -59,7 +65,7 @@ pub(crate) enum Command {
 pub struct RealmListener {
     /// The realm.
     pub realm: RealmId,
-    /// UDP address for WebRTC; port 0 takes a free one.
+    /// UDP and TCP address for WebRTC; port 0 takes one that is free for both.
     pub webrtc: SocketAddr,
     /// UDP address for QUIC; port 0 takes a free one.
     pub quic: SocketAddr,
@@ -73,14 +79,15 @@ pub struct RealmListener {
 pub(crate) struct Bound {
     config: RealmListener,
     webrtc: UdpSocket,
+    webrtc_tcp: std::net::TcpListener,
     quic: UdpSocket,
 }
 
 impl Bound {
     pub(crate) fn new(config: RealmListener) -> Result<Self, QuicError> {
-        let webrtc = quic::bind_udp(config.webrtc)?;
+        let (webrtc, webrtc_tcp) = bind_both(config.webrtc)?;
         let quic = quic::bind_udp(config.quic)?;
-        Ok(Self { config, webrtc, quic })
+        Ok(Self { config, webrtc, webrtc_tcp, quic })
     }
 
     pub(crate) fn addresses(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
@@ -97,6 +104,25 @@ impl Bound {
         }
         Ok(vec![bound])
     }
+}
+
+/// The same port by UDP and by TCP: a firewall then needs one rule. Where a free one is to be taken, one that is free for
+/// both is looked for.
+fn bind_both(address: SocketAddr) -> Result<(UdpSocket, std::net::TcpListener), QuicError> {
+    const TRIES: usize = 16;
+    let mut failed = None;
+    for _ in 0..TRIES {
+        let udp = quic::bind_udp(address)?;
+        let same = udp.local_addr().map_err(|e| QuicError::Socket(address, e))?;
+        match std::net::TcpListener::bind(same).and_then(|t| t.set_nonblocking(true).map(|()| t)) {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(e) => failed = Some(e),
+        }
+        if address.port() != 0 {
+            break;
+        }
+    }
+    Err(QuicError::Socket(address, failed.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into())))
 }
 
 /// The asker's end of a worker.
@@ -166,7 +192,8 @@ fn prepare(
         listeners.push(Listener {
             realm: b.config.realm.clone(),
             webrtc: Rc::new(Socket::new(b.webrtc)?),
-            candidates: advertised.iter().map(|ip| SocketAddr::new(*ip, webrtc.port())).collect(),
+            candidates: candidates(&advertised, webrtc.port()),
+            webrtc_tcp: Some(b.webrtc_tcp),
             quic_address: SocketAddr::new(host, quic.port()).to_string(),
             server_name: b.config.server_name,
         });
@@ -180,8 +207,12 @@ fn prepare(
         legs: slab::Slab::new(),
         feed_by_key: HashMap::new(),
         leg_by_id: HashMap::new(),
-        leg_by_ufrag: HashMap::new(),
-        leg_by_address: HashMap::new(),
+        peers: slab::Slab::new(),
+        publications: HashMap::new(),
+        peer_by_ufrag: HashMap::new(),
+        peer_by_address: HashMap::new(),
+        tcp_out: HashMap::new(),
+        voices: std::collections::BTreeMap::new(),
         flows: HashMap::new(),
         next_flow: 0,
         connection_count: 0,
@@ -189,6 +220,8 @@ fn prepare(
         certificate,
         fingerprint,
         batch: Batch::new(),
+        touched: Touched::new(),
+        scratch: Box::new([0; SCRATCH]),
         events,
         untold: std::collections::VecDeque::new(),
         counters: WorkerCounters::default(),
@@ -196,6 +229,13 @@ fn prepare(
         origin: Instant::now(),
     };
     Ok((Rc::new(RefCell::new(core)), endpoints))
+}
+
+/// UDP first: it is what media is for.
+fn candidates(advertised: &[IpAddr], port: u16) -> Vec<Remote> {
+    let at = |ip: &IpAddr| SocketAddr::new(*ip, port);
+    let udp = advertised.iter().map(at).map(Remote::udp);
+    udp.chain(advertised.iter().map(at).map(Remote::tcp)).collect()
 }
 
 /// The worker's loop. In this order: commands, then what is due by the clock; sockets have tasks of their own on this
@@ -213,6 +253,13 @@ async fn run(
                 tracing::error!(%error, listener, "the WebRTC socket cannot be read any more");
             }
         });
+    }
+    let passive: Vec<_> = core.borrow_mut().listeners.iter_mut().map(|l| l.webrtc_tcp.take()).collect();
+    for (listener, socket) in passive.into_iter().enumerate().filter_map(|(i, s)| Some((i, s?))) {
+        match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => drop(tokio::task::spawn_local(tcp::accept(Rc::clone(&core), listener, socket))),
+            Err(error) => tracing::error!(%error, listener, "ICE-TCP is not served"),
+        }
     }
     for (endpoint, realm) in &endpoints {
         tokio::task::spawn_local(roq::accept(Rc::clone(&core), endpoint.clone(), realm.clone()));
@@ -259,10 +306,19 @@ impl Core {
             Command::PatchWebrtcLeg(leg, fragment, reply) => {
                 let _ = reply.send(self.patch_webrtc_leg(&leg, &fragment, now));
             }
-            Command::OpenPublication(_, _, reply) => drop(reply.send(Err(AdmitError::Unavailable))),
-            Command::PatchPublication(_, _, reply) => drop(reply.send(Err(AdmitError::Unavailable))),
-            Command::ClosePublication(_, reply) => drop(reply.send(())),
-            Command::OpenVoices(_, _, reply) => drop(reply.send(Err(AdmitError::Unavailable))),
+            Command::OpenPublication(grant, offer, reply) => {
+                let _ = reply.send(self.open_publication(grant, &offer, now));
+            }
+            Command::PatchPublication(publication, fragment, reply) => {
+                let _ = reply.send(self.patch_publication(&publication, &fragment, now));
+            }
+            Command::ClosePublication(publication, reply) => {
+                if let Some(peer) = self.publications.get(&publication).copied() {
+                    self.drop_peer(peer);
+                }
+                let _ = reply.send(());
+            }
+            Command::OpenVoices(grant, offer, reply) => drop(reply.send(self.open_voices(grant, &offer, now))),
             Command::CloseLeg(leg, reply) => {
                 self.close_leg(&leg);
                 let _ = reply.send(());

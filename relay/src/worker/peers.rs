@@ -1,9 +1,12 @@
 //! The WebRTC socket: which datagram belongs to whom (RFC 7983), and what came of a peer's handshake.
 
 use super::egress::Socket;
-use super::state::{Core, Keys, LegEntry, Way};
+use super::media::Ways;
+use super::peer::{Keys, Role, Streams};
+use super::state::{Core, Origin, Way};
 use super::stun;
 use crate::srtp::Srtp;
+use crate::webrtc::remote::Remote;
 use crate::webrtc::transport::TransportEvent;
 use is::stun::StunMessage;
 use quinn_udp::RecvMeta;
@@ -14,6 +17,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use trocar_proto::media::rtp;
+use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::event::LegState;
 
 /// Buffers of one read, each large enough for a coalesced datagram.
@@ -25,28 +29,28 @@ const READ_PAUSE: Duration = Duration::from_millis(1);
 const READS_IN_A_ROW: usize = 8;
 
 impl Core {
-    /// One datagram. `to` is the address of ours that it came to.
+    /// One datagram, or one frame of a TCP connection. `to` is the address of ours that it came to.
     pub(crate) fn handle_datagram(
         &mut self,
         listener: usize,
-        from: SocketAddr,
+        from: Remote,
         to: SocketAddr,
         now: Instant,
         data: &mut [u8],
     ) {
         match data.first() {
             Some(0..=1) => self.handle_stun(listener, from, to, now, data),
-            Some(20..=63) => match self.leg_by_address.get(&(listener, from)).copied() {
+            Some(20..=63) => match self.peer_by_address.get(&(listener, from)).copied() {
                 Some(index) => {
-                    if let Some(LegEntry { way: Way::Webrtc(w), .. }) = self.legs.get_mut(index) {
-                        w.transport.handle_dtls(now, data);
+                    if let Some(peer) = self.peers.get_mut(index) {
+                        peer.transport.handle_dtls(now, data);
                     }
                     self.drain_transport(index, now);
                 }
                 // Unknown sources are dropped before any cryptography.
                 None => self.counters.unknown_source += 1,
             },
-            Some(128..=191) => match self.leg_by_address.get(&(listener, from)).copied() {
+            Some(128..=191) => match self.peer_by_address.get(&(listener, from)).copied() {
                 Some(index) => self.handle_srtp(index, from, now, data),
                 None => self.counters.unknown_source += 1,
             },
@@ -54,12 +58,12 @@ impl Core {
         }
     }
 
-    fn handle_stun(&mut self, listener: usize, from: SocketAddr, to: SocketAddr, now: Instant, data: &[u8]) {
+    fn handle_stun(&mut self, listener: usize, from: Remote, to: SocketAddr, now: Instant, data: &[u8]) {
         // Whose it is comes first: the library's parser is not run on what strangers send.
-        let found = stun::local_ufrag(data).and_then(|u| self.leg_by_ufrag.get(&(listener, u.to_owned())).copied());
+        let found = stun::local_ufrag(data).and_then(|u| self.peer_by_ufrag.get(&(listener, u.to_owned())).copied());
         let taken = found.filter(|index| {
-            let Some(LegEntry { way: Way::Webrtc(w), .. }) = self.legs.get_mut(*index) else { return false };
-            StunMessage::parse(data).is_ok_and(|message| w.transport.handle_stun(now, from, to, message))
+            let Some(peer) = self.peers.get_mut(*index) else { return false };
+            StunMessage::parse(data).is_ok_and(|message| peer.transport.handle_stun(now, from, to, message))
         });
         match taken {
             Some(index) => {
@@ -70,59 +74,63 @@ impl Core {
         }
     }
 
-    /// Packets from `from` belong to this leg from now on, unless another leg still has consent there.
-    fn claim_address(&mut self, listener: usize, from: SocketAddr, index: usize, now: Instant) {
+    /// Packets from `from` belong to this peer from now on, unless another one still has consent there.
+    fn claim_address(&mut self, listener: usize, from: Remote, index: usize, now: Instant) {
         let key = (listener, from);
-        let held = self.leg_by_address.get(&key).copied().filter(|i| *i != index);
-        let in_use = held.and_then(|i| self.legs.get(i)).is_some_and(|l| match &l.way {
-            Way::Webrtc(w) => w.transport.egress(now) == Some(from),
-            Way::Roq(_) => false,
-        });
-        if in_use {
+        let held = self.peer_by_address.get(&key).copied().filter(|i| *i != index);
+        if held.and_then(|i| self.peers.get(i)).is_some_and(|p| p.transport.egress(now) == Some(from)) {
             return;
         }
-        self.leg_by_address.insert(key, index);
-        if let Some(LegEntry { way: Way::Webrtc(w), .. }) = self.legs.get_mut(index)
-            && !w.addresses.contains(&from)
+        self.peer_by_address.insert(key, index);
+        if let Some(peer) = self.peers.get_mut(index)
+            && !peer.addresses.contains(&from)
         {
-            w.addresses.push(from);
+            peer.addresses.push(from);
         }
     }
 
-    fn handle_srtp(&mut self, index: usize, from: SocketAddr, now: Instant, data: &mut [u8]) {
-        let Some(LegEntry { way: Way::Webrtc(w), .. }) = self.legs.get_mut(index) else { return };
-        let Some(keys) = &mut w.keys else { return };
-        // A viewer has no media to send; its RTP is refused like anything else that is not expected.
-        let opened = if rtp::is_rtcp(data) { keys.receive.open_rtcp(data).ok() } else { None };
-        match opened {
-            Some(len) => {
-                w.transport.handle_authentic(from);
-                self.handle_viewer_rtcp(index, now, data.get(..len).unwrap_or(&[]));
-            }
-            None => self.counters.srtp_refused += 1,
+    fn handle_srtp(&mut self, index: usize, from: Remote, now: Instant, data: &mut [u8]) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(keys) = &mut peer.keys else { return };
+        if rtp::is_rtcp(data) {
+            let Ok(len) = keys.receive.open_rtcp(data) else {
+                self.counters.srtp_refused += 1;
+                return;
+            };
+            peer.transport.handle_authentic(from);
+            return self.handle_peer_rtcp(index, now, data.get(..len).unwrap_or(&[]));
         }
+        // A viewer has no media to send; its RTP is refused like anything else that is not expected.
+        let opened = if peer.tracks.is_empty() { None } else { keys.receive.open(data).ok() };
+        let Some((len, _)) = opened else {
+            self.counters.srtp_refused += 1;
+            return;
+        };
+        peer.transport.handle_authentic(from);
+        self.handle_media(index, now, data.get(..len).unwrap_or(&[]));
     }
 
     /// Sends what a peer's transport has to say and acts on what happened.
     pub(crate) fn drain_transport(&mut self, index: usize, now: Instant) {
         loop {
-            let Some(LegEntry { way: Way::Webrtc(w), .. }) = self.legs.get_mut(index) else { return };
-            if let Some((to, datagram)) = w.transport.poll_transmit() {
-                if let Some(l) = self.listeners.get(w.listener) {
+            let Some(peer) = self.peers.get_mut(index) else { return };
+            if let Some((to, datagram)) = peer.transport.poll_transmit() {
+                let listener = peer.listener;
+                let Self { peers, listeners, tcp_out, .. } = self;
+                if let Some(outlet) = (Ways { peers, listeners, tcp_out }).to(listener, to) {
                     // Loss policy: a handshake datagram that the socket does not take is lost; the peer asks again.
-                    let _ = l.webrtc.send(to, &datagram);
+                    outlet.send(&datagram);
                 }
                 continue;
             }
-            match w.transport.poll_event() {
+            match peer.transport.poll_event() {
                 Some(TransportEvent::Keys(profile, material)) => match Srtp::from_dtls(profile, &material, false) {
                     Ok(srtp) => self.connected(index, srtp, now),
                     Err(error) => tracing::warn!(%error, "keys of a peer cannot be used"),
                 },
                 Some(TransportEvent::Closed(reason)) => {
-                    tracing::info!(leg = %self.legs.get(index).map_or("", |l| l.id.as_str()), %reason, "peer closed");
-                    self.drop_leg(index);
-                    return;
+                    tracing::info!(peer = ?peer.role, %reason, "peer closed");
+                    return self.drop_peer(index);
                 }
                 None => return,
             }
@@ -131,14 +139,77 @@ impl Core {
 
     fn connected(&mut self, index: usize, mut srtp: Srtp, now: Instant) {
         let at = self.micros(now);
-        let Some(LegEntry { way: Way::Webrtc(w), leg, feed, .. }) = self.legs.get_mut(index) else { return };
-        let (Ok(media), Ok(rtx)) = (srtp.send.claim(w.ssrc), srtp.send.claim(w.rtx_ssrc)) else { return };
-        w.keys = Some(Keys { send: srtp.send, receive: srtp.receive, media, rtx });
-        if let Some(f) = self.feeds.get(*feed) {
-            leg.start(&f.feed, at);
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let legs = peer.legs.clone();
+        for id in &legs {
+            let Some(leg) = self.legs.get_mut(*id) else { continue };
+            let feed = leg.feed.and_then(|f| self.feeds.get(f));
+            if let Way::Webrtc(w) = &mut leg.way {
+                let (Ok(media), Ok(rtx)) = (srtp.send.claim(w.ssrc), srtp.send.claim(w.rtx_ssrc)) else { continue };
+                w.streams = Some(Streams { media, rtx });
+            }
+            if let Some(f) = feed {
+                leg.leg.start(&f.feed, at);
+            }
         }
-        self.set_leg_state(index, LegState::Connected);
-        self.pump_leg(index, now);
+        peer.keys = Some(Keys { send: srtp.send, receive: srtp.receive });
+        self.set_peer_state(index, LegState::Connected);
+        for id in legs {
+            self.pump_leg(id, now);
+        }
+    }
+
+    /// Puts a peer and its legs into a state and says so.
+    fn set_peer_state(&mut self, index: usize, state: LegState) {
+        let Some(peer) = self.peers.get(index) else { return };
+        for id in &peer.legs {
+            if let Some(leg) = self.legs.get_mut(*id) {
+                leg.state = state;
+            }
+        }
+        let event = match &peer.role {
+            Role::Viewer(leg) => RelayEvent::Leg { leg: leg.clone(), state },
+            Role::Listener(l) => RelayEvent::Leg { leg: l.leg.clone(), state },
+            Role::Publisher(publication) => RelayEvent::Publication { publication: publication.clone(), state },
+        };
+        self.tell(event);
+    }
+
+    /// Removes a peer with its legs, its feeds and everything that leads to them.
+    pub(crate) fn drop_peer(&mut self, index: usize) {
+        self.set_peer_state(index, LegState::Closed);
+        let Some(peer) = self.peers.try_remove(index) else { return };
+        for id in &peer.legs {
+            let leg = self.legs.try_remove(*id);
+            if let Some(feed) = leg.and_then(|l| l.feed).and_then(|f| self.feeds.get_mut(f)) {
+                feed.legs.retain(|l| l != id);
+            }
+        }
+        for ufrag in peer.ufrags {
+            self.peer_by_ufrag.remove(&(peer.listener, ufrag));
+        }
+        for a in peer.addresses {
+            // Another peer may have proved itself at that address since.
+            if self.peer_by_address.get(&(peer.listener, a)) == Some(&index) {
+                self.peer_by_address.remove(&(peer.listener, a));
+            }
+        }
+        match peer.role {
+            Role::Viewer(leg) => drop(self.leg_by_id.remove(&leg)),
+            Role::Listener(l) => {
+                self.leg_by_id.remove(&l.leg);
+                self.remove_listener(&l.session, index);
+            }
+            Role::Publisher(publication) => {
+                self.publications.remove(&publication);
+                let feeds = self.feeds.iter().map(|(_, f)| f);
+                let mine = feeds.filter(|f| matches!(f.origin, Origin::Webrtc { peer, .. } if peer == index));
+                let keys: Vec<_> = mine.map(|f| f.key.clone()).collect();
+                for key in keys {
+                    self.close_feed(&key);
+                }
+            }
+        }
     }
 }
 
@@ -162,9 +233,10 @@ pub(crate) async fn read_socket(core: Rc<RefCell<Core>>, listener: usize, socket
                         let to = SocketAddr::new(m.dst_ip.unwrap_or(local.ip()), local.port());
                         let received = buffer.get_mut(..m.len).unwrap_or(&mut []);
                         for datagram in received.chunks_mut(m.stride.max(1)) {
-                            core.handle_datagram(listener, m.addr, to, now, datagram);
+                            core.handle_datagram(listener, Remote::udp(m.addr), to, now, datagram);
                         }
                     }
+                    core.send_on(now);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 // ICMP errors of peers that are gone come up here; they say nothing about the socket.

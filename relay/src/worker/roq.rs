@@ -1,6 +1,6 @@
 //! QUIC connections of native publishers and viewers. Their packets reach the feed by a call on the same thread.
 
-use super::state::{Core, Way};
+use super::state::{Core, Origin, Way};
 use crate::quic::{cert_hash, cert_name};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -9,13 +9,15 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use trocar_proto::media::roq::error_code;
+use trocar_proto::media::roq::{StreamReader, error_code};
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::ids::{CertHash, RealmId};
 use trocar_proto::units::FlowId;
 
 /// Datagrams taken from a connection before their feeds send: small, so that the last one does not wait long.
 pub(super) const BATCH: usize = 16;
+/// Bytes taken from a stream at a time: a few packets, so that others get their turn.
+const STREAM_CHUNK: usize = 16 * 1_024;
 /// A TLS handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Above this many handshakes under way, a client must first prove its address (RFC 9000 section 8.1.2).
@@ -51,6 +53,7 @@ async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmI
         return;
     };
     core.borrow_mut().connection_opened(&connection, cnf, Instant::now());
+    tokio::task::spawn_local(accept_streams(Rc::clone(&core), connection.clone(), cnf));
     let mut batch: Vec<Bytes> = Vec::with_capacity(BATCH);
     while let Ok(first) = connection.read_datagram().await {
         batch.push(first);
@@ -65,6 +68,41 @@ async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmI
         tokio::task::yield_now().await;
     }
     core.borrow_mut().connection_closed(&connection, Instant::now());
+}
+
+/// Takes the streams of a connection until it ends. QUIC bounds how many there are at a time.
+async fn accept_streams(core: Rc<RefCell<Core>>, connection: quinn::Connection, cnf: CertHash) {
+    while let Ok(stream) = connection.accept_uni().await {
+        tokio::task::spawn_local(read_stream(Rc::clone(&core), connection.clone(), cnf, stream));
+    }
+}
+
+/// Reads the packets of one stream. A stream that its sender resets (late) is forgotten where it is.
+async fn read_stream(
+    core: Rc<RefCell<Core>>,
+    connection: quinn::Connection,
+    cnf: CertHash,
+    mut stream: quinn::RecvStream,
+) {
+    let mut reader = StreamReader::default();
+    while let Ok(Some(chunk)) = stream.read_chunk(STREAM_CHUNK, true).await {
+        reader.handle_bytes(&chunk.bytes);
+        let now = Instant::now();
+        let mut core = core.borrow_mut();
+        loop {
+            match reader.poll_packet() {
+                Ok(Some((flow, packet))) => core.handle_roq_packet(&connection, cnf, flow, packet, now),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "stream of a publisher");
+                    let _ = stream.stop(error_code::PACKET_ERROR.into());
+                    core.send_on(now);
+                    return;
+                }
+            }
+        }
+        core.send_on(now);
+    }
 }
 
 fn identify(connection: &quinn::Connection, realm: &RealmId) -> Option<CertHash> {
@@ -83,9 +121,10 @@ impl Core {
             if let Way::Roq(w) = &leg.way
                 && w.cnf == cnf
                 && w.connection.is_none()
-                && newest.get(&leg.feed).is_none_or(|(flow, _)| *flow < w.rtcp_flow)
+                && let Some(feed) = leg.feed
+                && newest.get(&feed).is_none_or(|(flow, _)| *flow < w.rtcp_flow)
             {
-                newest.insert(leg.feed, (w.rtcp_flow, index));
+                newest.insert(feed, (w.rtcp_flow, index));
             }
         }
         let waiting: Vec<usize> = newest.into_values().map(|(_, index)| index).collect();
@@ -103,7 +142,7 @@ impl Core {
             return;
         }
         w.connection = Some(connection.clone());
-        if let Some(f) = self.feeds.get(leg.feed) {
+        if let Some(f) = leg.feed.and_then(|f| self.feeds.get(f)) {
             leg.leg.start(&f.feed, at);
         }
         self.set_leg_state(index, LegState::Connected);
@@ -115,7 +154,9 @@ impl Core {
         self.connection_count = self.connection_count.saturating_sub(1);
         let id = connection.stable_id();
         for (_, feed) in &mut self.feeds {
-            feed.publisher.take_if(|c| c.stable_id() == id);
+            if let Origin::Roq { connection, .. } = &mut feed.origin {
+                connection.take_if(|c| c.stable_id() == id);
+            }
         }
         let mut gone = Vec::new();
         for (index, leg) in &mut self.legs {

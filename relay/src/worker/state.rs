@@ -1,32 +1,37 @@
 //! What a worker owns: feeds, legs, peers. Everything here belongs to one thread; nothing is shared.
 
 use super::egress::{Batch, Flushed, Socket};
+use super::peer::{Peer, WebrtcWay};
+use super::tcp::TcpOut;
+use super::voices::SessionVoices;
 use crate::metrics::DelayHistogram;
-use crate::srtp::{Receiver, SendKeys, SendStream};
-use crate::webrtc::transport::Transport;
+use crate::webrtc::remote::Remote;
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use trocar_proto::media::feed::Feed;
+use trocar_proto::media::ingest::Ingest;
 use trocar_proto::media::leg::Leg;
 use trocar_proto::media::roq::FlowPrefix;
 use trocar_proto::session::admission::{FeedKey, RelayEvent};
 use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::feed::FeedDescriptor;
-use trocar_proto::session::ids::{CertHash, LegId, RealmId};
-use trocar_proto::units::{Bitrate, FlowId, Micros, SeqNo, Ssrc, WallMicros};
+use trocar_proto::session::ids::{CertHash, LegId, ParticipantId, PublicationId, RealmId, SessionId};
+use trocar_proto::units::{FlowId, Micros, Ssrc, WallMicros};
 
 /// One realm's sockets on this worker.
 pub(crate) struct Listener {
     pub(crate) realm: RealmId,
     pub(crate) webrtc: Rc<Socket>,
-    /// Candidate addresses for SDP.
-    pub(crate) candidates: Vec<SocketAddr>,
+    /// Taken by the task that accepts.
+    pub(crate) webrtc_tcp: Option<std::net::TcpListener>,
+    /// Where peers reach us: candidates for SDP.
+    pub(crate) candidates: Vec<Remote>,
     /// `host:port` for native clients.
     pub(crate) quic_address: String,
     pub(crate) server_name: String,
@@ -36,18 +41,47 @@ pub(crate) struct Listener {
 pub(crate) struct FeedEntry {
     pub(crate) key: FeedKey,
     pub(crate) descriptor: FeedDescriptor,
-    pub(crate) rtp_flow: FlowId,
-    pub(crate) rtcp_flow: FlowId,
     pub(crate) feed: Feed,
     pub(crate) legs: Vec<usize>,
-    /// Connection that the newest packet came by; where key-frame requests go.
-    pub(crate) publisher: Option<quinn::Connection>,
+    pub(crate) publisher: ParticipantId,
+    pub(crate) origin: Origin,
+    /// Reads codec headers and adds the extensions of the house, where the publisher does not.
+    pub(crate) ingest: Option<Ingest>,
+    /// Id of the audio level extension; 0 where there is none.
+    pub(crate) level_id: u8,
     pub(crate) state: FeedState,
     pub(crate) delay: DelayHistogram,
     pub(crate) last_sr: Option<(u32, Micros)>,
     pub(crate) last_report: Micros,
     pub(crate) reported: ReportedLoss,
     pub(crate) receiver_ssrc: Ssrc,
+}
+
+/// Where a feed comes from.
+pub(crate) enum Origin {
+    /// RTP over QUIC, on these flows.
+    Roq {
+        rtp_flow: FlowId,
+        rtcp_flow: FlowId,
+        /// Connection that the newest packet came by; where key-frame requests go.
+        connection: Option<quinn::Connection>,
+    },
+    /// A track of a WebRTC peer.
+    Webrtc {
+        peer: usize,
+        /// SSRC of the media, once a packet came.
+        media: Option<Ssrc>,
+    },
+}
+
+impl Origin {
+    /// Whether there is anybody to ask upstream.
+    pub(crate) const fn is_connected(&self) -> bool {
+        match self {
+            Self::Roq { connection, .. } => connection.is_some(),
+            Self::Webrtc { media, .. } => media.is_some(),
+        }
+    }
 }
 
 /// What the last receiver report said, for the share lost since.
@@ -60,7 +94,8 @@ pub(crate) struct ReportedLoss {
 /// A leg and its way out.
 pub(crate) struct LegEntry {
     pub(crate) id: LegId,
-    pub(crate) feed: usize,
+    /// None for a voice's place that is silent.
+    pub(crate) feed: Option<usize>,
     pub(crate) leg: Leg,
     pub(crate) way: Way,
     pub(crate) state: LegState,
@@ -104,70 +139,44 @@ pub(crate) struct ViewerReport {
     pub(crate) round_trip_us: Option<u64>,
 }
 
+impl LegEntry {
+    pub(crate) fn new(id: LegId, feed: Option<usize>, leg: Leg, way: Way, at: Micros) -> Self {
+        Self {
+            id,
+            feed,
+            leg,
+            way,
+            state: LegState::Connecting,
+            sent: LegSent::default(),
+            viewer: ViewerReport::default(),
+            last_sr: at,
+            last_point: Micros(0),
+            unconnected_since: at,
+        }
+    }
+
+    /// What hangs on the SSRCs that a peer knows the leg by.
+    pub(crate) fn webrtc(&self) -> Option<&WebrtcWay> {
+        match &self.way {
+            Way::Webrtc(w) => Some(w),
+            Way::Roq(_) => None,
+        }
+    }
+}
+
+/// What signaling's name of a leg stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resource {
+    /// A native viewer's leg.
+    Leg(usize),
+    /// A WebRTC connection with all that leaves by it.
+    Peer(usize),
+}
+
 /// How a leg leaves.
 pub(crate) enum Way {
     Webrtc(Box<WebrtcWay>),
     Roq(RoqWay),
-}
-
-/// One browser.
-pub(crate) struct WebrtcWay {
-    pub(crate) transport: Transport,
-    pub(crate) listener: usize,
-    pub(crate) mid: String,
-    /// The peer's consent had run out: what it missed is not sent late.
-    pub(crate) paused: bool,
-    pub(crate) repair: RepairBudget,
-    pub(crate) ufrags: Vec<String>,
-    pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) keys: Option<Keys>,
-    pub(crate) rtx_payload_type: Option<u8>,
-    pub(crate) playout_delay_id: Option<u8>,
-    pub(crate) ssrc: Ssrc,
-    pub(crate) rtx_ssrc: Ssrc,
-    pub(crate) recent_repeats: Box<[(u16, Micros); RECENT_REPEATS]>,
-    pub(crate) next_rtx: SeqNo,
-}
-
-/// How many repeats are remembered, so that a NACK is answered at most once a round trip.
-pub(crate) const RECENT_REPEATS: usize = 256;
-
-/// What repeats may cost, over all NACKs of a leg: a quarter of the feed's rate, with a burst of a quarter of a second.
-/// Whoever asks for more is not answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RepairBudget {
-    bytes_per_s: u64,
-    left: u64,
-    at: Micros,
-}
-
-impl RepairBudget {
-    pub(crate) fn new(rate: Bitrate) -> Self {
-        let bytes_per_s = (rate.0 / 32).max(32_000);
-        Self { bytes_per_s, left: bytes_per_s / 4, at: Micros(0) }
-    }
-
-    /// Takes `bytes` where they are there.
-    pub(crate) fn take(&mut self, now: Micros, bytes: u64) -> bool {
-        let earned = now.since(self.at).saturating_mul(self.bytes_per_s) / 1_000_000;
-        if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(self.bytes_per_s / 4);
-            self.at = now;
-        }
-        let enough = self.left >= bytes;
-        if enough {
-            self.left -= bytes;
-        }
-        enough
-    }
-}
-
-/// SRTP of one browser. The streams are the only ones of their SSRCs.
-pub(crate) struct Keys {
-    pub(crate) send: SendKeys,
-    pub(crate) receive: Receiver,
-    pub(crate) media: SendStream,
-    pub(crate) rtx: SendStream,
 }
 
 /// One native viewer. Its connection is the one that its RTCP came by last: several stations may show one certificate.
@@ -221,17 +230,52 @@ impl Default for Limits {
     }
 }
 
+/// A feed can be touched by each datagram of a read.
+pub(crate) const MAX_TOUCHED: usize = 16;
+
+/// Different feeds that a read has touched. Bounded: what would be one too many is sent on before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Touched([usize; MAX_TOUCHED]);
+
+impl Touched {
+    const NONE: usize = usize::MAX;
+
+    pub(crate) const fn new() -> Self {
+        Self([Self::NONE; MAX_TOUCHED])
+    }
+
+    /// Notes a feed; false where there is no room for another one.
+    pub(crate) fn note(&mut self, feed: usize) -> bool {
+        let slot = self.0.iter_mut().find(|t| **t == feed || **t == Self::NONE);
+        slot.map(|s| *s = feed).is_some()
+    }
+
+    /// Gives out what was noted and forgets it.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = usize> + use<> {
+        std::mem::replace(self, Self::new()).0.into_iter().take_while(|t| *t != Self::NONE)
+    }
+}
+
+/// Bytes of a packet at most.
+pub(crate) const SCRATCH: usize = 2_048;
+
 /// Everything a worker owns.
 pub(crate) struct Core {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) feeds: Slab<FeedEntry>,
     pub(crate) legs: Slab<LegEntry>,
+    pub(crate) peers: Slab<Peer>,
     pub(crate) feed_by_key: HashMap<FeedKey, usize>,
-    pub(crate) leg_by_id: HashMap<LegId, usize>,
-    /// (listener, our user fragment) → leg.
-    pub(crate) leg_by_ufrag: HashMap<(usize, String), usize>,
-    /// (listener, validated address) → leg.
-    pub(crate) leg_by_address: HashMap<(usize, SocketAddr), usize>,
+    pub(crate) leg_by_id: HashMap<LegId, Resource>,
+    pub(crate) publications: HashMap<PublicationId, usize>,
+    /// (listener, our user fragment) → peer.
+    pub(crate) peer_by_ufrag: HashMap<(usize, String), usize>,
+    /// (listener, validated address) → peer.
+    pub(crate) peer_by_address: HashMap<(usize, Remote), usize>,
+    /// (listener, address) → the TCP connection that came from there.
+    pub(crate) tcp_out: HashMap<(usize, SocketAddr), Rc<TcpOut>>,
+    /// Who speaks and who listens, by session.
+    pub(crate) voices: BTreeMap<SessionId, SessionVoices>,
     pub(crate) flows: HashMap<FlowId, (CertHash, Flow)>,
     pub(crate) next_flow: u64,
     pub(crate) connection_count: usize,
@@ -239,6 +283,10 @@ pub(crate) struct Core {
     pub(crate) certificate: dimpl::DtlsCertificate,
     pub(crate) fingerprint: Vec<u8>,
     pub(crate) batch: Batch,
+    /// Feeds that got packets in the read under way, which have not been sent on yet.
+    pub(crate) touched: Touched,
+    /// Where a packet is rewritten before a feed stores it.
+    pub(crate) scratch: Box<[u8; SCRATCH]>,
     pub(crate) events: mpsc::Sender<RelayEvent>,
     /// States that signaling has not been told because its queue was full, oldest first; told at the next tick.
     pub(crate) untold: VecDeque<RelayEvent>,

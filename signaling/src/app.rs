@@ -1,7 +1,7 @@
 //! What all tasks share, and the operations that touch more than one part of it.
 
 use crate::admission::{Admission, Answer};
-use crate::config::{Config, Limits, Rate};
+use crate::config::{Config, Ice, Limits, Rate};
 use crate::error::SessionError;
 use crate::figures::Figures;
 use crate::live::{Closing, Live};
@@ -10,6 +10,7 @@ use crate::rate::{Bucket, PeerRates};
 use crate::secret::{self, SecretHash};
 use crate::store::{EventRow, Row, Store, Stored, StoredParticipant};
 use crate::token::{Bearing, TokenKeyError, Tokens};
+use crate::webhooks::Hooks;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use trocar_proto::session::admission::AdmitError;
@@ -24,6 +25,13 @@ pub(crate) const INVITATION_TTL_S: std::ops::RangeInclusive<u64> = 60..=604_800;
 /// Denials recorded and logged: so many at once, and so many a second. All of them are counted.
 const RECORDED_DENIALS: Rate = Rate { burst: 50, per_second: 1 };
 
+/// How a participant wants to be shown, cleaned.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Shown<'a> {
+    pub(crate) name: Option<&'a str>,
+    pub(crate) organisation: Option<&'a str>,
+}
+
 /// Shared by all tasks.
 pub(crate) struct App {
     pub(crate) limits: Limits,
@@ -36,6 +44,7 @@ pub(crate) struct App {
     /// Origins whose pages may open event sockets.
     pub(crate) origins: Vec<String>,
     pub(crate) metrics_open: bool,
+    pub(crate) ice: Ice,
     realm: RealmId,
     live: Mutex<Live>,
     join_rates: Mutex<PeerRates>,
@@ -50,10 +59,11 @@ impl App {
         admission: Arc<dyn Admission>,
         (store, stored): (Store, Stored),
         (public_url, origins): (String, Vec<String>),
+        hooks: Hooks,
     ) -> Result<Self, TokenKeyError> {
         let figures = Arc::new(Figures::default());
         let now = Micros(0);
-        let live = Live::new(config.limits.clone(), figures.clone(), stored, now, wall_clock());
+        let live = Live::new(config.limits.clone(), (figures.clone(), hooks), stored, now, wall_clock());
         Ok(Self {
             tokens: Tokens::new(&config.token_key_pkcs8, &config.issuer, &config.audiences)?,
             limits: config.limits.clone(),
@@ -63,6 +73,7 @@ impl App {
             public_url,
             origins,
             metrics_open: config.metrics_open,
+            ice: config.ice.clone(),
             realm: config.realm.clone(),
             live: Mutex::new(live),
             join_rates: Mutex::new(PeerRates::new(now, config.limits.joins)),
@@ -157,15 +168,35 @@ impl App {
     pub(crate) async fn join(
         &self,
         invitation: &str,
-        name: Option<&str>,
+        shown: Shown<'_>,
         cnf: Option<CertHash>,
     ) -> Result<TokenGrant, SessionError> {
+        let stored = self.admit(&SecretHash::of(invitation), shown, cnf).await?;
+        let StoredParticipant { session, participant, realm, role, .. } = stored;
+        self.grant(Bearing { session, participant, realm, role, cnf })
+    }
+
+    /// A participant for a WHIP or WHEP client that shows an invitation in place of a token.
+    pub(crate) async fn admit_guest(&self, hash: &SecretHash, name: &str) -> Result<ParticipantId, SessionError> {
+        let shown = Shown { name: Some(name), organisation: None };
+        let stored = self.admit(hash, shown, None).await?;
+        self.live().make_guest(self.now(), &stored.session, &stored.participant, *hash)?;
+        Ok(stored.participant)
+    }
+
+    async fn admit(
+        &self,
+        hash: &SecretHash,
+        shown: Shown<'_>,
+        cnf: Option<CertHash>,
+    ) -> Result<StoredParticipant, SessionError> {
         let joined = wall_clock();
-        let (session, role) = self.live().redeem(&SecretHash::of(invitation), joined)?;
+        let (session, role) = self.live().redeem(hash, joined)?;
         let stored = StoredParticipant {
             session: session.clone(),
             participant: secret::participant_id()?,
-            name: name.unwrap_or(role.name()).to_owned(),
+            name: shown.name.unwrap_or(role.name()).to_owned(),
+            organisation: shown.organisation.map(ToOwned::to_owned),
             role,
             realm: self.realm.clone(),
             cnf,
@@ -175,7 +206,25 @@ impl App {
         self.store.write(vec![Row::Participant(stored.clone()), event]).await?;
         self.live().add_participant(self.now(), joined, stored.clone())?;
         self.figures.joins.inc();
-        self.grant(Bearing { session, participant: stored.participant, realm: stored.realm, role, cnf })
+        Ok(stored)
+    }
+
+    /// Takes back a guest whose resource was not made, or has ended.
+    pub(crate) async fn dismiss_guest(&self, session: &SessionId, participant: &ParticipantId) {
+        let closings = self.live().remove_participant(session, participant, "the resource has ended");
+        if let Ok(closings) = closings {
+            self.close(closings).await;
+            self.forget(session.clone(), participant.clone());
+        }
+    }
+
+    /// Writes down that a participant is not in the session any more.
+    fn forget(&self, session: SessionId, participant: ParticipantId) {
+        let row = Row::ParticipantRemoved { session, participant, at: wall_clock() };
+        if !self.store.write_later(vec![row]) {
+            // It comes back into memory at the next start, and is forgotten again.
+            self.figures.records_dropped.inc();
+        }
     }
 
     /// A fresh token for a participant that is still in its session.
@@ -226,6 +275,7 @@ impl App {
             let closed = match &closing {
                 Closing::Feed(key) => self.admission.close_feed(key),
                 Closing::Leg(leg) => self.admission.close_leg(leg),
+                Closing::Publication(publication) => self.admission.close_publication(publication),
             };
             if tokio::time::timeout(self.limits.admission_timeout, closed).await.is_err() {
                 tracing::warn!(?closing, "the relay did not answer in time");
@@ -238,11 +288,7 @@ impl App {
         let wall = wall_clock();
         let swept = self.live().sweep(self.now(), wall);
         for (session, participant) in swept.forgotten {
-            let row = Row::ParticipantRemoved { session, participant, at: wall };
-            if !self.store.write_later(vec![row]) {
-                // It comes back into memory at the next start, and is forgotten again.
-                self.figures.records_dropped.inc();
-            }
+            self.forget(session, participant);
         }
         self.close(swept.closings).await;
     }

@@ -25,7 +25,7 @@ pub struct Config {
     /// Base of links, e.g. `https://trocar.example.org`; its origin may open event sockets. Where left out: the loopback
     /// listener if there is one, else the TLS listener.
     pub public_url: Option<String>,
-    /// Further origins whose pages may open event sockets, e.g. `https://console.example.org`.
+    /// Further origins whose pages may open event sockets and use WHIP and WHEP, e.g. `https://console.example.org`.
     pub origins: Vec<String>,
     /// The hospital network that this node lets people into.
     pub realm: RealmId,
@@ -33,8 +33,43 @@ pub struct Config {
     pub store: StoreAt,
     /// Whether `/metrics` answers to anyone. Otherwise only to loopback peers.
     pub metrics_open: bool,
+    /// STUN and TURN servers that WebRTC clients are told.
+    pub ice: Ice,
+    /// Who is called on events; at most 16.
+    pub webhooks: Vec<Webhook>,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// STUN and TURN servers for WebRTC clients.
+#[derive(Clone, Default)]
+pub struct Ice {
+    /// `stun:` and `stuns:` URIs (RFC 7064), at most 8.
+    pub stun: Vec<String>,
+    /// A TURN server that makes credentials from a shared secret.
+    pub turn: Option<Turn>,
+}
+
+/// A TURN server with time-limited credentials, coturn's `use-auth-secret`.
+#[derive(Clone)]
+pub struct Turn {
+    /// `turn:` and `turns:` URIs (RFC 7065), 1 to 8.
+    pub urls: Vec<String>,
+    /// The TURN server's `static-auth-secret`, 16 to 512 bytes.
+    pub secret: Vec<u8>,
+    /// How long a credential is good for, 60 s to an hour.
+    pub lifetime: Duration,
+}
+
+/// A system that is called on events (Standard Webhooks).
+#[derive(Clone)]
+pub struct Webhook {
+    /// Where: https, or http on a loopback address. Redirects are not followed.
+    pub url: String,
+    /// The key of the signatures, 24 to 64 bytes.
+    pub secret: Vec<u8>,
+    /// Which of [`crate::WEBHOOK_EVENTS`]; all of them where it is empty.
+    pub events: Vec<String>,
 }
 
 /// PEM texts of a TLS identity.
@@ -186,6 +221,11 @@ impl Config {
         if !self.origins.iter().all(|o| origin_of(o).as_deref() == Some(o)) {
             return bad("origins", "origins as browsers send them: https://HOST[:PORT], no path");
         }
+        crate::ice::check(&self.ice)?;
+        if self.webhooks.len() > 16 {
+            return bad("webhook", "at most 16");
+        }
+        self.webhooks.iter().try_for_each(crate::webhooks::check)?;
         if self.limits.socket_queue < 8 || self.limits.socket_queue > 65_536 {
             return bad("limits.socket_queue", "8 to 65536 messages");
         }

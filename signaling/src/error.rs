@@ -20,6 +20,15 @@ pub enum SessionError {
     /// The name is taken.
     #[error("a feed of that name exists already")]
     FeedExists,
+    /// The name of the sound is taken.
+    #[error("a feed of that name, for the sound, exists already")]
+    AudioFeedExists,
+    /// No such publication, or it is somebody else's.
+    #[error("the participant has no such publication")]
+    NoPublication,
+    /// The relay found nothing in the offer that it could take.
+    #[error("the offer sends no picture and no sound that can be taken")]
+    NothingSent,
     /// No such leg, or it is somebody else's.
     #[error("the participant has no such leg")]
     NoLeg,

@@ -5,6 +5,7 @@
 
 use crate::accept::ConnectionSlot;
 use crate::app::{App, clock_reply, wall_clock};
+use crate::error::SessionError;
 use crate::guard::claims_of;
 use crate::input::Names;
 use crate::live::{ClockReport, Ending, Outbound};
@@ -31,13 +32,26 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(15);
 /// How long a client has to answer our close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
-/// Bytes that wait in tungstenite for one socket before writes are refused.
-const WRITE_BUFFER: usize = 256 * 1024;
+/// Bytes that wait in tungstenite for one socket before writes are refused: more than the largest welcome.
+const WRITE_BUFFER: usize = 512 * 1024;
 
 /// A close code (RFC 6455 section 7.4.1; 4000 and above are ours) and why, at most 123 bytes.
 type Close = (u16, String);
 
 /// `GET /v1/sessions/{session}/events`.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session}/events", operation_id = "events", tag = "events",
+    params(
+        SessionPath,
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "trocar.v1"),
+    ),
+    responses(
+        (status = 101, description = "WebSocket: JSON text messages, `ClientEvent` up and `ServerEvent` down"),
+        (status = 400, description = "subprotocol, path-invalid"),
+        (status = 403, description = "origin"),
+        (status = 426, description = "upgrade-required"),
+    )
+)]
 pub(crate) async fn open(
     State(app): State<Arc<App>>,
     Names(path): Names<SessionPath>,
@@ -218,7 +232,13 @@ impl<'a> Conversation<'a> {
                 let reported = self.app.live().report_clock(self.session, self.participant, report);
                 reported.map_err(|e| Some((4403, e.to_string())))
             }
-            Ok(ClientEvent::Chat { .. }) => Err(Some((1008, "chat is not served yet".to_owned()))),
+            Ok(ClientEvent::Chat { text }) => {
+                let told = self.app.live().chat(t1, self.session, self.participant, &text);
+                told.map_err(|e| match e {
+                    SessionError::Invalid { .. } => Some((1008, e.to_string())),
+                    e => Some((4403, e.to_string())),
+                })
+            }
             Ok(ClientEvent::Hello { .. }) => Err(Some((1008, "one hello is enough".to_owned()))),
             Err(e) => Err(Some((1008, format!("message cannot be used: {e}")))),
         }

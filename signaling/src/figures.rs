@@ -21,7 +21,7 @@ pub(crate) struct ProblemLabels {
     pub(crate) problem: &'static str,
 }
 
-/// Label of a connection that was not served.
+/// Label of something that was not served: a connection, a socket, a message.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReasonLabels {
     pub(crate) reason: &'static str,
@@ -43,7 +43,10 @@ pub(crate) struct Figures {
     pub(crate) participants: Gauge,
     pub(crate) feeds: Gauge,
     pub(crate) legs: Gauge,
+    pub(crate) publications: Gauge,
     pub(crate) records_dropped: Counter,
+    pub(crate) webhooks_sent: Counter,
+    pub(crate) webhooks_dropped: Family<ReasonLabels, Counter>,
 }
 
 impl Figures {
@@ -63,6 +66,9 @@ impl Figures {
         registry.register("participants", "Participants with an event socket now", self.participants.clone());
         registry.register("feeds", "Feeds now", self.feeds.clone());
         registry.register("legs", "Legs now", self.legs.clone());
+        registry.register("publications", "WHIP publications now", self.publications.clone());
+        registry.register("webhooks", "Webhook messages that were taken", self.webhooks_sent.clone());
+        registry.register("webhooks_dropped", "Webhook messages dropped", self.webhooks_dropped.clone());
         registry.register(
             "audit_records_dropped",
             "Denials not recorded, too many at once",

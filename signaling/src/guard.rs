@@ -1,24 +1,34 @@
 //! Who asks: the bearer token on each request, and the layer that all requests go through.
 
-use crate::app::App;
+use crate::app::{App, wall_clock};
+use crate::error::SessionError;
 use crate::figures::{ProblemLabels, RequestLabels};
+use crate::live::Live;
 use crate::problem::{
     CNF_MISSING, ProblemName, Refusal, TOKEN_EXPIRED, TOKEN_INVALID, TOKEN_MISSING, TOKEN_SESSION, TOO_MANY,
 };
+use crate::secret::SecretHash;
 use crate::token::TokenError;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CACHE_CONTROL, ORIGIN, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use trocar_proto::session::claims::Claims;
-use trocar_proto::session::ids::{CertHash, SessionId};
-use trocar_proto::session::role::Verb;
+use trocar_proto::session::ids::{CertHash, LegId, ParticipantId, PublicationId, SessionId};
+use trocar_proto::session::role::{Role, Verb};
+
+/// What pages of allowed origins may read of WHIP and WHEP answers.
+const EXPOSED: &str = "Location, ETag, Accept-Patch, Accept-Post, Link, Retry-After, WWW-Authenticate";
+/// What pages of other origins are not told.
+const PREFLIGHT: [HeaderName; 3] = [ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_MAX_AGE];
 
 /// Where a request came from; put into each request by the accept loop.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +88,148 @@ impl Bearer {
     }
 }
 
+/// Who asks for a WHIP or WHEP resource: the bearer of a token, or of an invitation's secret. Encoders and players know
+/// nothing but a URL and a bearer, so each resource that they make is a participant of its own.
+#[derive(Debug)]
+pub(crate) enum Caller {
+    /// A participant.
+    Token(Bearer),
+    /// Whoever has the link.
+    Secret(SecretHash),
+}
+
+/// A caller that may make a resource in a session.
+pub(crate) struct Entry {
+    session: SessionId,
+    who: Caller,
+}
+
+impl Caller {
+    /// May it make a resource here? A secret that is none is refused as a bad token is.
+    pub(crate) fn enter(self, app: &App, session: &SessionId, verb: Verb) -> Result<Entry, Refusal> {
+        match &self {
+            Self::Token(bearer) => bearer.may(verb, session)?,
+            Self::Secret(hash) => {
+                let role = invited(app, session, hash)?.ok_or_else(no_secret)?;
+                if !role.verbs().contains(&verb) {
+                    return Err(Refusal::verb(verb));
+                }
+            }
+        }
+        Ok(Entry { session: session.clone(), who: self })
+    }
+
+    /// The participant for whom it may ask about a leg: itself, or the guest that made it.
+    pub(crate) fn owner_of_leg(&self, app: &App, session: &SessionId, leg: &LegId) -> Result<ParticipantId, Refusal> {
+        self.owner(app, session, |live, hash| live.guest_with_leg(session, leg, hash), SessionError::NoLeg)
+    }
+
+    /// The same about a publication.
+    pub(crate) fn owner_of_publication(
+        &self,
+        app: &App,
+        session: &SessionId,
+        publication: &PublicationId,
+    ) -> Result<ParticipantId, Refusal> {
+        let find = |live: &Live, hash: &SecretHash| live.guest_with_publication(session, publication, hash);
+        self.owner(app, session, find, SessionError::NoPublication)
+    }
+
+    fn owner(
+        &self,
+        app: &App,
+        session: &SessionId,
+        find: impl Fn(&Live, &SecretHash) -> Option<ParticipantId>,
+        missing: SessionError,
+    ) -> Result<ParticipantId, Refusal> {
+        let hash = match self {
+            Self::Token(bearer) => {
+                bearer.for_session(session)?;
+                return Ok(bearer.claims.sub.clone());
+            }
+            Self::Secret(hash) => hash,
+        };
+        let (found, is_known) = {
+            let live = app.live();
+            (find(&live, hash), live.has_guest(session, hash))
+        };
+        match found {
+            Some(owner) => Ok(owner),
+            None if is_known || invited(app, session, hash)?.is_some() => Err(missing.into()),
+            None => Err(no_secret()),
+        }
+    }
+
+    /// A guest goes with its resource.
+    pub(crate) async fn leave(&self, app: &App, session: &SessionId, owner: &ParticipantId) {
+        if matches!(self, Self::Secret(_)) {
+            app.dismiss_guest(session, owner).await;
+        }
+    }
+}
+
+impl Entry {
+    /// The participant that is to own the resource; a guest is let in now.
+    pub(crate) async fn participant(&self, app: &App, guest: &str) -> Result<ParticipantId, Refusal> {
+        match &self.who {
+            Caller::Token(bearer) => Ok(bearer.claims.sub.clone()),
+            Caller::Secret(hash) => Ok(app.admit_guest(hash, guest).await?),
+        }
+    }
+
+    /// A guest stays where its resource was made.
+    pub(crate) async fn settle<T>(&self, app: &App, owner: &ParticipantId, made: &Result<T, Refusal>) {
+        if made.is_err() {
+            self.who.leave(app, &self.session, owner).await;
+        }
+    }
+}
+
+/// The role that an invitation gives in this session; none where it is no good.
+fn invited(app: &App, session: &SessionId, hash: &SecretHash) -> Result<Option<Role>, Refusal> {
+    let redeemed = app.live().redeem(hash, wall_clock());
+    match redeemed {
+        Ok((own, role)) if &own == session => Ok(Some(role)),
+        Ok(_) => Err(Refusal::new(TOKEN_SESSION, "the invitation is for another session").field("session")),
+        Err(SessionError::InvitationInvalid) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn no_secret() -> Refusal {
+    let detail = "it is neither a token of this server nor an invitation that is good";
+    Refusal::new(TOKEN_INVALID, detail).field("Authorization")
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
+        let text = bearer_token(&parts.headers)?;
+        // A token is three parts joined by dots (RFC 7515 section 3.1); a secret has none.
+        if text.contains('.') {
+            return Bearer::from_request_parts(parts, app).await.map(Self::Token);
+        }
+        let hash = SecretHash::of(text);
+        take_join(app, Peer::ip_of(&parts.extensions))?;
+        Ok(Self::Secret(hash))
+    }
+}
+
+/// Counts an attempt with an invitation's secret, right or wrong, so that nobody guesses many.
+pub(crate) fn take_join(app: &App, peer: IpAddr) -> Result<(), Refusal> {
+    app.take_join(peer).map_err(|seconds| {
+        Refusal::new(TOO_MANY, "too many joins from this address").field("address").retry_after(seconds)
+    })
+}
+
+/// Whose token it is, where there is a good one and its bearer is still in the session.
+pub(crate) fn bearer_of(app: &App, headers: &HeaderMap) -> Option<ParticipantId> {
+    let claims = claims_of(app, bearer_token(headers).ok()?).ok()?;
+    app.live().take_request(app.now(), &claims.session, &claims.sub).ok()?.ok()?;
+    Some(claims.sub)
+}
+
 impl FromRequestParts<Arc<App>> for Bearer {
     type Rejection = Refusal;
 
@@ -121,6 +273,7 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let method = method_name(request.method());
     let peer = Peer::ip_of(request.extensions());
+    let origin = request.headers().get(ORIGIN).cloned();
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
     if let Some(ProblemName(problem)) = response.extensions().get::<ProblemName>().copied() {
@@ -134,11 +287,15 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    if route.contains("/whep") {
-        // Any page may be a WHEP player: what counts is the bearer token, and browsers send none by themselves.
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        let exposed = HeaderValue::from_static("Location, ETag, Accept-Patch, Link, Retry-After, WWW-Authenticate");
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    if route.contains("/whep") || route.contains("/whip") {
+        headers.insert(VARY, HeaderValue::from_static("Origin"));
+        if let Some(origin) = origin.filter(|o| app.origins.iter().any(|a| o == a)) {
+            // Which page it is, is asked besides the bearer: a page that was handed a link must be one of ours.
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        } else {
+            PREFLIGHT.iter().for_each(|name| drop(headers.remove(name)));
+        }
     }
     app.figures.requests.get_or_create(&RequestLabels { route, method, status }).inc();
     response

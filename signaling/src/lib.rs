@@ -1,5 +1,5 @@
 //! The process that lets people in: sessions, invitations, participants, tokens and roles; feeds and legs as agreements
-//! with the relay; WHEP for browsers; the event WebSocket.
+//! with the relay; WHIP and WHEP for browsers and encoders; the event WebSocket; webhooks.
 //!
 //! Signaling is never on the media or command path. It asks the relay through [`Admission`], hears from it through a
 //! bounded channel of [`trocar_proto::session::admission::RelayEvent`], and when it dies, running sessions go on.
@@ -23,6 +23,7 @@ mod error;
 mod events;
 mod figures;
 mod guard;
+mod ice;
 mod input;
 mod live;
 mod name;
@@ -35,14 +36,16 @@ mod server;
 mod store;
 mod tls;
 mod token;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;
 
 pub use admission::{Admission, Answer};
-pub use config::{Config, ConfigError, Limits, Rate, StoreAt, TlsIdentity};
+pub use config::{Config, ConfigError, Ice, Limits, Rate, StoreAt, TlsIdentity, Turn, Webhook};
 pub use error::SessionError;
 pub use server::{Server, ServerHandle, StartError};
 pub use store::StoreError;
 pub use tls::TlsError;
 pub use token::{TokenKeyError, generate_token_key, token_public_key};
+pub use webhooks::WEBHOOK_EVENTS;

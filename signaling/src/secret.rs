@@ -4,7 +4,7 @@ use crate::error::SessionError;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use trocar_proto::session::ids::{LegId, ParticipantId, SessionId};
+use trocar_proto::session::ids::{LegId, ParticipantId, PublicationId, SessionId};
 
 /// SHA-256 of an invitation's secret: what is kept of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,4 +51,14 @@ pub(crate) fn participant_id() -> Result<ParticipantId, SessionError> {
 /// A new leg's name: 128 random bits after `l`, since it stands in a resource's URL.
 pub(crate) fn leg_id() -> Result<LegId, SessionError> {
     LegId::new(format!("l{}", random::<16>()?)).map_err(|_| SessionError::Secret)
+}
+
+/// A new publication's name: 128 random bits after `w`, as for a leg.
+pub(crate) fn publication_id() -> Result<PublicationId, SessionError> {
+    PublicationId::new(format!("w{}", random::<16>()?)).map_err(|_| SessionError::Secret)
+}
+
+/// The id of a webhook message: 128 random bits after `msg_`.
+pub(crate) fn message_id() -> Result<String, SessionError> {
+    Ok(format!("msg_{}", random::<16>()?))
 }

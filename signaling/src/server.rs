@@ -10,6 +10,7 @@ use crate::routes::router;
 use crate::store::{Store, StoreError};
 use crate::tls::{TlsError, server_config};
 use crate::token::TokenKeyError;
+use crate::webhooks::Hooks;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +73,8 @@ impl Server {
         let http = loopback.as_ref().map(|(_, addr)| *addr);
         let store = Store::open(&config.store, crate::app::wall_clock())?;
         let names = public_names(&config, https, http);
-        let app = Arc::new(App::new(&config, admission, store, names)?);
+        let (hooks, couriers) = Hooks::open(&config.webhooks)?;
+        let app = Arc::new(App::new(&config, admission, store, names, hooks)?);
 
         let (close, closing) = watch::channel(false);
         let keeper = Gatekeeper::new(&app.limits);
@@ -85,6 +87,9 @@ impl Server {
         tasks.spawn(door.serve(listener));
         tasks.spawn(hear_relay(app.clone(), events));
         tasks.spawn(sweep(app.clone()));
+        for courier in couriers {
+            tasks.spawn(courier.run(app.figures.clone()));
+        }
         Ok(ServerHandle { app, https, http, close, keeper, tasks })
     }
 }
@@ -203,13 +208,13 @@ async fn hear_relay(app: Arc<App>, mut events: mpsc::Receiver<RelayEvent>) {
         match event {
             RelayEvent::FeedState { key, state, since } => live.handle_feed_state(&key, state, since),
             RelayEvent::Leg { leg, state } => live.handle_leg_state(&leg, state),
-            RelayEvent::Capture { leg, feed: _, rtp, clock_rate, capture, received } => {
-                live.handle_capture(&leg, CapturePoint { rtp, clock_rate, capture, received });
+            RelayEvent::Capture { leg, feed, rtp, clock_rate, capture, received } => {
+                live.handle_capture(&leg, &feed.feed, CapturePoint { rtp, clock_rate, capture, received });
             }
-            RelayEvent::Publication { .. }
-            | RelayEvent::Descriptor { .. }
-            | RelayEvent::Voices { .. }
-            | RelayEvent::Speaking { .. } => {}
+            RelayEvent::Publication { publication, state } => live.handle_publication_state(&publication, state),
+            RelayEvent::Descriptor { key, descriptor } => live.handle_descriptor(&key, descriptor),
+            RelayEvent::Voices { leg, slots } => live.handle_voices(&leg, slots),
+            RelayEvent::Speaking { session, feeds } => live.handle_speaking(&session, feeds),
         }
     }
     tracing::info!("the relay has nothing more to say");

@@ -18,7 +18,7 @@ use trocar_proto::units::WallMicros;
 /// `PRAGMA application_id`: marks a SQLite file as ours.
 const APPLICATION_ID: i64 = 0x5472_6f63;
 /// `PRAGMA user_version`: the schema below.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Writes that may wait for the thread.
 const QUEUE: usize = 256;
 
@@ -32,7 +32,7 @@ CREATE TABLE invitations (
 ) STRICT;
 CREATE TABLE participants (
     session TEXT NOT NULL REFERENCES sessions, participant TEXT NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
-    realm TEXT NOT NULL, cnf TEXT, joined_us INTEGER NOT NULL, removed_us INTEGER,
+    realm TEXT NOT NULL, cnf TEXT, joined_us INTEGER NOT NULL, removed_us INTEGER, organisation TEXT,
     PRIMARY KEY (session, participant)
 ) STRICT;
 CREATE TABLE events (
@@ -40,6 +40,9 @@ CREATE TABLE events (
     detail TEXT NOT NULL
 ) STRICT;
 ";
+
+/// From schema version 1 to 2.
+const FROM_1_TO_2: &str = "ALTER TABLE participants ADD COLUMN organisation TEXT; PRAGMA user_version = 2;";
 
 /// Why the store cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +134,7 @@ pub(crate) struct StoredParticipant {
     pub(crate) session: SessionId,
     pub(crate) participant: ParticipantId,
     pub(crate) name: String,
+    pub(crate) organisation: Option<String>,
     pub(crate) role: Role,
     pub(crate) realm: RealmId,
     pub(crate) cnf: Option<CertHash>,
@@ -233,7 +237,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if !is_new && application != APPLICATION_ID {
         return Err(StoreError::NotOurs { path: path.to_owned() });
     }
-    if !is_new && version != SCHEMA_VERSION {
+    if !is_new && !(1..=SCHEMA_VERSION).contains(&version) {
         return Err(StoreError::UnknownVersion { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
     }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
@@ -248,10 +252,15 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     }
     let verdict: Option<String> =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).optional().map_err(open)?;
-    match verdict {
-        Some(text) if text != "ok" => Err(StoreError::Damaged { path: path.to_owned(), what: text }),
-        _ => Ok(()),
+    if let Some(text) = verdict.filter(|text| text != "ok") {
+        return Err(StoreError::Damaged { path: path.to_owned(), what: text });
     }
+    if version == 1 {
+        let transaction = connection.transaction().map_err(open)?;
+        transaction.execute_batch(FROM_1_TO_2).map_err(open)?;
+        transaction.commit().map_err(open)?;
+    }
+    Ok(())
 }
 
 fn load(connection: &Connection, path: &Path, now: WallMicros) -> Result<Stored, StoreError> {
@@ -291,7 +300,8 @@ fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredP
     let sql = |e: rusqlite::Error| damaged(e.to_string());
     let mut query = connection
         .prepare(
-            "SELECT p.session, p.participant, p.name, p.role, p.realm, p.cnf, p.joined_us
+            "SELECT p.session, p.participant, p.name, p.role, p.realm, p.cnf, p.joined_us,
+                    p.organisation
              FROM participants p JOIN sessions s USING (session) WHERE s.closed_us IS NULL AND p.removed_us IS NULL",
         )
         .map_err(sql)?;
@@ -305,6 +315,7 @@ fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredP
             session: SessionId::new(text(0)?).map_err(|e| damaged(e.to_string()))?,
             participant: ParticipantId::new(text(1)?).map_err(|e| damaged(e.to_string()))?,
             name: text(2)?,
+            organisation: row.get(7).map_err(sql)?,
             role: text(3)?.parse().map_err(|_| damaged("unknown role".to_owned()))?,
             realm: RealmId::new(text(4)?).map_err(|e| damaged(e.to_string()))?,
             cnf: cnf.map(|c| c.parse()).transpose().map_err(|_| damaged("bad certificate hash".to_owned()))?,
@@ -364,8 +375,8 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
             params![hash.0, session.as_str(), role.name(), as_i64(*expires)],
         ),
         Row::Participant(p) => t.execute(
-            "INSERT INTO participants (session, participant, name, role, realm, cnf, joined_us)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO participants (session, participant, name, role, realm, cnf, joined_us, organisation)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 p.session.as_str(),
                 p.participant.as_str(),
@@ -373,7 +384,8 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
                 p.role.name(),
                 p.realm.as_str(),
                 p.cnf.map(|c| c.to_string()),
-                as_i64(p.joined)
+                as_i64(p.joined),
+                p.organisation
             ],
         ),
         Row::ParticipantRemoved { session, participant, at } => t.execute(

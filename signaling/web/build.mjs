@@ -11,7 +11,8 @@ const common = { bundle: true, format: "esm", target: "es2022", charset: "utf8",
 async function page(out) {
   await mkdir(out, { recursive: true });
   await build({ ...common, entryPoints: ["src/app.ts"], outfile: join(out, "app.js"), platform: "browser" });
-  for (const file of ["index.html", "app.css"]) await copyFile(join(here, file), join(out, file));
+  await build({ ...common, entryPoints: ["app.css"], outfile: join(out, "app.css") });
+  await copyFile(join(here, "index.html"), join(out, "index.html"));
 }
 
 async function tests(out) {

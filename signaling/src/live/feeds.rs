@@ -2,11 +2,13 @@
 
 use super::{ClockReport, Closing, Live};
 use crate::error::SessionError;
-use trocar_proto::session::admission::{FeedGrant, FeedKey, FlowBinding};
+use crate::webhooks::Happening;
+use std::collections::BTreeMap;
+use trocar_proto::session::admission::{FeedGrant, FeedKey, FeedOutline, FlowBinding};
 use trocar_proto::session::api::{FeedInfo, FeedState, RoqBinding};
 use trocar_proto::session::event::{LegState, ServerEvent};
-use trocar_proto::session::feed::{FeedDescriptor, Transport};
-use trocar_proto::session::ids::{CertHash, FeedId, ParticipantId, SessionId};
+use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Transport};
+use trocar_proto::session::ids::{CertHash, FeedId, ParticipantId, PublicationId, SessionId};
 use trocar_proto::units::{Micros, WallMicros};
 
 /// How far a publisher's clock has to have moved at least before viewers are told, in microseconds: clocks drift by some
@@ -20,12 +22,61 @@ pub(super) struct Feed {
     /// The descriptor as it was asked for: a publisher that comes back with the same one gets the same feed.
     asked: FeedDescriptor,
     info: FeedInfo,
-    cnf: CertHash,
-    /// None while the relay is being asked.
-    binding: Option<FlowBinding>,
+    way: Way,
+}
+
+/// How a feed comes in.
+#[derive(Debug)]
+enum Way {
+    /// RTP over QUIC, on connections that show the certificate. No flows while the relay is being asked.
+    Roq { cnf: CertHash, binding: Option<FlowBinding> },
+    /// With a publication (WHIP).
+    Whip { publication: PublicationId, is_open: bool },
 }
 
 impl Feed {
+    /// A feed that a publication is to bring; its descriptor says only what is settled before the relay has read the SDP.
+    pub(super) fn reserved_for(
+        (serial, wall): (u64, WallMicros),
+        publisher: &ParticipantId,
+        clock: Option<ClockReport>,
+        publication: PublicationId,
+        (kind, outline): (MediaKind, &FeedOutline),
+    ) -> Self {
+        let descriptor = sketch(kind, outline);
+        let info = FeedInfo {
+            descriptor: descriptor.clone(),
+            publisher: publisher.clone(),
+            state: FeedState::Waiting,
+            since: wall,
+            clock_offset_us: clock.map(|c| c.offset_us),
+            clock_uncertainty_us: clock.map(|c| c.uncertainty_us),
+        };
+        Self { serial, asked: descriptor, info, way: Way::Whip { publication, is_open: false } }
+    }
+
+    /// The relay has opened it for that publication, as described.
+    pub(super) fn open_for(&mut self, publication: &PublicationId, descriptor: FeedDescriptor) -> Option<FeedInfo> {
+        match &mut self.way {
+            Way::Whip { publication: own, is_open } if own == publication => *is_open = true,
+            _ => return None,
+        }
+        self.info.descriptor = descriptor;
+        self.announced()
+    }
+
+    /// The publication that brings it, where one does.
+    pub(super) fn publication(&self) -> Option<&PublicationId> {
+        match &self.way {
+            Way::Whip { publication, .. } => Some(publication),
+            Way::Roq { .. } => None,
+        }
+    }
+
+    pub(super) fn descriptor(&self) -> &FeedDescriptor {
+        &self.info.descriptor
+    }
+
     pub(super) fn publisher(&self) -> &ParticipantId {
         &self.info.publisher
     }
@@ -35,7 +86,10 @@ impl Feed {
     }
 
     pub(super) fn is_committed(&self) -> bool {
-        self.binding.is_some()
+        match &self.way {
+            Way::Roq { binding, .. } => binding.is_some(),
+            Way::Whip { is_open, .. } => *is_open,
+        }
     }
 
     /// What others see; none while the relay is being asked.
@@ -116,7 +170,8 @@ impl Live {
             clock_offset_us: clock.map(|c| c.offset_us),
             clock_uncertainty_us: clock.map(|c| c.uncertainty_us),
         };
-        let feed = Feed { serial, asked: offer.descriptor.clone(), info, cnf: offer.cnf, binding: None };
+        let feed =
+            Feed { serial, asked: offer.descriptor.clone(), info, way: Way::Roq { cnf: offer.cnf, binding: None } };
         session.feeds.insert(key.feed.clone(), feed);
         let grant = FeedGrant {
             key: key.clone(),
@@ -134,10 +189,11 @@ impl Live {
         let session = self.session_mut(&key.session)?;
         let feed = session.feeds.get_mut(&key.feed).ok_or(SessionError::FeedExists)?;
         let left = session.participants.get(&feed.info.publisher).is_none_or(|p| p.sockets.is_empty());
-        let same = feed.cnf == offer.cnf && feed.asked == offer.descriptor;
-        let (true, true, Some(binding)) = (left, same, feed.binding.clone()) else {
+        let Way::Roq { cnf, binding: Some(binding) } = &feed.way else { return Err(SessionError::FeedExists) };
+        let binding = binding.clone();
+        if !left || *cnf != offer.cnf || feed.asked != offer.descriptor {
             return Err(SessionError::FeedExists);
-        };
+        }
         if feed.info.publisher == offer.publisher {
             return Err(SessionError::FeedExists);
         }
@@ -169,9 +225,11 @@ impl Live {
             *rtcp_flow_id = Some(binding.rtcp_flow_id);
         }
         let answer = roq_binding(&binding, &feed.info.descriptor);
-        feed.binding = Some(binding);
+        if let Way::Roq { binding: given, .. } = &mut feed.way {
+            *given = Some(binding);
+        }
         let info = feed.info.clone();
-        self.broadcast(&ticket.key.session, &ServerEvent::Feed { feed: info });
+        self.announce(&ticket.key.session, info);
         Ok(answer)
     }
 
@@ -194,34 +252,60 @@ impl Live {
         Ok(self.session(session)?.feeds.values().filter_map(Feed::announced).collect())
     }
 
-    /// Ends a feed and the legs that show it.
+    /// Tells everyone in the session, and whoever is called on events, of a feed that has just been opened.
+    pub(super) fn announce(&mut self, session: &SessionId, feed: FeedInfo) {
+        self.call(Happening::feed("feed.announced", session, &feed));
+        self.broadcast(session, &ServerEvent::Feed { feed });
+    }
+
+    /// Ends a feed and the legs that show it; with the last feed of a publication, the publication.
     pub(crate) fn remove_feed(&mut self, key: &FeedKey) -> Result<Vec<Closing>, SessionError> {
         let session = self.session_mut(&key.session)?;
         if !session.feeds.get(&key.feed).is_some_and(Feed::is_committed) {
             return Err(SessionError::NoFeed);
         }
-        session.feeds.remove(&key.feed);
-        let legs: Vec<_> = session
-            .legs
-            .iter()
-            .filter(|(_, l)| l.feed == key.feed && l.is_committed())
-            .map(|(n, _)| n.clone())
-            .collect();
+        let Some(gone) = session.feeds.remove(&key.feed) else { return Err(SessionError::NoFeed) };
+        let shows = |l: &super::Leg| l.feed.as_ref() == Some(&key.feed) && l.is_committed();
+        let legs: Vec<_> = session.legs.iter().filter(|(_, l)| shows(l)).map(|(n, _)| n.clone()).collect();
         let mut closings = Vec::new();
         for leg in legs {
             closings.extend(self.drop_leg(&leg));
         }
-        closings.push(Closing::Feed(key.clone()));
+        self.call(Happening::feed("feed.removed", &key.session, &gone.info));
         self.broadcast(&key.session, &ServerEvent::FeedRemoved { feed: key.feed.clone() });
+        match gone.publication() {
+            // The relay ends the feeds of a publication with it.
+            Some(publication) if self.is_bare(&key.session, publication) => {
+                closings.extend(self.drop_publication(publication));
+            }
+            _ => closings.push(Closing::Feed(key.clone())),
+        }
         Ok(closings)
+    }
+
+    /// The relay learnt more about a feed. How it comes in and what it is called stay as they are.
+    pub(crate) fn handle_descriptor(&mut self, key: &FeedKey, descriptor: FeedDescriptor) {
+        let Some(feed) = self.sessions.get_mut(&key.session).and_then(|s| s.feeds.get_mut(&key.feed)) else { return };
+        let known = &mut feed.info.descriptor;
+        let (name, transport) = (known.feed.clone(), known.transport.clone());
+        *known = FeedDescriptor { feed: name, transport, ..descriptor };
+        if let Some(feed) = feed.announced() {
+            self.broadcast(&key.session, &ServerEvent::Feed { feed });
+        }
     }
 
     /// The relay says whether packets of a feed arrive.
     pub(crate) fn handle_feed_state(&mut self, key: &FeedKey, state: FeedState, since: WallMicros) {
         let Some(feed) = self.sessions.get_mut(&key.session).and_then(|s| s.feeds.get_mut(&key.feed)) else { return };
+        let changed = feed.info.state != state;
         feed.info.state = state;
         feed.info.since = since;
         if let Some(feed) = feed.announced() {
+            match state {
+                FeedState::Live if changed => self.call(Happening::feed("feed.live", &key.session, &feed)),
+                FeedState::Stalled if changed => self.call(Happening::feed("feed.stalled", &key.session, &feed)),
+                _ => {}
+            }
             self.broadcast(&key.session, &ServerEvent::Feed { feed });
         }
     }
@@ -232,6 +316,31 @@ impl Live {
         let gone = self.sessions.get_mut(&session_id)?.legs.remove(leg)?;
         self.send_to(&session_id, &gone.owner, &ServerEvent::Leg { leg: leg.clone(), state: LegState::Closed });
         Some(Closing::Leg(leg.clone()))
+    }
+}
+
+/// What is known of a feed before the relay has read the SDP.
+fn sketch(kind: MediaKind, outline: &FeedOutline) -> FeedDescriptor {
+    FeedDescriptor {
+        feed: outline.feed.clone(),
+        source: outline.source.clone(),
+        view: outline.view.clone(),
+        kind,
+        purpose: outline.purpose,
+        codec: String::new(),
+        fmtp: String::new(),
+        clock_rate: 0,
+        payload_type: 0,
+        width: 0,
+        height: 0,
+        fps: 0.0,
+        max_bitrate: outline.max_bitrate,
+        budget_ms: outline.budget_ms,
+        header_extensions: BTreeMap::new(),
+        priority: outline.priority,
+        protected: false,
+        replay: outline.replay,
+        transport: Transport::Webrtc,
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::{Closing, Live};
 use crate::error::SessionError;
-use trocar_proto::session::admission::{FeedKey, FlowBinding, LegGrant};
+use trocar_proto::session::admission::{FeedKey, FlowBinding, LegGrant, VoicesGrant};
 use trocar_proto::session::api::RoqBinding;
-use trocar_proto::session::event::{LegState, ServerEvent};
-use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, SessionId};
+use trocar_proto::session::event::{LegState, ServerEvent, VoiceSlot};
+use trocar_proto::session::feed::MediaKind;
+use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, RealmId, SessionId};
 use trocar_proto::units::{Micros, WallMicros};
 
 /// How a leg is sent.
@@ -13,15 +14,16 @@ use trocar_proto::units::{Micros, WallMicros};
 pub(crate) enum LegKind {
     /// RTP over QUIC.
     Roq,
-    /// WebRTC by WHEP, with the name of its ICE session (RFC 9725 section 4.3.1).
+    /// WebRTC by WHEP, of a feed or of the voices, with the name of its ICE session (RFC 9725 section 4.3.1).
     Whep { ice_session: String },
 }
 
-/// One viewer's subscription to one feed.
+/// One viewer's subscription to one feed, or one listener's to the voices of the session.
 #[derive(Debug)]
 pub(super) struct Leg {
     pub(super) owner: ParticipantId,
-    pub(super) feed: FeedId,
+    /// None where it carries voices.
+    pub(super) feed: Option<FeedId>,
     pub(super) state: LegState,
     /// None while the relay is being asked.
     kind: Option<LegKind>,
@@ -52,20 +54,63 @@ impl Live {
         owner: &ParticipantId,
     ) -> Result<LegGrant, SessionError> {
         self.feed_info(key)?;
+        let realm = self.insert_leg(now, &leg, &key.session, Some(key.feed.clone()), owner)?;
+        Ok(LegGrant { leg, feed: key.clone(), realm, companion: self.companion_of(key) })
+    }
+
+    /// Reserves a leg for the voices of a session.
+    pub(crate) fn reserve_voices(
+        &mut self,
+        now: Micros,
+        leg: LegId,
+        session: &SessionId,
+        owner: &ParticipantId,
+    ) -> Result<VoicesGrant, SessionError> {
+        let realm = self.insert_leg(now, &leg, session, None, owner)?;
+        Ok(VoicesGrant { leg, session: session.clone(), realm, listener: owner.clone() })
+    }
+
+    fn insert_leg(
+        &mut self,
+        now: Micros,
+        leg: &LegId,
+        session_id: &SessionId,
+        feed: Option<FeedId>,
+        owner: &ParticipantId,
+    ) -> Result<RealmId, SessionError> {
         let (per_session, per_participant) = (self.limits.legs_per_session, self.limits.legs_per_participant);
-        let participant = self.participant_mut(&key.session, owner)?;
+        let participant = self.participant_mut(session_id, owner)?;
         participant.absent_since = participant.absent_since.map(|_| now);
         let realm = participant.realm.clone();
-        let session = self.session_mut(&key.session)?;
+        let session = self.session_mut(session_id)?;
         if session.legs.len() >= per_session
             || session.legs.values().filter(|l| &l.owner == owner).count() >= per_participant
         {
             return Err(SessionError::Full("legs"));
         }
-        let reserved = Leg { owner: owner.clone(), feed: key.feed.clone(), state: LegState::Connecting, kind: None };
+        let reserved = Leg { owner: owner.clone(), feed, state: LegState::Connecting, kind: None };
         session.legs.insert(leg.clone(), reserved);
-        self.leg_index.insert(leg.clone(), key.session.clone());
-        Ok(LegGrant { leg, feed: key.clone(), realm, companion: None })
+        self.leg_index.insert(leg.clone(), session_id.clone());
+        Ok(realm)
+    }
+
+    /// The sound that belongs to a picture, or the picture that belongs to a sound: a feed of the other kind with the
+    /// same source, one of the same publisher first.
+    fn companion_of(&self, key: &FeedKey) -> Option<FeedKey> {
+        let feeds = &self.sessions.get(&key.session)?.feeds;
+        let shown = feeds.get(&key.feed)?;
+        let other = match shown.descriptor().kind {
+            MediaKind::Video => MediaKind::Audio,
+            MediaKind::Audio => MediaKind::Video,
+            MediaKind::Data => return None,
+        };
+        let belongs = |f: &&super::Feed| {
+            f.is_committed() && f.descriptor().kind == other && f.descriptor().source == shown.descriptor().source
+        };
+        let mut found: Vec<_> = feeds.values().filter(belongs).collect();
+        found.sort_by_key(|f| f.publisher() != shown.publisher());
+        let feed = found.first()?.descriptor().feed.clone();
+        Some(FeedKey { session: key.session.clone(), feed })
     }
 
     /// The relay has opened the leg.
@@ -76,7 +121,7 @@ impl Live {
         found.kind = Some(kind);
         let overtaken = if !session.participants.contains_key(&found.owner) {
             Some(SessionError::ParticipantGone)
-        } else if session.feeds.contains_key(&found.feed) {
+        } else if found.feed.as_ref().is_none_or(|feed| session.feeds.contains_key(feed)) {
             None
         } else {
             Some(SessionError::NoFeed)
@@ -164,13 +209,30 @@ impl Live {
         self.send_to(&session_id, &owner, &ServerEvent::Leg { leg: leg.clone(), state });
     }
 
+    /// What a listener hears, where.
+    pub(crate) fn handle_voices(&mut self, leg: &LegId, slots: Vec<VoiceSlot>) {
+        let Some(session_id) = self.leg_index.get(leg).cloned() else { return };
+        let Some(found) = self.sessions.get(&session_id).and_then(|s| s.legs.get(leg)) else { return };
+        let owner = found.owner.clone();
+        self.send_to(&session_id, &owner, &ServerEvent::Voices { leg: leg.clone(), slots });
+    }
+
+    /// Who speaks.
+    pub(crate) fn handle_speaking(&mut self, session: &SessionId, feeds: Vec<FeedId>) {
+        self.broadcast(session, &ServerEvent::Speaking { feeds });
+    }
+
     /// One point of a leg's map: the publisher's capture time, moved to the server's clock by the publisher's last clock
-    /// report, goes to the leg's owner alone. Without a report the capture time is not known.
-    pub(crate) fn handle_capture(&mut self, leg: &LegId, point: CapturePoint) {
+    /// report, goes to the leg's owner alone. Without a report the capture time is not known. Points of a companion are left
+    /// out: the owner's map is of the feed that it asked for.
+    pub(crate) fn handle_capture(&mut self, leg: &LegId, feed: &FeedId, point: CapturePoint) {
         let Some(session_id) = self.leg_index.get(leg) else { return };
         let Some(session) = self.sessions.get(session_id) else { return };
         let Some(found) = session.legs.get(leg) else { return };
-        let publisher = session.feeds.get(&found.feed).map(super::Feed::publisher);
+        if found.feed.as_ref() != Some(feed) {
+            return;
+        }
+        let publisher = session.feeds.get(feed).map(super::Feed::publisher);
         let clock = publisher.and_then(|p| session.participants.get(p)).and_then(|p| p.clock);
         let known = point.capture.zip(clock);
         let event = ServerEvent::Capture {

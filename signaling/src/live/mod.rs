@@ -6,12 +6,16 @@
 //! `commit_*` or `abandon_*`. A reservation that is overtaken (its session closed meanwhile) makes `commit_*` fail, and
 //! the caller closes what the relay has opened.
 
+mod chat;
 mod feeds;
+mod guests;
 mod legs;
+mod publications;
 mod sockets;
 
 pub(crate) use feeds::{Announced, FeedOffer, FeedTicket, feed_path};
 pub(crate) use legs::{CapturePoint, LegKind};
+pub(crate) use publications::PublicationOffer;
 pub(crate) use sockets::{Ending, Outbound};
 
 use crate::config::Limits;
@@ -20,8 +24,11 @@ use crate::figures::Figures;
 use crate::rate::Bucket;
 use crate::secret::SecretHash;
 use crate::store::{Stored, StoredParticipant};
+use crate::webhooks::{Happening, Hooks};
+use chat::Chat;
 use feeds::Feed;
 use legs::Leg;
+use publications::Publication;
 use sockets::Socket;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +36,7 @@ use trocar_proto::session::admission::FeedKey;
 use trocar_proto::session::api::{FeedState, ParticipantInfo, SessionInfo};
 use trocar_proto::session::claims::MAX_TOKEN_LIFE_S;
 use trocar_proto::session::event::{LegState, ServerEvent};
-use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, RealmId, SessionId};
+use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, PublicationId, RealmId, SessionId};
 use trocar_proto::session::role::Role;
 use trocar_proto::units::{Micros, WallMicros};
 
@@ -41,6 +48,7 @@ const FORGET_AFTER_S: u64 = 10;
 pub(crate) enum Closing {
     Feed(FeedKey),
     Leg(LegId),
+    Publication(PublicationId),
 }
 
 /// What a sweep found.
@@ -61,8 +69,11 @@ struct Invited {
 #[derive(Debug)]
 struct Participant {
     name: String,
+    organisation: Option<String>,
     role: Role,
     realm: RealmId,
+    /// The invitation, and since when, where a WHIP or WHEP client showed that instead of a token.
+    guest: Option<(SecretHash, Micros)>,
     sockets: Vec<Socket>,
     /// When the first of the sockets came.
     since: WallMicros,
@@ -88,11 +99,20 @@ struct Session {
     participants: BTreeMap<ParticipantId, Participant>,
     feeds: BTreeMap<FeedId, Feed>,
     legs: BTreeMap<LegId, Leg>,
+    publications: BTreeMap<PublicationId, Publication>,
+    chat: Chat,
 }
 
 impl Session {
     fn new(title: String) -> Self {
-        Self { title, participants: BTreeMap::new(), feeds: BTreeMap::new(), legs: BTreeMap::new() }
+        Self {
+            title,
+            participants: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            legs: BTreeMap::new(),
+            publications: BTreeMap::new(),
+            chat: Chat::default(),
+        }
     }
 
     fn info(&self, id: &SessionId) -> SessionInfo {
@@ -113,7 +133,7 @@ impl Participant {
             name: self.name.clone(),
             role: self.role,
             realm: self.realm.clone(),
-            organisation: None,
+            organisation: self.organisation.clone(),
             since: self.since,
         })
     }
@@ -126,21 +146,32 @@ pub(crate) struct Live {
     invitations: BTreeMap<SecretHash, Invited>,
     /// Which session a leg belongs to.
     leg_index: BTreeMap<LegId, SessionId>,
+    /// Which session a publication belongs to.
+    publication_index: BTreeMap<PublicationId, SessionId>,
     limits: Limits,
     figures: Arc<Figures>,
+    hooks: Hooks,
     /// Numbers sockets and reservations, so that an old one is never taken for a new one.
     next_serial: u64,
 }
 
 impl Live {
     /// From what the store had. Participants keep their place for as long as a token of theirs may still be good.
-    pub(crate) fn new(limits: Limits, figures: Arc<Figures>, stored: Stored, now: Micros, wall: WallMicros) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        (figures, hooks): (Arc<Figures>, Hooks),
+        stored: Stored,
+        now: Micros,
+        wall: WallMicros,
+    ) -> Self {
         let mut live = Self {
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
             leg_index: BTreeMap::new(),
+            publication_index: BTreeMap::new(),
             limits,
             figures,
+            hooks,
             next_serial: 0,
         };
         for (session, title) in stored.sessions {
@@ -163,6 +194,7 @@ impl Live {
 
     /// Opens a session.
     pub(crate) fn open_session(&mut self, session: SessionId, title: String) {
+        self.call(Happening::session("session.opened", &session, &title));
         self.sessions.insert(session, Session::new(title));
     }
 
@@ -171,14 +203,18 @@ impl Live {
         self.session(id)?;
         self.broadcast(id, &ServerEvent::Goodbye { reason: reason.to_owned() });
         let Some(mut session) = self.sessions.remove(id) else { return Ok(Vec::new()) };
+        self.call(Happening::session("session.closed", id, &session.title));
         for participant in session.participants.values_mut() {
             participant.sockets.iter_mut().for_each(|s| s.end(Ending::Going));
         }
         self.invitations.retain(|_, i| &i.session != id);
         self.leg_index.retain(|_, s| s != id);
+        self.publication_index.retain(|_, s| s != id);
         let legs = session.legs.into_keys().map(Closing::Leg);
-        let feeds = session.feeds.into_keys().map(|feed| Closing::Feed(FeedKey { session: id.clone(), feed }));
-        Ok(legs.chain(feeds).collect())
+        let publications = session.publications.into_keys().map(Closing::Publication);
+        let feeds = session.feeds.into_iter().filter(|(_, f)| f.publication().is_none());
+        let feeds = feeds.map(|(feed, _)| Closing::Feed(FeedKey { session: id.clone(), feed }));
+        Ok(legs.chain(publications).chain(feeds).collect())
     }
 
     /// Says goodbye on all event sockets and ends them. Sessions, feeds and legs stay as they are: the relay goes on.
@@ -228,7 +264,9 @@ impl Live {
         let requests = Bucket::full(now, self.limits.requests);
         let participant = Participant {
             name: p.name,
+            organisation: p.organisation,
             role: p.role,
+            guest: None,
             realm: p.realm,
             sockets: Vec::new(),
             since: wall,
@@ -253,8 +291,9 @@ impl Live {
         let closings = self.remove_belongings(session_id, id, |_| true, |_| true);
         let Some(mut gone) = self.session_mut(session_id)?.participants.remove(id) else { return Ok(closings) };
         if !gone.sockets.is_empty() {
+            let info = gone.info(id);
             gone.sockets.iter_mut().for_each(|s| s.end(Ending::Removed));
-            self.broadcast(session_id, &ServerEvent::ParticipantLeft { participant: id.clone() });
+            self.tell_left(session_id, id, info);
         }
         Ok(closings)
     }
@@ -291,7 +330,9 @@ impl Live {
     /// 1. Participants whose last event socket has gone for the grace period lose their feeds and legs.
     /// 2. Those without a socket whose last token has ended lose what carries no media, and are forgotten when nothing of
     ///    theirs is left. What carries media stays: expiry must not blind anybody.
-    /// 3. Invitations end.
+    /// 3. Guests that have nothing are forgotten: whoever shows an invitation in place of a token is a participant for as
+    ///    long as the resource that it made.
+    /// 4. Invitations end.
     pub(crate) fn sweep(&mut self, now: Micros, wall: WallMicros) -> Swept {
         let mut swept = Swept::default();
         let grace_us = u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX);
@@ -320,6 +361,7 @@ impl Live {
                 swept.forgotten.push((session, id));
             }
         }
+        swept.forgotten.extend(self.forget_guests(now));
         self.invitations.retain(|_, i| i.expires > wall);
         self.count();
         swept
@@ -332,12 +374,15 @@ impl Live {
         self.figures.participants.set(sum(|s| s.participants.values().filter(|p| !p.sockets.is_empty()).count()));
         self.figures.feeds.set(sum(|s| s.feeds.len()));
         self.figures.legs.set(sum(|s| s.legs.len()));
+        self.figures.publications.set(sum(|s| s.publications.len()));
     }
 
     fn has_nothing(&self, session: &SessionId, id: &ParticipantId) -> bool {
-        self.sessions
-            .get(session)
-            .is_none_or(|s| s.feeds.values().all(|f| f.publisher() != id) && s.legs.values().all(|l| &l.owner != id))
+        self.sessions.get(session).is_none_or(|s| {
+            s.feeds.values().all(|f| f.publisher() != id)
+                && s.legs.values().all(|l| &l.owner != id)
+                && s.publications.values().all(|p| p.owner() != id)
+        })
     }
 
     /// Ends the feeds and legs of one participant that the two conditions pick. Reservations are left alone: whoever made
@@ -370,6 +415,11 @@ impl Live {
             closings.extend(self.drop_leg(&leg));
         }
         closings
+    }
+
+    /// Has those called who asked to be called on events.
+    fn call(&self, happening: Happening) {
+        self.hooks.call(&self.figures, happening);
     }
 
     fn session(&self, id: &SessionId) -> Result<&Session, SessionError> {

@@ -3,9 +3,11 @@
 use super::{ClockReport, Live};
 use crate::error::SessionError;
 use crate::figures::ReasonLabels;
+use crate::webhooks::Happening;
 use axum::extract::ws::Utf8Bytes;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
+use trocar_proto::session::api::ParticipantInfo;
 use trocar_proto::session::event::ServerEvent;
 use trocar_proto::session::ids::{ParticipantId, SessionId};
 use trocar_proto::units::{Micros, WallMicros};
@@ -84,6 +86,7 @@ impl Live {
             participant.since = wall;
             let joined = participant.info(id);
             if let Some(participant) = joined {
+                self.call(Happening::participant("participant.joined", session, &participant));
                 self.broadcast_but(session, Some(id), &ServerEvent::ParticipantJoined { participant });
             }
         }
@@ -91,7 +94,7 @@ impl Live {
             participant: id.clone(),
             now: wall,
             session: self.session(session)?.info(session),
-            chat: Vec::new(),
+            chat: self.session(session)?.chat.kept(),
         };
         if let (Some(text), Ok(participant)) = (as_text(&welcome), self.participant_mut(session, id)) {
             participant.sockets.iter_mut().filter(|s| s.serial == serial).for_each(|s| s.send(&text));
@@ -103,11 +106,20 @@ impl Live {
     pub(crate) fn detach(&mut self, now: Micros, session: &SessionId, id: &ParticipantId, serial: u64) {
         let Ok(participant) = self.participant_mut(session, id) else { return };
         let before = participant.sockets.len();
+        let info = participant.info(id);
         participant.sockets.retain(|s| s.serial != serial);
         if participant.sockets.is_empty() && before > 0 {
             participant.absent_since = Some(now);
-            self.broadcast(session, &ServerEvent::ParticipantLeft { participant: id.clone() });
+            self.tell_left(session, id, info);
         }
+    }
+
+    /// Tells everyone that a participant has gone; `info` is how they saw it.
+    pub(super) fn tell_left(&mut self, session: &SessionId, id: &ParticipantId, info: Option<ParticipantInfo>) {
+        if let Some(info) = info {
+            self.call(Happening::participant("participant.left", session, &info));
+        }
+        self.broadcast(session, &ServerEvent::ParticipantLeft { participant: id.clone() });
     }
 
     /// A participant says what it found about its clock. Everyone is told about its feeds where that differs from what

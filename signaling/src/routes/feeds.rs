@@ -12,11 +12,15 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use std::sync::Arc;
 use trocar_proto::session::admission::{FeedGrant, FeedKey};
-use trocar_proto::session::api::RoqBinding;
+use trocar_proto::session::api::{FeedInfo, RoqBinding};
 use trocar_proto::session::feed::{FeedDescriptor, Transport};
 use trocar_proto::session::role::Verb;
 
 /// `GET /v1/sessions/{session}/feeds`.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session}/feeds", operation_id = "listFeeds", tag = "feeds", params(SessionPath), security(("token" = [])),
+    responses((status = 200, description = "What is published", body = Vec<FeedInfo>))
+)]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Names(path): Names<SessionPath>,
@@ -28,6 +32,13 @@ pub(super) async fn list(
 }
 
 /// `GET /v1/sessions/{session}/feeds/{feed}`.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session}/feeds/{feed}", operation_id = "showFeed", tag = "feeds", params(FeedPath), security(("token" = [])),
+    responses(
+        (status = 200, description = "The feed as it is now", body = FeedInfo),
+        (status = 404, description = "feed-missing"),
+    )
+)]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Names(path): Names<FeedPath>,
@@ -40,6 +51,17 @@ pub(super) async fn show(
 
 /// `POST /v1/sessions/{session}/feeds`: announce a feed that is sent by RTP over QUIC. 201, or 200 where the same device
 /// has come back for a feed that it left behind.
+#[utoipa::path(
+    post, path = "/v1/sessions/{session}/feeds", operation_id = "announceFeed", tag = "feeds", params(SessionPath),
+    request_body = FeedDescriptor, security(("token" = [])),
+    responses(
+        (status = 200, description = "The same device has come back for its feed", body = RoqBinding,
+         headers(("Location" = String, description = "Address of the feed"))),
+        (status = 201, description = "Announced; where to send it", body = RoqBinding,
+         headers(("Location" = String, description = "Address of the feed"))),
+        (status = 409, description = "feed-exists"),
+    )
+)]
 pub(super) async fn announce(
     State(app): State<Arc<App>>,
     Names(path): Names<SessionPath>,
@@ -68,6 +90,10 @@ pub(super) async fn announce(
 }
 
 /// `DELETE /v1/sessions/{session}/feeds/{feed}`: by its publisher, or by whoever manages the session.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{session}/feeds/{feed}", operation_id = "removeFeed", tag = "feeds", params(FeedPath), security(("token" = [])),
+    responses((status = 204, description = "Ended"), (status = 404, description = "feed-missing"))
+)]
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     Names(path): Names<FeedPath>,

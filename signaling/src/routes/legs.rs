@@ -19,11 +19,20 @@ use trocar_proto::session::ids::{CertHash, LegId};
 use trocar_proto::session::role::Verb;
 
 /// Body of `POST …/legs`: nothing yet, and no body at all means the same.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LegRequest {}
 
 /// `POST /v1/sessions/{session}/feeds/{feed}/legs`: fetch a feed by RTP over QUIC.
+#[utoipa::path(
+    post, path = "/v1/sessions/{session}/feeds/{feed}/legs", operation_id = "openLeg", tag = "feeds", params(FeedPath),
+    request_body = Option<LegRequest>, security(("token" = [])),
+    responses(
+        (status = 201, description = "Where to fetch it", body = RoqBinding,
+         headers(("Location" = String, description = "Address of the leg"))),
+        (status = 404, description = "feed-missing"),
+    )
+)]
 pub(super) async fn open(
     State(app): State<Arc<App>>,
     Names(path): Names<FeedPath>,
@@ -46,6 +55,10 @@ pub(super) async fn open(
 }
 
 /// `DELETE /v1/sessions/{session}/legs/{leg}`: by its owner, or by whoever manages the session.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{session}/legs/{leg}", operation_id = "removeLeg", tag = "feeds", params(LegPath), security(("token" = [])),
+    responses((status = 204, description = "Ended"), (status = 404, description = "leg-missing"))
+)]
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     Names(path): Names<LegPath>,

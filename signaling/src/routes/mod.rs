@@ -2,9 +2,13 @@
 
 mod feeds;
 mod legs;
+mod offer;
+mod openapi;
 mod operate;
+mod resource;
 mod sessions;
 mod whep;
+mod whip;
 
 use crate::app::App;
 use crate::problem::{INTERNAL, METHOD, NOT_FOUND, Refusal};
@@ -13,56 +17,99 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, patch, post};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, SessionId};
+use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, PublicationId, SessionId};
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Names in a path under a session.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(crate) struct SessionPath {
+    /// The session.
+    #[param(inline)]
     pub(crate) session: SessionId,
 }
 
 /// Names in a path under a feed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 struct FeedPath {
+    /// The session.
+    #[param(inline)]
     session: SessionId,
+    /// The feed.
+    #[param(inline)]
     feed: FeedId,
 }
 
 /// Names in a path of a leg.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 struct LegPath {
+    /// The session.
+    #[param(inline)]
     session: SessionId,
+    /// The leg.
+    #[param(inline)]
     leg: LegId,
 }
 
-/// Names in a path of a participant.
-#[derive(Debug, Deserialize)]
-struct ParticipantPath {
+/// Names in a path of a publication.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct PublicationPath {
+    /// The session.
+    #[param(inline)]
     session: SessionId,
+    /// The publication.
+    #[param(inline)]
+    publication: PublicationId,
+}
+
+/// Names in a path of a participant.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct ParticipantPath {
+    /// The session.
+    #[param(inline)]
+    session: SessionId,
+    /// The participant.
+    #[param(inline)]
     participant: ParticipantId,
 }
 
-/// All routes.
+/// All routes of the API: what is here is in the document, and the other way round.
+fn api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::preface())
+        .routes(routes!(sessions::join))
+        .routes(routes!(sessions::token))
+        .routes(routes!(sessions::show, sessions::close))
+        .routes(routes!(sessions::invite))
+        .routes(routes!(sessions::remove_participant))
+        .routes(routes!(sessions::ice_servers))
+        .routes(routes!(events::open))
+        .routes(routes!(feeds::list, feeds::announce))
+        .routes(routes!(feeds::show, feeds::remove))
+        .routes(routes!(legs::open))
+        .routes(routes!(legs::remove))
+        .routes(routes!(whep::open, whep::endpoint))
+        .routes(routes!(whep::open_voices, whep::voices_endpoint))
+        .routes(routes!(whep::patch, whep::remove, whep::resource))
+        .routes(routes!(whip::open, whip::endpoint))
+        .routes(routes!(whip::patch, whip::remove, whip::resource))
+        .routes(routes!(operate::healthz))
+        .routes(routes!(operate::readyz))
+        .routes(routes!(operate::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(openapi::viewer))
+}
+
+/// The API and the page.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/v1/join", post(sessions::join))
-        .route("/v1/token", post(sessions::token))
-        .route("/v1/sessions/{session}", get(sessions::show).delete(sessions::close))
-        .route("/v1/sessions/{session}/invitations", post(sessions::invite))
-        .route("/v1/sessions/{session}/participants/{participant}", delete(sessions::remove_participant))
-        .route("/v1/sessions/{session}/events", get(events::open))
-        .route("/v1/sessions/{session}/feeds", get(feeds::list).post(feeds::announce))
-        .route("/v1/sessions/{session}/feeds/{feed}", get(feeds::show).delete(feeds::remove))
-        .route("/v1/sessions/{session}/feeds/{feed}/legs", post(legs::open))
-        .route("/v1/sessions/{session}/legs/{leg}", delete(legs::remove))
-        .route("/v1/sessions/{session}/feeds/{feed}/whep", post(whep::open).options(whep::preflight))
-        .route("/v1/sessions/{session}/whep/{leg}", patch(whep::patch).delete(whep::remove).options(whep::preflight))
-        .route("/healthz", get(operate::healthz))
-        .route("/readyz", get(operate::readyz))
-        .route("/metrics", get(operate::metrics))
+    Router::from(api())
         .merge(page::routes())
         .fallback(|| async { Refusal::new(NOT_FOUND, "no route has this path") })
         .method_not_allowed_fallback(|| async {

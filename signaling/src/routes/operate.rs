@@ -12,11 +12,22 @@ use std::sync::Arc;
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `GET /healthz`: the process answers.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "isAlive", tag = "operating",
+    responses((status = 200, description = "The process answers", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// `GET /readyz`: relay and store take work.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "isReady", tag = "operating",
+    responses(
+        (status = 200, description = "Relay and store take work", body = String, content_type = "text/plain"),
+        (status = 503, description = "not-ready"),
+    )
+)]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Refusal> {
     if !app.admission.ready() {
         return Err(Refusal::new(NOT_READY, "the relay takes no feeds and legs now").field("relay").retry_after(1));
@@ -28,6 +39,13 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 }
 
 /// `GET /metrics`: signaling's figures, then the relay's. To this machine, or to anyone where so configured.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "figures", tag = "operating",
+    responses(
+        (status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text"),
+        (status = 403, description = "metrics-closed"),
+    )
+)]
 pub(super) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     if !app.metrics_open && !Peer::is_same_machine(request.extensions()) {
         return Err(Refusal::new(METRICS_CLOSED, "ask from the same machine").field("address"));

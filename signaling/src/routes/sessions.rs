@@ -1,40 +1,51 @@
 //! Joining, tokens, sessions, invitations, participants.
 
 use super::{ParticipantPath, SessionPath, json, to_the_end};
-use crate::app::App;
-use crate::guard::{Bearer, Peer};
+use crate::app::{App, Shown, wall_clock};
+use crate::guard::{self, Bearer, Peer};
+use crate::ice;
 use crate::input::{self, Names};
 use crate::name::{MAX_NAME, NAME_EXPECTED, shown};
-use crate::problem::{FIELD_INVALID, Refusal, TOO_MANY};
+use crate::problem::{FIELD_INVALID, Refusal};
 use crate::token::Bearing;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use std::sync::Arc;
-use trocar_proto::session::api::{InvitationRequest, JoinRequest};
+use trocar_proto::session::api::{IceServer, Invitation, InvitationRequest, JoinRequest, SessionInfo, TokenGrant};
 use trocar_proto::session::role::Verb;
 
 /// Life of an invitation where the request leaves it out: a day, in seconds.
 const DEFAULT_TTL_S: u64 = 86_400;
 
 /// `POST /v1/join`: redeem an invitation.
+#[utoipa::path(
+    post, path = "/v1/join", operation_id = "join", tag = "sessions", request_body = JoinRequest,
+    responses(
+        (status = 200, description = "A participant and its first token", body = TokenGrant),
+        (status = 403, description = "invitation-invalid"),
+        (status = 429, description = "too-many-requests"),
+    )
+)]
 pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    let peer = Peer::ip_of(request.extensions());
-    app.take_join(peer).map_err(|seconds| {
-        Refusal::new(TOO_MANY, "too many joins from this address").field("address").retry_after(seconds)
-    })?;
+    guard::take_join(&app, Peer::ip_of(request.extensions()))?;
     let body: JoinRequest = input::json(&app, request).await?;
-    let name = match body.name.as_deref() {
-        None => None,
-        Some(name) => {
-            Some(shown(name, MAX_NAME).ok_or_else(|| Refusal::new(FIELD_INVALID, NAME_EXPECTED).field("name"))?)
-        }
+    let cleaned = |text: &'_ Option<String>, field: &str| match text.as_deref().map(|t| shown(t, MAX_NAME)) {
+        None => Ok(None),
+        Some(Some(text)) => Ok(Some(text.to_owned())),
+        Some(None) => Err(Refusal::new(FIELD_INVALID, NAME_EXPECTED).field(field)),
     };
-    let grant = app.join(&body.invitation, name, body.cnf).await?;
+    let (name, organisation) = (cleaned(&body.name, "name")?, cleaned(&body.organisation, "organisation")?);
+    let as_shown = Shown { name: name.as_deref(), organisation: organisation.as_deref() };
+    let grant = app.join(&body.invitation, as_shown, body.cnf).await?;
     Ok(json(StatusCode::OK, &grant))
 }
 
 /// `POST /v1/token`: a fresh token for the bearer of a good one.
+#[utoipa::path(
+    post, path = "/v1/token", operation_id = "refreshToken", tag = "sessions", security(("token" = [])),
+    responses((status = 200, description = "A fresh token for the same participant", body = TokenGrant))
+)]
 pub(super) async fn token(State(app): State<Arc<App>>, bearer: Bearer) -> Result<Response, Refusal> {
     let claims = bearer.claims;
     let grant = app.grant(Bearing {
@@ -48,6 +59,10 @@ pub(super) async fn token(State(app): State<Arc<App>>, bearer: Bearer) -> Result
 }
 
 /// `GET /v1/sessions/{session}`.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session}", operation_id = "showSession", tag = "sessions", params(SessionPath), security(("token" = [])),
+    responses((status = 200, description = "The session as it is now", body = SessionInfo))
+)]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Names(path): Names<SessionPath>,
@@ -59,6 +74,11 @@ pub(super) async fn show(
 }
 
 /// `DELETE /v1/sessions/{session}`: close it for good.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{session}", operation_id = "closeSession", tag = "sessions", params(SessionPath),
+    security(("token" = [])),
+    responses((status = 204, description = "Closed for good"))
+)]
 pub(super) async fn close(
     State(app): State<Arc<App>>,
     Names(path): Names<SessionPath>,
@@ -70,6 +90,11 @@ pub(super) async fn close(
 }
 
 /// `POST /v1/sessions/{session}/invitations`.
+#[utoipa::path(
+    post, path = "/v1/sessions/{session}/invitations", operation_id = "invite", tag = "sessions", params(SessionPath),
+    request_body = InvitationRequest, security(("token" = [])),
+    responses((status = 201, description = "The link and its secret", body = Invitation))
+)]
 pub(super) async fn invite(
     State(app): State<Arc<App>>,
     Names(path): Names<SessionPath>,
@@ -88,6 +113,11 @@ pub(super) async fn invite(
 }
 
 /// `DELETE /v1/sessions/{session}/participants/{participant}`: leave, or remove somebody.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{session}/participants/{participant}", operation_id = "removeParticipant",
+    tag = "sessions", params(ParticipantPath), security(("token" = [])),
+    responses((status = 204, description = "Removed, or left"))
+)]
 pub(super) async fn remove_participant(
     State(app): State<Arc<App>>,
     Names(path): Names<ParticipantPath>,
@@ -102,4 +132,19 @@ pub(super) async fn remove_participant(
     )
     .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/sessions/{session}/ice-servers`: STUN and TURN servers, with credentials that end within the hour.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session}/ice-servers", operation_id = "iceServers", tag = "webrtc", params(SessionPath),
+    security(("token" = [])),
+    responses((status = 200, description = "STUN and TURN servers", body = Vec<IceServer>))
+)]
+pub(super) async fn ice_servers(
+    State(app): State<Arc<App>>,
+    Names(path): Names<SessionPath>,
+    bearer: Bearer,
+) -> Result<Response, Refusal> {
+    bearer.for_session(&path.session)?;
+    Ok(json(StatusCode::OK, &ice::servers(&app.ice, wall_clock(), &bearer.claims.sub)))
 }

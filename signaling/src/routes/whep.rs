@@ -1,62 +1,122 @@
-//! WHEP (draft-ietf-wish-whep, with the session resource of RFC 9725): a browser fetches a feed with one POST, trickles
-//! candidates and restarts ICE by PATCH, and hangs up with DELETE.
+//! WHEP (draft-ietf-wish-whep, with the session resource of RFC 9725): a browser fetches a feed, or the voices of the
+//! session, with one POST, trickles candidates and restarts ICE by PATCH, and hangs up with DELETE.
 
 use super::legs::give_up;
-use super::{FeedPath, LegPath, to_the_end};
+use super::offer::Offer;
+use super::resource::{
+    Created, SDP, SDP_FRAGMENT, check_if_match, created, endpoint_options, patched, resource_options,
+};
+use super::{FeedPath, LegPath, SessionPath, to_the_end};
+use crate::admission::Answer;
 use crate::app::App;
-use crate::guard::Bearer;
+use crate::guard::Caller;
 use crate::input::{self, Names};
 use crate::live::{Closing, LegKind};
-use crate::problem::{IF_MATCH_FAILED, IF_MATCH_MISSING, INTERNAL, Refusal, refused_by_relay};
+use crate::problem::{Refusal, refused_by_relay};
 use crate::secret;
 use axum::extract::{Request, State};
-use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, CONTENT_TYPE, ETAG, IF_MATCH,
-    LOCATION,
-};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use std::sync::Arc;
-use trocar_proto::session::admission::{FeedKey, LegGrant, WebrtcAnswer};
+use trocar_proto::session::admission::{AdmitError, FeedKey, WebrtcAnswer};
+use trocar_proto::session::ids::{LegId, ParticipantId, SessionId};
 use trocar_proto::session::role::Verb;
 
-const SDP: &str = "application/sdp";
-const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
-const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
-const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+/// What others see of a participant that is known by an invitation alone.
+const GUEST: &str = "WHEP client";
 
 /// `POST /v1/sessions/{session}/feeds/{feed}/whep`: SDP offer in, SDP answer and the resource's address out.
+#[utoipa::path(
+    post, path = "/v1/sessions/{session}/feeds/{feed}/whep", operation_id = "watchFeed", tag = "webrtc", params(FeedPath),
+    request_body(content = String, content_type = "application/sdp", description = "SDP offer"), security(("token" = []), ("invitation" = [])),
+    responses(
+        (status = 201, description = "SDP answer", body = String, content_type = "application/sdp", headers(
+            ("Location" = String, description = "Address of the resource"),
+            ("ETag" = String, description = "The ICE session, for If-Match"),
+            ("Accept-Patch" = String, description = "application/trickle-ice-sdpfrag"),
+            ("Link" = String, description = "One for each URL of an ICE server, rel=\"ice-server\""),
+        )),
+        (status = 404, description = "feed-missing"),
+        (status = 406, description = "not-acceptable, with alternatives"),
+    )
+)]
 pub(super) async fn open(
     State(app): State<Arc<App>>,
     Names(path): Names<FeedPath>,
-    bearer: Bearer,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, Refusal> {
-    bearer.may(Verb::View, &path.session)?;
+    let entry = caller.enter(&app, &path.session, Verb::View)?;
     let offer = input::text(&app, request, SDP).await?;
     let key = FeedKey { session: path.session, feed: path.feed };
-    let grant = app.live().reserve_leg(app.now(), secret::leg_id()?, &key, &bearer.claims.sub)?;
-    let location = format!("/v1/sessions/{}/whep/{}", key.session, grant.leg);
-    let answer = to_the_end(async move { ask_relay(&app, grant, offer).await }).await?;
-    let mut response = (StatusCode::CREATED, answer.sdp).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(SDP));
-    headers.insert(LOCATION, header(&location)?);
-    headers.insert(ETAG, entity_tag(&answer.ice_session)?);
-    headers.insert(ACCEPT_PATCH, HeaderValue::from_static(SDP_FRAGMENT));
-    Ok(response)
+    to_the_end(async move {
+        // Before a guest is let in for it.
+        app.live().feed_info(&key)?;
+        let owner = entry.participant(&app, GUEST).await?;
+        let opened = open_feed(&app, &key, offer, owner.clone()).await;
+        entry.settle(&app, &owner, &opened).await;
+        created(&app, opened?)
+    })
+    .await
+}
+
+/// `POST /v1/sessions/{session}/voices/whep`: the same for everybody's voices but the listener's own.
+#[utoipa::path(
+    post, path = "/v1/sessions/{session}/voices/whep", operation_id = "hearVoices", tag = "webrtc", params(SessionPath),
+    request_body(content = String, content_type = "application/sdp", description = "SDP offer"), security(("token" = []), ("invitation" = [])),
+    responses(
+        (status = 201, description = "SDP answer", body = String, content_type = "application/sdp", headers(
+            ("Location" = String, description = "Address of the resource"),
+            ("ETag" = String, description = "The ICE session, for If-Match"),
+            ("Accept-Patch" = String, description = "application/trickle-ice-sdpfrag"),
+            ("Link" = String, description = "One for each URL of an ICE server, rel=\"ice-server\""),
+        )),
+        (status = 406, description = "not-acceptable"),
+        (status = 422, description = "sdp-unprocessable"),
+    )
+)]
+pub(super) async fn open_voices(
+    State(app): State<Arc<App>>,
+    Names(path): Names<SessionPath>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let entry = caller.enter(&app, &path.session, Verb::View)?;
+    let offer = input::text(&app, request, SDP).await?;
+    Offer::look(&offer)?.check_voices()?;
+    to_the_end(async move {
+        let owner = entry.participant(&app, GUEST).await?;
+        let opened = open_voices_leg(&app, &path.session, offer, owner.clone()).await;
+        entry.settle(&app, &owner, &opened).await;
+        created(&app, opened?)
+    })
+    .await
 }
 
 /// `PATCH /v1/sessions/{session}/whep/{leg}`: candidates (204), or an ICE restart (200 with the relay's fragment and the
 /// new entity tag). `If-Match` is the current tag, or `*` for a restart (RFC 9725 sections 4.3.2 and 4.3.3).
+#[utoipa::path(
+    patch, path = "/v1/sessions/{session}/whep/{leg}", operation_id = "patchWhep", tag = "webrtc",
+    params(LegPath, ("If-Match" = Option<String>, Header, description = "The current entity tag, or * for an ICE restart")),
+    request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "SDP fragment (RFC 8840)"), security(("token" = []), ("invitation" = [])),
+    responses(
+        (status = 200, description = "The relay's fragment after an ICE restart", body = String,
+         content_type = "application/trickle-ice-sdpfrag",
+         headers(("ETag" = String, description = "The new ICE session"))),
+        (status = 204, description = "Candidates taken"),
+        (status = 404, description = "leg-missing"),
+        (status = 412, description = "if-match-failed"),
+        (status = 428, description = "if-match-missing"),
+    )
+)]
 pub(super) async fn patch(
     State(app): State<Arc<App>>,
     Names(path): Names<LegPath>,
-    bearer: Bearer,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, Refusal> {
-    bearer.for_session(&path.session)?;
-    let current = app.live().ice_session(&path.session, &path.leg, &bearer.claims.sub)?;
+    let owner = caller.owner_of_leg(&app, &path.session, &path.leg)?;
+    let current = app.live().ice_session(&path.session, &path.leg, &owner)?;
     let precondition = request.headers().clone();
     let fragment = input::text(&app, request, SDP_FRAGMENT).await?;
     check_if_match(&precondition, &current)?;
@@ -69,48 +129,101 @@ pub(super) async fn patch(
         Ok(restarted)
     })
     .await?;
-    let Some((fragment, ice_session)) = restarted else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-    let mut response = (StatusCode::OK, fragment).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(SDP_FRAGMENT));
-    response.headers_mut().insert(ETAG, entity_tag(&ice_session)?);
-    Ok(response)
+    patched(restarted)
 }
 
 /// `DELETE /v1/sessions/{session}/whep/{leg}`: hang up. The owner's alone: to others it does not exist.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{session}/whep/{leg}", operation_id = "endWhep", tag = "webrtc", params(LegPath), security(("token" = []), ("invitation" = [])),
+    responses((status = 200, description = "Hung up"), (status = 404, description = "leg-missing"))
+)]
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     Names(path): Names<LegPath>,
-    bearer: Bearer,
+    caller: Caller,
 ) -> Result<StatusCode, Refusal> {
-    bearer.for_session(&path.session)?;
+    let owner = caller.owner_of_leg(&app, &path.session, &path.leg)?;
     let closings = {
         let mut live = app.live();
-        live.ice_session(&path.session, &path.leg, &bearer.claims.sub)?;
-        live.remove_leg(&path.session, &path.leg, &bearer.claims.sub, false)?
+        live.ice_session(&path.session, &path.leg, &owner)?;
+        live.remove_leg(&path.session, &path.leg, &owner, false)?
     };
     to_the_end(async move {
         app.close(closings).await;
+        caller.leave(&app, &path.session, &owner).await;
         Ok(())
     })
     .await?;
     Ok(StatusCode::OK)
 }
 
-/// `OPTIONS` of both resources: what pages of other origins may send (CORS), and what is taken (RFC 9725 section 4.2).
-pub(super) async fn preflight() -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    headers.insert(ACCEPT_POST, HeaderValue::from_static(SDP));
-    headers.insert(ACCEPT_PATCH, HeaderValue::from_static(SDP_FRAGMENT));
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, PATCH, DELETE, OPTIONS"));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Authorization, Content-Type, If-Match"));
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    response
+/// `OPTIONS` of a feed's endpoint.
+#[utoipa::path(
+    options, path = "/v1/sessions/{session}/feeds/{feed}/whep", operation_id = "watchFeedOptions", tag = "webrtc", params(FeedPath),
+    responses((status = 204, description = "What is taken here, and CORS by policy", headers(
+        ("Allow" = String, description = "Methods"),
+        ("Accept-Post" = String, description = "Media type"),
+    )))
+)]
+pub(super) async fn endpoint(State(app): State<Arc<App>>, request: Request) -> Response {
+    endpoint_options(&app, &request)
 }
 
-async fn ask_relay(app: &App, grant: LegGrant, offer: String) -> Result<WebrtcAnswer, Refusal> {
-    let leg = grant.leg.clone();
-    match app.ask(app.admission.open_webrtc_leg(grant, offer)).await {
+/// `OPTIONS` of the endpoint of the voices.
+#[utoipa::path(
+    options, path = "/v1/sessions/{session}/voices/whep", operation_id = "hearVoicesOptions", tag = "webrtc", params(SessionPath),
+    responses((status = 204, description = "What is taken here, and CORS by policy", headers(
+        ("Allow" = String, description = "Methods"),
+        ("Accept-Post" = String, description = "Media type"),
+    )))
+)]
+pub(super) async fn voices_endpoint(State(app): State<Arc<App>>, request: Request) -> Response {
+    endpoint_options(&app, &request)
+}
+
+/// `OPTIONS` of a leg.
+#[utoipa::path(
+    options, path = "/v1/sessions/{session}/whep/{leg}", operation_id = "whepOptions", tag = "webrtc", params(LegPath),
+    responses((status = 204, description = "What is taken here, and CORS by policy", headers(
+        ("Allow" = String, description = "Methods"),
+        ("Accept-Patch" = String, description = "Media type"),
+    )))
+)]
+pub(super) async fn resource(request: Request) -> Response {
+    resource_options(&request)
+}
+
+async fn open_feed(app: &App, key: &FeedKey, offer: String, owner: ParticipantId) -> Result<Created, Refusal> {
+    let leg = secret::leg_id()?;
+    let grant = app.live().reserve_leg(app.now(), leg.clone(), key, &owner)?;
+    let answer = commit(app, leg.clone(), app.admission.open_webrtc_leg(grant, offer)).await?;
+    Ok(resource_of(&key.session, &leg, answer, owner))
+}
+
+async fn open_voices_leg(
+    app: &App,
+    session: &SessionId,
+    offer: String,
+    owner: ParticipantId,
+) -> Result<Created, Refusal> {
+    let leg = secret::leg_id()?;
+    let grant = app.live().reserve_voices(app.now(), leg.clone(), session, &owner)?;
+    let answer = commit(app, leg.clone(), app.admission.open_voices(grant, offer)).await?;
+    Ok(resource_of(session, &leg, answer, owner))
+}
+
+fn resource_of(session: &SessionId, leg: &LegId, answer: WebrtcAnswer, owner: ParticipantId) -> Created {
+    let location = format!("/v1/sessions/{session}/whep/{leg}");
+    Created { sdp: answer.sdp, ice_session: answer.ice_session, location, owner }
+}
+
+/// Opens a reserved leg at the relay. Whatever goes wrong, neither side keeps half of it.
+async fn commit(
+    app: &App,
+    leg: LegId,
+    opening: Answer<'_, Result<WebrtcAnswer, AdmitError>>,
+) -> Result<WebrtcAnswer, Refusal> {
+    match app.ask(opening).await {
         Ok(answer) => {
             let kind = LegKind::Whep { ice_session: answer.ice_session.clone() };
             let committed = app.live().commit_leg(&leg, kind);
@@ -122,28 +235,4 @@ async fn ask_relay(app: &App, grant: LegGrant, offer: String) -> Result<WebrtcAn
         }
         Err(e) => Err(give_up(app, leg, &e, "body").await),
     }
-}
-
-/// The precondition of a PATCH: 428 without `If-Match`, 412 where no tag is the current one (strong comparison, RFC 9110
-/// section 13.1.1).
-fn check_if_match(headers: &HeaderMap, ice_session: &str) -> Result<(), Refusal> {
-    let current = format!("\"{ice_session}\"");
-    let mut given = headers.get_all(IF_MATCH).iter().peekable();
-    if given.peek().is_none() {
-        let detail = "send If-Match with the entity tag of the answer, or * for an ICE restart";
-        return Err(Refusal::new(IF_MATCH_MISSING, detail).field("If-Match"));
-    }
-    let mut tags = given.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim);
-    if tags.any(|tag| tag == "*" || tag == current) {
-        return Ok(());
-    }
-    Err(Refusal::new(IF_MATCH_FAILED, "the entity tag is not that of the current ICE session").field("If-Match"))
-}
-
-fn entity_tag(ice_session: &str) -> Result<HeaderValue, Refusal> {
-    header(&format!("\"{ice_session}\""))
-}
-
-fn header(value: &str) -> Result<HeaderValue, Refusal> {
-    HeaderValue::from_str(value).map_err(|_| Refusal::new(INTERNAL, "an answer of the relay cannot stand in a header"))
 }

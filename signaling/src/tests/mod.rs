@@ -2,19 +2,26 @@
 //! relay is a stand-in that remembers what it was asked.
 
 mod auth;
+mod consultation;
 mod feeds;
+mod ice;
+mod openapi;
 mod requests;
 mod serving;
 mod sockets;
 mod store;
+mod webhooks;
 mod whep;
+mod whip;
+mod wish;
 
 use crate::admission::{Admission, Answer};
-use crate::app::{App, wall_clock};
+use crate::app::{App, Shown, wall_clock};
 use crate::config::{Config, Limits, StoreAt, TlsIdentity};
 use crate::routes::router;
 use crate::store::Store;
 use crate::token::generate_token_key;
+use crate::webhooks::Hooks;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -23,11 +30,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tower::ServiceExt as _;
 use trocar_proto::session::admission::{
-    AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant, VoicesGrant,
-    WebrtcAnswer,
+    AdmitError, FeedGrant, FeedKey, FeedOutline, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant,
+    VoicesGrant, WebrtcAnswer,
 };
 use trocar_proto::session::api::TokenGrant;
-use trocar_proto::session::ids::{CertHash, LegId, PublicationId, RealmId, SessionId};
+use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Transport};
+use trocar_proto::session::ids::{CertHash, LegId, ParticipantId, PublicationId, RealmId, SessionId};
 use trocar_proto::session::role::Role;
 use trocar_proto::units::FlowId;
 
@@ -83,7 +91,8 @@ impl Admission for FakeRelay {
 
     fn open_webrtc_leg(&self, grant: LegGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>> {
         let answer = WebrtcAnswer { sdp: format!("answer to {sdp_offer}"), ice_session: "ice-1".into() };
-        self.note(format!("open_webrtc_leg {}", grant.feed.feed), answer)
+        let companion = grant.companion.map(|c| format!(" with {}", c.feed)).unwrap_or_default();
+        self.note(format!("open_webrtc_leg {}{companion}", grant.feed.feed), answer)
     }
 
     fn patch_webrtc_leg<'a>(
@@ -100,9 +109,16 @@ impl Admission for FakeRelay {
         grant: PublicationGrant,
         sdp_offer: String,
     ) -> Answer<'_, Result<PublicationAnswer, AdmitError>> {
-        let answer =
-            PublicationAnswer { sdp: format!("answer to {sdp_offer}"), ice_session: "ice-1".into(), feeds: Vec::new() };
-        self.note(format!("open_publication {}", grant.publication), answer)
+        let outlines = [(MediaKind::Video, &grant.video), (MediaKind::Audio, &grant.audio)];
+        let outlines = outlines.into_iter().filter_map(|(kind, o)| Some((kind, o.as_ref()?)));
+        let names: Vec<String> = outlines.clone().map(|(_, o)| o.feed.to_string()).collect();
+        let taken = outlines.filter(|_| !sdp_offer.contains("nothing that fits"));
+        let answer = PublicationAnswer {
+            sdp: format!("answer to {sdp_offer}"),
+            ice_session: "ice-1".into(),
+            feeds: taken.map(|(kind, o)| described(kind, o)).collect(),
+        };
+        self.note(format!("open_publication {}", names.join(" ")), answer)
     }
 
     fn patch_publication<'a>(
@@ -138,6 +154,20 @@ impl Admission for FakeRelay {
     }
 }
 
+/// A feed as the relay describes what a WHIP client offered.
+fn described(kind: MediaKind, outline: &FeedOutline) -> FeedDescriptor {
+    let mut descriptor: FeedDescriptor = serde_json::from_value(descriptor(outline.feed.as_str())).unwrap();
+    descriptor.kind = kind;
+    descriptor.source.clone_from(&outline.source);
+    descriptor.view.clone_from(&outline.view);
+    descriptor.purpose = outline.purpose;
+    descriptor.max_bitrate = outline.max_bitrate;
+    descriptor.budget_ms = outline.budget_ms;
+    descriptor.replay = outline.replay;
+    descriptor.transport = Transport::Webrtc;
+    descriptor
+}
+
 /// A configuration for one machine, with room for many quick requests.
 pub(super) fn config() -> Config {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -156,6 +186,8 @@ pub(super) fn config() -> Config {
         realm: RealmId::new("north").unwrap(),
         store: StoreAt::Memory,
         metrics_open: false,
+        ice: crate::Ice::default(),
+        webhooks: Vec::new(),
         limits: Limits { grace: Duration::from_millis(200), ..Limits::default() },
     }
 }
@@ -208,7 +240,7 @@ impl World {
         let relay = Arc::new(FakeRelay::default());
         let store = Store::open(&config.store, wall_clock()).unwrap();
         let names = ("https://trocar.example".to_owned(), config.origins.clone());
-        let app = Arc::new(App::new(&config, relay.clone(), store, names).unwrap());
+        let app = Arc::new(App::new(&config, relay.clone(), store, names, Hooks::default()).unwrap());
         let session = app.create_session("Cholecystectomy, theatre 2").await.unwrap();
         let router = router(app.clone());
         Self { app, relay, session, router }
@@ -221,7 +253,7 @@ impl World {
 
     pub(super) async fn join_with(&self, role: Role, cnf: Option<CertHash>) -> TokenGrant {
         let invitation = self.app.invite(&self.session, role, 3600, None).await.unwrap();
-        self.app.join(&invitation.invitation, None, cnf).await.unwrap()
+        self.app.join(&invitation.invitation, Shown::default(), cnf).await.unwrap()
     }
 
     pub(super) fn path(&self, rest: &str) -> String {

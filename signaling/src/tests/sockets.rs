@@ -49,7 +49,7 @@ impl Socket {
         (socket, welcome)
     }
 
-    async fn say(&mut self, message: &Value) {
+    pub(super) async fn say(&mut self, message: &Value) {
         self.0.send(Message::Text(message.to_string().into())).await.unwrap();
     }
 
@@ -65,7 +65,7 @@ impl Socket {
     }
 
     /// The next event of that type; others are passed over.
-    async fn next_of(&mut self, kind: &str) -> Value {
+    pub(super) async fn next_of(&mut self, kind: &str) -> Value {
         loop {
             let event = self.next().await;
             if event["type"] == kind {
@@ -75,7 +75,7 @@ impl Socket {
     }
 
     /// Reads until the server closes; the close code.
-    async fn closed(&mut self) -> u16 {
+    pub(super) async fn closed(&mut self) -> u16 {
         loop {
             match timeout(SOON, self.0.next()).await.expect("the server did not close") {
                 Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
@@ -376,7 +376,7 @@ fn a_full_queue_ends_the_socket_and_captures_go_first() {
         let mut outbound = world.app.live().attach(wall_clock(), &world.session, &viewer.participant).unwrap();
         let point = crate::live::CapturePoint { rtp: 0, clock_rate: 90_000, capture: None, received: WallMicros(0) };
         for _ in 0..20 {
-            world.app.live().handle_capture(&leg, point);
+            world.app.live().handle_capture(&leg, &FeedId::new("scope").unwrap(), point);
         }
         assert_eq!(outbound.queue.len(), 4, "captures fill half of the queue at most");
         assert!(outbound.ending.get().is_none());

@@ -19,7 +19,8 @@ async fn sessions_links_and_people_survive_a_restart() {
     let config = at(&dir.path().join("trocar.db"));
     let world = World::with(config.clone()).await;
     let invitation = world.app.invite(&world.session, Role::Expert, 3600, None).await.unwrap();
-    let grant = world.app.join(&invitation.invitation, Some("Ada"), Some(CertHash([7; 32]))).await.unwrap();
+    let ada = Shown { name: Some("Ada"), organisation: Some("North Hospital") };
+    let grant = world.app.join(&invitation.invitation, ada, Some(CertHash([7; 32]))).await.unwrap();
     let closed = world.app.create_session("closed").await.unwrap();
     world.app.close_session(&closed, None).await.unwrap();
     world.app.store.stop().await;
@@ -28,7 +29,7 @@ async fn sessions_links_and_people_survive_a_restart() {
     let info = again.get(&format!("/v1/sessions/{}", world.session), &grant.token).await;
     assert_eq!(info.status, 200, "{}", info.text);
     assert_eq!(info.json()["title"], "Cholecystectomy, theatre 2");
-    assert!(again.app.join(&invitation.invitation, None, None).await.is_ok());
+    assert!(again.app.join(&invitation.invitation, Shown::default(), None).await.is_ok());
     assert!(again.app.live().session_info(&closed).is_err());
     let path = StoreAt::File(dir.path().join("trocar.db"));
     again.app.store.stop().await;
@@ -73,7 +74,7 @@ async fn unknown_foreign_and_broken_files_are_refused() {
     let newer = dir.path().join("newer.db");
     open(&newer).unwrap().0.stop().await;
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(open(&newer), Err(StoreError::UnknownVersion { found: 99, known: 1, .. })));
+    assert!(matches!(open(&newer), Err(StoreError::UnknownVersion { found: 99, known: 2, .. })));
 
     let foreign = dir.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE x (y)").unwrap();

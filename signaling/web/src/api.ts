@@ -1,14 +1,20 @@
-// The HTTP API: join, token, and how errors look.
+// The HTTP API: join, token, ICE servers, and how errors look.
 
 import { REQUEST_TIMEOUT_MS } from "./limits.ts";
-import { t } from "./strings.ts";
-import type { Problem, TokenGrant } from "./types.ts";
+import { reached } from "./reach.ts";
+import { problemName } from "./strings/en.ts";
+import { problemText, t } from "./strings.ts";
+import type { IceServer, Problem, TokenGrant } from "./types.ts";
 
 /** A request that the relay answered with a problem document (RFC 9457). */
 export class Refused extends Error {
   constructor(
     readonly status: number,
     readonly detail: string,
+    /** NAME of `urn:trocar:problem:NAME`; empty where it was no problem document. */
+    readonly problem = "",
+    /** Feeds that can be had instead. */
+    readonly alternatives: readonly string[] = [],
   ) {
     super(detail);
   }
@@ -17,16 +23,22 @@ export class Refused extends Error {
   isFinal(): boolean {
     return this.status >= 400 && this.status < 500 && ![408, 409, 425, 429].includes(this.status);
   }
+
+  /** In the words of the page's language. */
+  words(): string {
+    return this.problem === "" ? this.detail : problemText(this.problem, this.detail);
+  }
 }
 
 /** A request that got no answer. */
 export class Unreachable extends Error {}
 
-export async function join(invitation: string, name: string): Promise<TokenGrant> {
+export async function join(invitation: string, name: string, organisation: string): Promise<TokenGrant> {
+  const body = { invitation, ...(name === "" ? {} : { name }), ...(organisation === "" ? {} : { organisation }) };
   const response = await request("/v1/join", {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify(name === "" ? { invitation } : { invitation, name }),
+    body: JSON.stringify(body),
   });
   return (await response.json()) as TokenGrant;
 }
@@ -34,6 +46,16 @@ export async function join(invitation: string, name: string): Promise<TokenGrant
 export async function refreshToken(bearer: string): Promise<TokenGrant> {
   const response = await request("/v1/token", { method: "POST", headers: authorization(bearer) });
   return (await response.json()) as TokenGrant;
+}
+
+export async function iceServers(session: string, bearer: string): Promise<IceServer[]> {
+  const response = await request(`${sessionPath(session)}/ice-servers`, { headers: authorization(bearer) });
+  const list: unknown = await response.json();
+  return Array.isArray(list) ? (list as IceServer[]) : [];
+}
+
+export function sessionPath(session: string): string {
+  return `/v1/sessions/${encodeURIComponent(session)}`;
 }
 
 export function authorization(bearer: string): Record<string, string> {
@@ -48,17 +70,21 @@ export async function request(url: string, init: RequestInit): Promise<Response>
   } catch {
     throw new Unreachable(t.join.unreachable);
   }
-  if (!response.ok) throw new Refused(response.status, await detailOf(response));
+  reached();
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 
-async function detailOf(response: Response): Promise<string> {
+async function refusal(response: Response): Promise<Refused> {
+  const status = `${response.status} ${response.statusText}`.trim();
   try {
     const problem = (await response.json()) as Partial<Problem>;
     const text = problem.detail || problem.title;
-    if (typeof text === "string" && text !== "") return text;
+    const alternatives = Array.isArray(problem.alternatives) ? problem.alternatives.map(String) : [];
+    const name = typeof problem.type === "string" ? problemName(problem.type) : "";
+    return new Refused(response.status, typeof text === "string" && text !== "" ? text : status, name, alternatives);
   } catch {
     // Not a problem document, so not from the relay itself: the status is all there is.
+    return new Refused(response.status, status);
   }
-  return `${response.status} ${response.statusText}`.trim();
 }

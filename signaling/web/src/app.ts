@@ -1,59 +1,79 @@
-// The page: from a link to a session, and back to the join screen when it ends.
+// The page: from a link to a session, and back to the lobby when it ends.
 
 import { join, Refused } from "./api.ts";
 import { setData } from "./dom.ts";
-import { joinScreen } from "./join.ts";
-import { fromFragment } from "./link-invitation.ts";
-import { keepTabInvitation, rememberedName, rememberName, tabInvitation } from "./memory.ts";
+import { startLanguage } from "./language-button.ts";
+import { fromFragment, maySend } from "./link-invitation.ts";
+import { Lobby } from "./lobby.ts";
+import * as memory from "./memory.ts";
 import { Session } from "./session.ts";
-import { t } from "./strings.ts";
+import { t, type TextKey } from "./strings.ts";
 import type { Invitation } from "./token.ts";
 
 const root = document.getElementById("app") ?? document.body;
+let role = "";
 
-function showJoin(invitation: string, name: string, notice: string, fault: string): void {
+function showLobby(invitation: Invitation, notice: TextKey | null, fault: string): void {
   setData(document.body, "connection", "joining");
-  document.title = t.product;
-  const submit = ({ invitation: secret, name: shown }: { invitation: string; name: string }) =>
-    enter({ secret, name: shown });
-  root.replaceChildren(joinScreen({ invitation, name, notice, fault, submit }));
+  document.title = t.app.product;
+  const start = memory.rememberedStart();
+  const lobby = new Lobby({
+    invitation: invitation.secret,
+    name: invitation.name,
+    organisation: invitation.organisation,
+    maySend: maySend(role),
+    start,
+    notice,
+    fault,
+    submit: ({ invitation: secret, name, organisation }) => {
+      memory.rememberStart(start);
+      return enter({ secret, name, organisation }, start);
+    },
+  });
+  root.replaceChildren(lobby.element);
 }
 
 /** Joins and shows the session; resolves to what went wrong, or null. */
-async function enter(invitation: Invitation): Promise<string | null> {
+async function enter(invitation: Invitation, start: memory.StartChoice): Promise<string | null> {
   try {
-    const grant = await join(invitation.secret, invitation.name);
-    rememberName(invitation.name || grant.name);
-    keepTabInvitation(invitation.secret, true);
-    const session = new Session(invitation, grant, (fault) => leave(invitation, fault));
+    const grant = await join(invitation.secret, invitation.name, invitation.organisation);
+    memory.rememberName(invitation.name || grant.name);
+    memory.rememberOrganisation(invitation.organisation);
+    memory.keepTabInvitation(invitation.secret, true);
+    const session = new Session(invitation, grant, start, (fault) => leave(invitation, fault));
     root.replaceChildren(session.view.element);
     session.start();
     return null;
   } catch (error) {
-    return error instanceof Refused ? error.detail : t.join.unreachable;
+    return error instanceof Refused ? error.words() : t.join.unreachable;
   }
 }
 
 function leave(invitation: Invitation, fault: string): void {
-  keepTabInvitation(invitation.secret, false);
-  showJoin(invitation.secret, invitation.name || rememberedName(), t.join.left, fault);
+  memory.keepTabInvitation(invitation.secret, false);
+  showLobby({ ...invitation, name: invitation.name || memory.rememberedName() }, "join.left", fault);
 }
 
 async function main(): Promise<void> {
+  startLanguage();
   const link = fromFragment(location.hash);
-  const tab = tabInvitation();
-  const secret = link.invitation || tab.secret;
-  const name = link.name || rememberedName();
+  const tab = memory.tabInvitation();
+  role = link.role;
+  const invitation = {
+    secret: link.invitation || tab.secret,
+    name: link.name || memory.rememberedName(),
+    organisation: memory.rememberedOrganisation(),
+  };
   const direct = link.invitation === "" ? tab.joined : link.join;
   if (link.invitation !== "") {
     // The secret leaves the address bar, which others in the room and every screenshot can see.
-    keepTabInvitation(secret, direct);
-    history.replaceState(null, "", location.pathname);
+    memory.keepTabInvitation(invitation.secret, direct);
+    history.replaceState(null, "", location.pathname + location.search);
   }
-  if (secret === "" || !direct) return showJoin(secret, name, "", "");
+  if (invitation.secret === "" || !direct) return showLobby(invitation, null, "");
   setData(document.body, "connection", "joining");
-  const fault = await enter({ secret, name });
-  if (fault !== null) showJoin(secret, name, "", fault);
+  const fault = await enter(invitation, memory.rememberedStart());
+  if (fault !== null) showLobby(invitation, null, fault);
 }
 
 // A second link opened in the same tab changes the fragment only: begin anew with it.

@@ -2,7 +2,9 @@
 
 import { ClockFilter, clientClockUs, type Offset } from "./clock.ts";
 import { AnswerWatchdog } from "./freeze.ts";
-import { BACKOFF_FIRST_MS, BACKOFF_MAX_MS, CLOCK_EVERY_MS, SOCKET_TIMEOUT_MS } from "./limits.ts";
+import { CLOCK_EVERY_MS, SOCKET_RACERS, SOCKET_RACE_MS, SOCKET_TIMEOUT_MS } from "./limits.ts";
+import { reached } from "./reach.ts";
+import { Backoff } from "./reconnect.ts";
 import type { TokenKeeper } from "./token.ts";
 import type { ClientEvent, ServerEvent } from "./types.ts";
 
@@ -31,10 +33,13 @@ interface Opening {
 
 export class EventSocket {
   readonly #filter = new ClockFilter();
+  readonly #backoff = new Backoff();
+  /** The one that said hello. */
   #current: Opening | null = null;
+  /** Handshakes under way; the first that ends becomes the current one, and the others are dropped. */
+  #racers: Opening[] = [];
   #link: Link = { kind: "joining" };
-  #backoffMs = BACKOFF_FIRST_MS;
-  /** The last attempt ended before the relay's welcome: the token may be at fault. */
+  /** The last hello was not answered by a welcome: the token may be at fault. */
   #doubtful = false;
   #busy = false;
   #stopped = false;
@@ -61,14 +66,29 @@ export class EventSocket {
     this.#stopped = true;
     const opening = this.#current;
     this.#current = null;
+    this.#dropRacers();
     opening?.socket.close(1000);
+  }
+
+  /** Returns whether there is a connection that takes it. */
+  send(event: ClientEvent): boolean {
+    if (this.#current?.welcome !== true || this.#link.kind === "lost") return false;
+    return send(this.#current.socket, event);
+  }
+
+  /** Something else reached the relay, or the system has a network again: tries at once. */
+  handleReach(nowMs: number): void {
+    if (this.#stopped || this.#link.kind !== "lost" || this.#current !== null || this.#busy) return;
+    this.#backoff.handleReach(nowMs);
+    const newest = this.#racers[this.#racers.length - 1];
+    if (newest !== undefined && nowMs - newest.openedMs > SOCKET_RACE_MS / 4) this.#race(nowMs);
   }
 
   /** To be called every tick. */
   handleTick(nowMs: number): void {
     if (this.#stopped) return;
     const opening = this.#current;
-    if (opening === null) return this.#retryIfDue(nowMs);
+    if (opening === null) return this.#racers.length > 0 ? this.#watchRace(nowMs) : this.#retryIfDue(nowMs);
     if (!opening.welcome) {
       if (nowMs - opening.openedMs > SOCKET_TIMEOUT_MS) this.#handleLoss(opening, nowMs);
       return;
@@ -80,10 +100,22 @@ export class EventSocket {
     else this.#setLink({ kind: "open" });
   }
 
+  /** Those that hang too long are dropped; as long as all hang, another one is sent after them now and then. */
+  #watchRace(nowMs: number): void {
+    for (const racer of [...this.#racers]) if (nowMs - racer.openedMs > SOCKET_TIMEOUT_MS) this.#handleLoss(racer, nowMs);
+    const newest = this.#racers[this.#racers.length - 1];
+    if (newest !== undefined && nowMs - newest.openedMs > SOCKET_RACE_MS) this.#race(nowMs);
+  }
+
+  #race(nowMs: number): void {
+    if (this.#racers.length < SOCKET_RACERS) this.#open(nowMs);
+  }
+
   #open(nowMs: number): void {
     const url = new URL(`/v1/sessions/${encodeURIComponent(this.token.grant.session)}/events`, location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.hash = "";
+    url.search = "";
     const socket = new WebSocket(url, "trocar.v1");
     const opening: Opening = {
       socket,
@@ -92,11 +124,25 @@ export class EventSocket {
       askedMs: -Infinity,
       welcome: false,
     };
-    this.#current = opening;
-    socket.onopen = () => send(socket, { type: "hello", token: this.token.bearer() });
+    this.#racers.push(opening);
+    socket.onopen = () => this.#handleOpen(opening);
     socket.onmessage = (message) => this.#handleMessage(opening, message.data);
     socket.onerror = () => this.#handleLoss(opening, performance.now());
     socket.onclose = () => this.#handleLoss(opening, performance.now());
+  }
+
+  #handleOpen(opening: Opening): void {
+    this.#racers = this.#racers.filter((racer) => racer !== opening);
+    this.#dropRacers();
+    this.#current = opening;
+    opening.openedMs = performance.now();
+    send(opening.socket, { type: "hello", token: this.token.bearer() });
+    reached();
+  }
+
+  #dropRacers(): void {
+    for (const racer of this.#racers) silence(racer.socket);
+    this.#racers = [];
   }
 
   #handleMessage(opening: Opening, data: unknown): void {
@@ -113,7 +159,7 @@ export class EventSocket {
       opening.welcome = true;
       // This may be another machine than the last time, so nothing learnt about its clock holds.
       this.#filter.reset();
-      this.#backoffMs = BACKOFF_FIRST_MS;
+      this.#backoff.handleSuccess();
       this.#doubtful = false;
       this.#setLink({ kind: "open" });
     }
@@ -129,33 +175,39 @@ export class EventSocket {
   }
 
   #handleLoss(opening: Opening, nowMs: number): void {
-    if (this.#current !== opening) return;
-    this.#current = null;
-    this.#doubtful = !opening.welcome;
-    opening.socket.onopen = opening.socket.onmessage = opening.socket.onerror = opening.socket.onclose = null;
-    opening.socket.close();
+    const wasCurrent = this.#current === opening;
+    if (!wasCurrent && !this.#racers.includes(opening)) return;
+    silence(opening.socket);
+    if (wasCurrent) this.#current = null;
+    this.#racers = this.#racers.filter((racer) => racer !== opening);
+    if (this.#racers.length > 0) return;
+    // A handshake that came to nothing says nothing about the token; a hello without a welcome does.
+    this.#doubtful = wasCurrent && !opening.welcome;
+    this.#backoff.handleFailure(nowMs, this.#doubtful ? "passing" : "unreachable");
+    this.#setLost(nowMs, this.#backoff.nextMs());
+  }
+
+  #setLost(nowMs: number, nextTryMs: number | null): void {
     const sinceMs = this.#link.kind === "lost" ? this.#link.sinceMs : nowMs;
-    this.#setLink({ kind: "lost", sinceMs, nextTryMs: nowMs + this.#backoffMs });
-    this.#backoffMs = Math.min(BACKOFF_MAX_MS, this.#backoffMs * 2);
+    this.#setLink({ kind: "lost", sinceMs, nextTryMs });
   }
 
   #retryIfDue(nowMs: number): void {
-    const link = this.#link;
-    if (link.kind !== "lost" || link.nextTryMs === null || nowMs < link.nextTryMs || this.#busy) return;
-    this.#setLink({ ...link, nextTryMs: null });
+    if (this.#link.kind !== "lost" || this.#busy || !this.#backoff.isDue(nowMs)) return;
+    this.#setLost(nowMs, null);
     if (!this.#doubtful) return this.#open(nowMs);
     this.#busy = true;
-    void this.#renewAndOpen(link.sinceMs).finally(() => (this.#busy = false));
+    void this.#renewAndOpen().finally(() => (this.#busy = false));
   }
 
-  async #renewAndOpen(sinceMs: number): Promise<void> {
+  async #renewAndOpen(): Promise<void> {
     const renewal = await this.token.renew();
     if (this.#stopped) return;
     if (renewal.kind === "refused") return this.handlers.handleRefused(renewal.detail);
     const nowMs = performance.now();
     if (renewal.kind === "ok") return this.#open(nowMs);
-    this.#setLink({ kind: "lost", sinceMs, nextTryMs: nowMs + this.#backoffMs });
-    this.#backoffMs = Math.min(BACKOFF_MAX_MS, this.#backoffMs * 2);
+    this.#backoff.handleFailure(nowMs, "unreachable");
+    this.#setLost(nowMs, this.#backoff.nextMs());
   }
 
   #setLink(link: Link): void {
@@ -165,8 +217,15 @@ export class EventSocket {
   }
 }
 
-function send(socket: WebSocket, event: ClientEvent): void {
-  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(event));
+function silence(socket: WebSocket): void {
+  socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
+  socket.close();
+}
+
+function send(socket: WebSocket, event: ClientEvent): boolean {
+  if (socket.readyState !== WebSocket.OPEN) return false;
+  socket.send(JSON.stringify(event));
+  return true;
 }
 
 /** What cannot be read is left out: a newer relay may say more than this page understands. */

@@ -5,7 +5,9 @@ import { clientClockUs, type Offset } from "./clock.ts";
 import type { Link } from "./events.ts";
 import { FreezeWatchdog, freezeLimitMs } from "./freeze.ts";
 import { AGE_UPDATE_MS, LOST_PROOF_MS, STATS_EVERY_MS, TICK_MS } from "./limits.ts";
-import { LegRunner } from "./runner.ts";
+import { Refused } from "./api.ts";
+import { History } from "./history.ts";
+import { faultWords, Runner } from "./runner.ts";
 import { Stage, type ShownFrame } from "./stage.ts";
 import { tileState, type TileState } from "./state.ts";
 import { FrameRate, NO_FIGURES, type Figures } from "./stats.ts";
@@ -13,11 +15,12 @@ import { t } from "./strings.ts";
 import { Tile } from "./tile.ts";
 import type { TokenKeeper } from "./token.ts";
 import type { FeedInfo, LegState } from "./types.ts";
-import type { WhepLeg } from "./whep.ts";
+import { WhepLeg } from "./whep.ts";
 
 /** What a feed needs from the session around it. */
 export interface Surroundings {
   token: TokenKeeper;
+  iceServers(): Promise<RTCIceServer[]>;
   link(): Link;
   clock(nowMs: number): Offset | null;
   captures: CaptureMaps;
@@ -26,9 +29,11 @@ export interface Surroundings {
 export class Feed {
   readonly tile: Tile;
   readonly #stage: Stage;
-  readonly #runner: LegRunner;
+  readonly #runner: Runner<WhepLeg>;
   readonly #watchdog = new FreezeWatchdog();
   readonly #rate = new FrameRate();
+  readonly history = new History();
+  #closed = false;
   #frames = 0;
   #frame: ShownFrame | null = null;
   /** The leg that the frame on the screen came by. */
@@ -37,6 +42,8 @@ export class Feed {
   #origin: Origin | null = null;
   /** When the feed became live: a leg opened before that has not failed yet. */
   #liveMs = -Infinity;
+  /** When the relay came back: a connection that is repaired since then has not failed yet. */
+  #linkOpenMs = -Infinity;
   #ageWrittenMs = -Infinity;
   #statsReadMs = -Infinity;
   #figures: Figures = NO_FIGURES;
@@ -45,13 +52,11 @@ export class Feed {
   constructor(
     private readonly around: Surroundings,
     public info: FeedInfo,
-    onPromote: () => void,
+    onPromote: (feed: string) => void,
   ) {
     const name = info.descriptor.feed;
-    this.#stage = new Stage(t.tile.video(name));
-    this.#runner = new LegRunner(around.token, name, (stream, leg) =>
-      this.#stage.play(stream, (frame) => this.#handleFrame(frame, leg)),
-    );
+    this.#stage = new Stage(() => t.tile.video(name));
+    this.#runner = new Runner({ open: () => this.#openLeg(), renew: () => around.token.renew() });
     this.tile = new Tile(name, this.#stage.element, onPromote);
   }
 
@@ -66,16 +71,25 @@ export class Feed {
 
   /** The relay says how one of the legs is. */
   handleLeg(nowMs: number, leg: string, state: LegState): void {
-    if (state === "closed" && leg === this.#runner.leg()?.id()) this.restart(nowMs);
+    if (state === "closed" && leg === this.#runner.current()?.id()) this.restart(nowMs);
   }
 
-  /** The relay is back. A leg that still moves survived; anything else is opened anew at once. */
+  /** The relay is back. A leg that still moves survived; one that may live is tried again; anything else is opened anew. */
   handleLinkOpen(nowMs: number): void {
-    if (this.#isFrozen(nowMs) || !this.#watchdog.hasFrame()) this.restart(nowMs);
+    this.#linkOpenMs = nowMs;
+    this.#runner.handleLinkOpen(nowMs);
+    const connected = this.#runner.state() === "connected";
+    // Connected, by the browser's word, and yet nothing comes: the relay at the other end is another one.
+    if (!this.#watchdog.hasFrame() || (connected && this.#isFrozen(nowMs))) this.restart(nowMs);
+  }
+
+  /** Something else reached the relay: a wait for the network is over. */
+  handleReach(nowMs: number): void {
+    this.#runner.handleReach(nowMs);
   }
 
   restart(nowMs: number): void {
-    this.#runner.restart(nowMs);
+    this.#runner.replace(nowMs);
   }
 
   /** The page is visible again. */
@@ -96,7 +110,8 @@ export class Feed {
       info: this.info,
       state: this.#state,
       stillMs: this.#watchdog.stillMs(nowMs),
-      fault: this.#runner.fault(),
+      ...this.#fault(),
+      reconnecting: this.#runner.state() === "again",
       frames: this.#frames,
       frame: this.#frame,
       framesPerSecond: this.#rate.perSecond(nowMs),
@@ -105,9 +120,31 @@ export class Feed {
   }
 
   close(): void {
+    this.#closed = true;
     this.#runner.close();
     this.#stage.clear();
     this.tile.element.remove();
+  }
+
+  #openLeg(): Promise<WhepLeg> {
+    const { token, iceServers } = this.around;
+    return iceServers().then((servers) =>
+      WhepLeg.open({
+        session: token.grant.session,
+        feed: this.info.descriptor.feed,
+        bearer: () => token.bearer(),
+        iceServers: servers,
+        onStream: (stream, leg) => !this.#closed && this.#stage.play(stream, (frame) => this.#handleFrame(frame, leg)),
+      }),
+    );
+  }
+
+  #fault(): { fault: string | null; undecodable: { codec: string; alternatives: readonly string[] } | null } {
+    const fault = this.#runner.fault();
+    if (fault === null) return { fault: null, undecodable: null };
+    const refused = fault instanceof Refused && fault.status === 406;
+    const undecodable = refused ? { codec: this.info.descriptor.codec, alternatives: fault.alternatives } : null;
+    return { fault: faultWords(fault), undecodable };
   }
 
   #judge(nowMs: number, link: Link): TileState {
@@ -132,13 +169,13 @@ export class Feed {
   #restartIfStill(nowMs: number, link: Link): void {
     const still = this.#state === "frozen" || this.#state === "connecting";
     if (!still || link.kind !== "open" || document.hidden || this.info.state !== "live") return;
-    this.#runner.handleStandstill(nowMs, Math.max(this.#liveMs, nowMs - (this.#watchdog.stillMs(nowMs) ?? Infinity)));
+    this.#runner.handleStandstill(nowMs, Math.max(this.#liveMs, this.#linkOpenMs, nowMs - (this.#watchdog.stillMs(nowMs) ?? Infinity)));
   }
 
   #handleFrame(frame: ShownFrame, leg: WhepLeg): void {
     const nowMs = performance.now();
     this.#watchdog.handleFrame(nowMs);
-    this.#runner.handleFrame();
+    this.#runner.handleMedia();
     this.#frames += frame.newFrames;
     this.#rate.handleFrame(nowMs, this.#frames);
     this.#frame = frame;
@@ -164,12 +201,15 @@ export class Feed {
     this.#locate(nowMs);
     // While the feed waits for its publisher the last picture is not shown, so nothing has an age.
     const origin = this.info.state === "waiting" ? null : this.#origin;
-    this.tile.renderAge(ageAt(clientClockUs(atMs), origin), this.info.descriptor.replay);
+    const age = ageAt(clientClockUs(atMs), origin);
+    this.history.handleAge(age.kind === "unknown" ? null : age.ms);
+    this.tile.renderAge(age, this.info.descriptor.replay);
   }
 
   async #readFigures(nowMs: number): Promise<void> {
     this.#statsReadMs = nowMs;
-    const leg = this.#runner.leg();
+    const leg = this.#runner.current();
     this.#figures = leg === null ? NO_FIGURES : await leg.figures().catch(() => NO_FIGURES);
+    this.history.handleSample({ atMs: nowMs, framesPerSecond: this.#rate.perSecond(nowMs), ...this.#figures });
   }
 }

@@ -42,9 +42,36 @@ export const DISPLAY_INTERVAL_US = 16_000;
 /** Reconnection waits: first, and longest. */
 export const BACKOFF_FIRST_MS = 500;
 export const BACKOFF_MAX_MS = 4000;
-/** An HTTP request or a WebSocket handshake that takes longer is given up. */
+/** The same where nothing answers at all: only the network is tried then, so it is tried often. */
+export const UNREACHABLE_FIRST_MS = 250;
+export const UNREACHABLE_MAX_MS = 1000;
+/** An HTTP request that takes longer is given up. */
 export const REQUEST_TIMEOUT_MS = 5000;
-export const SOCKET_TIMEOUT_MS = 3000;
+/** A handshake of the event socket that takes longer is given up. */
+export const SOCKET_TIMEOUT_MS = 4800;
+/**
+ * A handshake that hangs for this long gets another one beside it: what was sent into a dead network is repeated by the
+ * system only after seconds, which a picture cannot wait for. So many hang at a time at most, which is one until the timeout.
+ */
+export const SOCKET_RACE_MS = 800;
+export const SOCKET_RACERS = 6;
+/** A restart of ICE that has not led to a connection after this long: the connection is replaced. */
+export const RESTART_WAIT_MS = 1500;
+/** Candidates that are found within this time of each other go in one PATCH. */
+export const TRICKLE_MS = 50;
+/** How long the first connection waits for the list of STUN and TURN servers; later ones have it. */
+export const ICE_SERVERS_WAIT_MS = 400;
+/** The list is asked for anew when this part of the life of its credentials is over. */
+export const ICE_SERVERS_REFRESH_PART = 0.8;
+/** How long a short message stays on the screen. */
+export const TOAST_MS = 6000;
+/** Short messages that wait; the oldest goes first. */
+export const TOASTS_KEPT = 4;
+/** Bit rates of what this page sends, in bit/s: ceilings, and the one to begin with. */
+export const VOICE_BITRATE = 64_000;
+export const CAMERA_BITRATE = 4_000_000;
+export const SCREEN_BITRATE = 8_000_000;
+export const START_KILOBITS = 1500;
 /** The offer leaves after this long, with the candidates that there are: the relay is ICE-lite and needs none of ours. */
 export const GATHER_MS = 300;
 /** A leg whose feed is live and whose picture has stood still for this long is opened anew. */

@@ -3,16 +3,19 @@
 export interface LinkInvitation {
   invitation: string;
   name: string;
+  /** Where the link says so: the role that it gives; empty otherwise. A hint for the join screen, the relay decides. */
+  role: string;
   /** Join without asking: for scripts and wall displays. */
   join: boolean;
 }
 
-/** Reads `#invitation=SECRET&name=…&join=1`; an empty invitation where there is none. */
+/** Reads `#invitation=SECRET&name=…&role=…&join=1`; an empty invitation where there is none. */
 export function fromFragment(hash: string): LinkInvitation {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
   return {
     invitation: (fields.get("invitation") ?? "").trim(),
     name: (fields.get("name") ?? "").trim().slice(0, 64),
+    role: (fields.get("role") ?? "").trim(),
     join: fields.get("join") === "1",
   };
 }
@@ -23,4 +26,9 @@ export function fromPasted(text: string): string {
   const hash = trimmed.indexOf("#");
   if (hash >= 0) return fromFragment(trimmed.slice(hash)).invitation;
   return trimmed.includes("invitation=") ? fromFragment(trimmed).invitation : trimmed;
+}
+
+/** Whether somebody of that role may send pictures and sound; null where the link does not say. */
+export function maySend(role: string): boolean | null {
+  return role === "" ? null : ["local", "expert"].includes(role);
 }

@@ -1,13 +1,54 @@
-// What the page remembers: the name and the panel on this machine, the invitation in this tab (so that a reload comes back).
+// What the page remembers: choices on this machine, and the invitation in this tab (so that a reload comes back).
 
-const NAME = "trocar.name";
-const PANEL = "trocar.panel";
+import { NO_CHOICE, type DeviceChoice } from "./devices.ts";
+import { isLayout, type Layout } from "./layout.ts";
+
 const INVITATION = "trocar.invitation";
 
-export const rememberedName = (): string => read(() => localStorage, NAME);
-export const rememberName = (name: string): void => write(() => localStorage, NAME, name);
-export const rememberedPanel = (): boolean => read(() => localStorage, PANEL) === "shown";
-export const rememberPanel = (shown: boolean): void => write(() => localStorage, PANEL, shown ? "shown" : "hidden");
+const read = (name: string): string => load(() => localStorage, `trocar.${name}`);
+const keep = (name: string, value: string): void => store(() => localStorage, `trocar.${name}`, value);
+
+export const rememberedName = (): string => read("name");
+export const rememberName = (name: string): void => keep("name", name);
+export const rememberedOrganisation = (): string => read("organisation");
+export const rememberOrganisation = (name: string): void => keep("organisation", name);
+/** Which side panel is open; empty for none. */
+export const rememberedPanel = (): string => read("panel");
+export const rememberPanel = (panel: string): void => keep("panel", panel);
+export const rememberedLanguage = (): string => read("language");
+export const rememberLanguage = (language: string): void => keep("language", language);
+export const rememberLayout = (layout: Layout): void => keep("layout", layout);
+
+export function rememberedLayout(): Layout {
+  const stored = read("layout");
+  return isLayout(stored) ? stored : "large";
+}
+
+/** What a person begins the session with. */
+export interface StartChoice {
+  devices: DeviceChoice;
+  camera: boolean;
+  microphone: boolean;
+  /** Devices that were seen to work just now: only these are started. */
+  checked: { camera: boolean; microphone: boolean };
+}
+
+export function rememberedStart(): StartChoice {
+  const devices = { camera: read("device.camera"), microphone: read("device.microphone"), speaker: read("device.speaker") };
+  return {
+    devices: { ...NO_CHOICE, ...devices },
+    // A camera never goes on unless somebody wanted it to; a microphone is muted anyway.
+    camera: read("start.camera") === "yes",
+    microphone: read("start.microphone") !== "no",
+    checked: { camera: false, microphone: false },
+  };
+}
+
+export function rememberStart(start: StartChoice): void {
+  for (const [kind, id] of Object.entries(start.devices)) keep(`device.${kind}`, id as string);
+  keep("start.camera", start.camera ? "yes" : "no");
+  keep("start.microphone", start.microphone ? "yes" : "no");
+}
 
 export interface TabInvitation {
   secret: string;
@@ -16,26 +57,26 @@ export interface TabInvitation {
 }
 
 export function tabInvitation(): TabInvitation {
-  const stored = read(() => sessionStorage, INVITATION);
+  const stored = load(() => sessionStorage, INVITATION);
   return { secret: stored.replace(/^[+-]/, ""), joined: stored.startsWith("+") };
 }
 
 export function keepTabInvitation(secret: string, joined: boolean): void {
-  write(() => sessionStorage, INVITATION, (joined ? "+" : "-") + secret);
+  store(() => sessionStorage, INVITATION, (joined ? "+" : "-") + secret);
 }
 
 // Storage may be switched off by policy: then the page forgets, and works.
-function read(store: () => Storage, key: string): string {
+function load(where: () => Storage, key: string): string {
   try {
-    return store().getItem(key) ?? "";
+    return where().getItem(key) ?? "";
   } catch {
     return "";
   }
 }
 
-function write(store: () => Storage, key: string, value: string): void {
+function store(where: () => Storage, key: string, value: string): void {
   try {
-    store().setItem(key, value);
+    where().setItem(key, value);
   } catch {
     return;
   }

@@ -16,11 +16,12 @@ export interface ShownFrame {
 export class Stage {
   readonly element = el("div", { class: "stage" });
 
-  constructor(private readonly label: string) {}
+  constructor(private readonly label: () => string) {}
 
   /** Shows a stream; `onFrame` is called for each of its frames that the browser shows. */
   play(stream: MediaStream, onFrame: (frame: ShownFrame) => void): void {
-    const video = el("video", { "aria-label": this.label, playsinline: true, disablepictureinpicture: true });
+    // A bare video in a window of its own would have no age on it; `pip.ts` opens one that has.
+    const video = el("video", { "aria-label": this.label(), playsinline: true, disablepictureinpicture: true });
     video.muted = true;
     video.autoplay = true;
     video.srcObject = stream;

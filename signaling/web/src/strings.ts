@@ -1,112 +1,55 @@
-// Every text that a person reads. Another language is another object of this type.
+// Every text that a person reads, in the language of the page, and how numbers and times are written in it.
 
-import type { Purpose, Role } from "./types.ts";
+import type { Language } from "./language.ts";
+import { en, type ProblemName, type Strings } from "./strings/en.ts";
+import { ja } from "./strings/ja.ts";
 
-export const en = {
-  product: "Trocar",
-  join: {
-    heading: "Join the session",
-    name: "Your name",
-    nameHint: "This is how others see you.",
-    link: "Invitation link",
-    linkHint: "Paste the link that you were given.",
-    button: "Join",
-    busy: "Joining…",
-    again: "Join again",
-    left: "You have left the session.",
-    noInvitation: "This address carries no invitation. Paste the link that you were given.",
-    needName: "Please enter your name.",
-    unreachable: "The relay cannot be reached. Check the network, then try again.",
-  },
-  bar: {
-    joining: "Connecting to the relay",
-    open: "Connected to the relay",
-    lost: "Not connected to the relay",
-    participants: "Participants",
-    fullScreen: "Full screen",
-    leave: "Leave",
-  },
-  link: {
-    lost: "CONNECTION TO THE RELAY LOST — picture is not live",
-    lostButMoving: "CONNECTION TO THE RELAY LOST — pictures still arrive, their age is unknown",
-    silent: "NO ANSWER FROM THE RELAY — picture may not be live",
-    since: (seconds: string, retry: string) => `for ${seconds} · ${retry}`,
-    retrying: "reconnecting now",
-    retryIn: (seconds: string) => `next attempt in ${seconds}`,
-    waitingAnswer: "waiting for an answer",
-    goodbye: (reason: string) => `The relay is going away: ${reason}`,
-  },
-  empty: {
-    heading: "No picture is published yet",
-    text: "It appears here by itself as soon as the operating room sends one.",
-    noLink: "The list of pictures comes with the connection to the relay.",
-  },
-  tile: {
-    age: "age of the picture",
-    ageReplay: "since the recording was sent",
-    ageUnknown: "age unknown",
-    ageAtLeast: (age: string) => `age ≥ ${age}`,
-    sinceRelay: "since the relay received it",
-    amber: "late",
-    red: "too old",
-    connecting: "Connecting to the picture",
-    refused: (why: string) => `Picture cannot be shown: ${why}`,
-    waiting: "Waiting for the publisher",
-    stalled: (since: string) => `PUBLISHER’S SIGNAL LOST since\u00a0${since}`,
-    frozen: "FROZEN PICTURE",
-    lost: "NOT LIVE",
-    lastPicture: (seconds: string) => `last new picture ${seconds} ago`,
-    noPictureYet: "no picture was shown yet",
-    replay: "REPLAY — not live",
-    loss: "loss",
-    buffer: "buffer",
-    roundTrip: "round trip",
-    frameRate: (frames: string) => `${frames} fps`,
-    none: "–",
-    promote: (feed: string, key: string) => `Show ${feed} large (key ${key})`,
-    promoteTitle: "Show this picture large",
-    video: (feed: string) => `Picture of ${feed}`,
-    ageHelp: (uncertainty: string) =>
-      `Age of the picture on the screen: time now, on the relay’s clock, less the time at which the frame was captured. ` +
-      `± ${uncertainty} adds up the publisher’s clock, this page’s clock, and 16 ms for one refresh of the screen; ` +
-      `the delay inside the screen itself is not in it.`,
-    ageAtLeastHelp: "The publisher gives no capture time. Counted from when the relay received the frame: the true age is more.",
-    ageUnknownHelp: "The relay has not said lately which moment this picture shows, or its clock is not known yet.",
-  },
-  panel: {
-    heading: "Participants",
-    you: "you",
-    since: (time: string) => `since ${time}`,
-    hide: "Hide participants",
-    none: "Nobody else is here.",
-  },
-  whep: {
-    noSdp: "the relay sent no answer",
-    unreachable: "the relay does not answer",
-    elsewhere: "the relay named a resource on another host",
-  },
-  role: {
-    local: "surgical team",
-    expert: "remote expert",
-    observer: "observer",
-    coordinator: "coordinator",
-    engineer: "engineer",
-    recorder: "recorder",
-  } satisfies Record<Role, string>,
-  purpose: { scope: "endoscope", room: "room camera", voice: "voice", secondary: "secondary picture" } satisfies Record<
-    Purpose,
-    string
-  >,
-};
+export const TABLES: Record<Language, Strings> = { en, ja };
 
-export const t = en;
+/** The table of the page's language. A live binding: whoever writes a text reads it anew each time. */
+export let t: Strings = en;
+let current: Language = "en";
+let clock = clockOf("en");
+let numbers = numbersOf("en");
+
+export function language(): Language {
+  return current;
+}
+
+export function setLanguage(language: Language): void {
+  current = language;
+  t = TABLES[language];
+  clock = clockOf(language);
+  numbers = numbersOf(language);
+}
+
+/** "group.name" of every entry that is a plain text. */
+export type TextKey = {
+  [A in keyof Strings]: {
+    [B in keyof Strings[A] & string]: Strings[A][B] extends string ? `${A}.${B}` : never;
+  }[keyof Strings[A] & string];
+}[keyof Strings];
+
+/** The text of that key. A key that nobody knows is its own text, so that a slip is seen and nothing breaks. */
+export function text(key: string): string {
+  const [group = "", name = ""] = key.split(".");
+  const found = (t as unknown as Record<string, Record<string, unknown>>)[group]?.[name];
+  return typeof found === "string" ? found : key;
+}
+
+/** What a problem means in the page's language: our own words where there are some, else what the relay said. */
+export function problemText(name: string, detail: string): string {
+  const own = t.problem[name as ProblemName];
+  if (own !== undefined && own !== "") return own;
+  return t.problem.other === "" ? detail : `${t.problem.other}（${detail}）`;
+}
 
 /** "0.4 s", "12 s", "3 min 05 s": as exact as a person needs. */
 export function span(ms: number): string {
   const seconds = ms / 1000;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (seconds < 60) return `${Math.floor(seconds)} s`;
-  return `${Math.floor(seconds / 60)} min ${String(Math.floor(seconds % 60)).padStart(2, "0")} s`;
+  if (seconds < 10) return t.span.short(numbers(seconds, 1));
+  if (seconds < 60) return t.span.short(numbers(Math.floor(seconds), 0));
+  return t.span.long(numbers(Math.floor(seconds / 60), 0), String(Math.floor(seconds % 60)).padStart(2, "0"));
 }
 
 /** "84 ms" below ten seconds, longer ages as a span. */
@@ -115,13 +58,35 @@ export function ageText(ms: number): string {
 }
 
 export function bitRate(bitsPerSecond: number): string {
-  if (bitsPerSecond >= 1e6) return `${(bitsPerSecond / 1e6).toFixed(1)} Mbit/s`;
-  return `${Math.round(bitsPerSecond / 1e3)} kbit/s`;
+  if (bitsPerSecond >= 1e6) return `${numbers(bitsPerSecond / 1e6, 1)} Mbit/s`;
+  return `${numbers(Math.round(bitsPerSecond / 1e3), 0)} kbit/s`;
 }
 
-const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+/** A number with exactly so many digits after the point. */
+export function number(value: number, digits = 0): string {
+  return numbers(value, digits);
+}
 
 /** Local hh:mm:ss of a moment in milliseconds since the Unix epoch. */
 export function timeOfDay(ms: number): string {
   return clock.format(new Date(ms));
+}
+
+/** What a language calls itself. */
+export const OWN_NAMES: Record<Language, string> = { en: "English", ja: "日本語" };
+
+export function other(language: Language): Language {
+  return language === "en" ? "ja" : "en";
+}
+
+function clockOf(language: Language): Intl.DateTimeFormat {
+  const locale = language === "ja" ? "ja-JP" : "en-GB";
+  return new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+}
+
+function numbersOf(language: Language): (value: number, digits: number) => string {
+  const formats = [0, 1, 2].map(
+    (digits) => new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+  );
+  return (value, digits) => formats[digits]?.format(value) ?? String(value);
 }

@@ -1,11 +1,12 @@
 // What is drawn for one feed. Knows nothing of networks or clocks; gets a model and writes it down.
 
 import { ageLevel, type Age } from "./age.ts";
-import { el, setData, setHidden, setText } from "./dom.ts";
+import { el, say, sayAs, setAttribute, setData, setHidden, setText } from "./dom.ts";
+import type { Place } from "./layout.ts";
 import type { ShownFrame } from "./stage.ts";
 import { isNotLive, type TileState } from "./state.ts";
 import type { Figures } from "./stats.ts";
-import { ageText, bitRate, span, t, timeOfDay } from "./strings.ts";
+import { ageText, bitRate, number, span, t, timeOfDay, type TextKey } from "./strings.ts";
 import type { FeedInfo } from "./types.ts";
 
 export interface TileModel {
@@ -14,10 +15,23 @@ export interface TileModel {
   /** Since how long no new frame was shown; null before the first. */
   stillMs: number | null;
   fault: string | null;
+  /** What this browser cannot show, and which feeds it could show instead; null where that is not the fault. */
+  undecodable: { codec: string; alternatives: readonly string[] } | null;
+  /** The path to the relay is lost and comes back, or not yet there. */
+  reconnecting: boolean;
   frames: number;
   frame: ShownFrame | null;
   framesPerSecond: number;
   figures: Figures;
+}
+
+/** What another window needs to show the same. */
+export interface Mirror {
+  stream: MediaStream | null;
+  age: string;
+  level: string;
+  state: string;
+  banner: string;
 }
 
 export class Tile {
@@ -25,7 +39,8 @@ export class Tile {
   readonly #promote: HTMLButtonElement;
   readonly #key = el("kbd");
   readonly #purpose = el("span", { class: "purpose" });
-  readonly #replay = el("p", { class: "replay", hidden: true }, t.tile.replay);
+  readonly #replay = say(el("p", { class: "replay", hidden: true }), "tile.replay");
+  readonly #speaks = say(el("p", { class: "speaks", hidden: true }), "tile.speaks");
   readonly #bannerHead = el("span");
   /** Counts up: it is shown, but only what it belongs to is read aloud. */
   readonly #bannerCount = el("span", { "aria-live": "off" });
@@ -35,27 +50,31 @@ export class Tile {
     this.#bannerHead,
     this.#bannerCount,
   );
-  readonly #message = el("p", { class: "message", role: "status" });
+  readonly #message = el("p", { class: "message-text", role: "status" });
+  /** Views that can be shown instead; they are buttons. */
+  readonly #instead = el("div", { class: "instead", hidden: true });
+  readonly #place = el("div", { class: "message" }, this.#message, this.#instead);
   readonly #age = el("output", { class: "age" });
   readonly #ageFigure = el("strong");
   readonly #ageError = el("span", { class: "error" });
   readonly #ageWord = el("span", { class: "word" });
-  readonly #ageLabel = el("span", { class: "label" }, t.tile.age);
+  readonly #ageLabel = el("span", { class: "label" });
   readonly #figures = {
-    size: figure("", "first"),
-    rate: figure("", "first"),
-    bits: figure("", "first"),
-    loss: figure(t.tile.loss, "first"),
-    buffer: figure(t.tile.buffer, "second"),
-    trip: figure(t.tile.roundTrip, "second"),
+    size: figure(null, "first"),
+    rate: figure(null, "first"),
+    bits: figure(null, "first"),
+    loss: figure("tile.loss", "first"),
+    buffer: figure("tile.buffer", "second"),
+    trip: figure("tile.roundTrip", "second"),
   };
 
+  /** `onPromote` is called with the feed that the person wants to see large: this one, or one that can be shown instead. */
   constructor(
-    private readonly feed: string,
-    stage: HTMLElement,
-    onPromote: () => void,
+    readonly feed: string,
+    private readonly stage: HTMLElement,
+    private readonly onPromote: (feed: string) => void,
   ) {
-    this.#promote = el("button", { class: "promote", type: "button", title: t.tile.promoteTitle });
+    this.#promote = sayAs(el("button", { class: "promote", type: "button" }), "title", "tile.promoteTitle");
     const line = el("span", { class: "line" }, this.#ageFigure, this.#ageError, this.#ageWord);
     this.#age.append(line, this.#ageLabel);
     // The age changes several times a second: reading each one aloud would be of no use.
@@ -67,28 +86,51 @@ export class Tile {
       { class: "tile", "data-feed": feed, "data-state": "connecting", "aria-label": feed },
       stage,
       this.#promote,
-      el("div", { class: "top" }, name, this.#replay),
-      this.#message,
+      el("div", { class: "top" }, name, this.#speaks, this.#replay),
+      this.#place,
       this.#banner,
       el("div", { class: "hud" }, this.#age, figures),
     );
     // The button is for the keyboard and for readers; a click anywhere on the tile does the same.
-    this.element.addEventListener("click", onPromote);
+    this.element.addEventListener("click", () => onPromote(feed));
     this.renderAge({ kind: "unknown" }, false);
   }
 
-  /** Number key and place; `large` is the one picture that gets the room. */
-  renderPlace(index: number, large: boolean): void {
+  /** Number key and place: what is large, the other of a pair, one of equals, or small in the strip. */
+  renderPlace(index: number, place: Place): void {
     const key = index < 9 ? String(index + 1) : "";
     setText(this.#key, key);
     setHidden(this.#key, key === "");
-    this.#promote.setAttribute("aria-label", t.tile.promote(this.feed, key));
-    this.#promote.setAttribute("aria-pressed", String(large));
-    this.element.classList.toggle("large", large);
+    setAttribute(this.#promote, "aria-label", t.tile.promote(this.feed, key));
+    setAttribute(this.#promote, "aria-pressed", String(place === "large"));
+    setData(this.element, "place", place);
+    this.element.classList.toggle("large", place === "large" || place === "second");
+    this.element.classList.toggle("first", place === "large");
+    this.element.style.order = String(index);
+  }
+
+  renderSpeaking(speaks: boolean): void {
+    setData(this.element, "speaking", speaks ? "yes" : "no");
+    setHidden(this.#speaks, !speaks);
+  }
+
+  /** For another window. */
+  mirror(): Mirror {
+    const videos = this.stage.querySelectorAll("video");
+    const stream = (videos[0]?.srcObject as MediaStream | null | undefined) ?? null;
+    const words = [...this.#age.querySelectorAll(".line > *")].map((part) => part.textContent ?? "").filter(Boolean);
+    return {
+      stream,
+      age: words.join(" "),
+      level: this.#age.dataset["level"] ?? "none",
+      state: this.element.dataset["state"] ?? "",
+      banner: this.#banner.hidden ? (this.#place.hidden ? "" : this.#message.textContent ?? "") : this.#banner.textContent ?? "",
+    };
   }
 
   render(m: TileModel): void {
     setData(this.element, "state", m.state);
+    setData(this.element, "purpose", m.info.descriptor.purpose);
     setData(this.element, "frames", String(m.frames));
     setData(this.element, "rtp", m.frame?.rtp === null || m.frame === null ? "" : String(m.frame.rtp));
     setData(this.element, "fps", m.framesPerSecond.toFixed(1));
@@ -135,17 +177,34 @@ export class Tile {
     setHidden(this.#banner, banner === "");
     const message = banner === "" ? messageText(m) : "";
     setText(this.#message, message);
-    setHidden(this.#message, message === "");
+    setHidden(this.#place, message === "");
+    this.#renderInstead(message === "" ? [] : m.undecodable?.alternatives ?? []);
+  }
+
+  #renderInstead(feeds: readonly string[]): void {
+    if (feeds.join(" ") === (this.#instead.dataset["feeds"] ?? "")) return;
+    setData(this.#instead, "feeds", feeds.join(" "));
+    setHidden(this.#instead, feeds.length === 0);
+    this.#instead.replaceChildren(
+      ...feeds.map((feed) => {
+        const choose = el("button", { type: "button", "data-alternative": feed }, feed);
+        choose.addEventListener("click", (event) => {
+          event.stopPropagation();
+          this.onPromote(feed);
+        });
+        return choose;
+      }),
+    );
   }
 
   #renderFigures(m: TileModel): void {
     const f = this.#figures;
     setText(f.size.value, m.frame === null ? t.tile.none : `${m.frame.width}×${m.frame.height}`);
-    setText(f.rate.value, m.frame === null ? t.tile.none : t.tile.frameRate(m.framesPerSecond.toFixed(0)));
+    setText(f.rate.value, m.frame === null ? t.tile.none : t.tile.frameRate(number(m.framesPerSecond)));
     setText(f.bits.value, orNone(m.figures.bitsPerSecond, bitRate));
-    setText(f.loss.value, orNone(m.figures.lossPercent, (v) => `${v.toFixed(1)} %`));
-    setText(f.buffer.value, orNone(m.figures.bufferMs, (v) => `${v.toFixed(0)} ms`));
-    setText(f.trip.value, orNone(m.figures.roundTripMs, (v) => `${v.toFixed(v < 10 ? 1 : 0)} ms`));
+    setText(f.loss.value, orNone(m.figures.lossPercent, (v) => `${number(v, 1)} %`));
+    setText(f.buffer.value, orNone(m.figures.bufferMs, (v) => `${number(v)} ms`));
+    setText(f.trip.value, orNone(m.figures.roundTripMs, (v) => `${number(v, v < 10 ? 1 : 0)} ms`));
   }
 }
 
@@ -160,14 +219,20 @@ function messageText(m: TileModel): string {
   if (m.state === "live") return "";
   if (m.state === "waiting") return t.tile.waiting;
   if (m.state === "stalled") return t.tile.stalled(timeOfDay(m.info.since / 1000));
+  if (m.undecodable !== null) {
+    const { codec, alternatives } = m.undecodable;
+    return alternatives.length > 0 ? t.tile.cannotDecode(codec) : t.tile.noAlternative(codec);
+  }
   if (m.fault !== null) return t.tile.refused(m.fault);
+  if (m.state === "connecting" && m.reconnecting) return t.tile.reconnecting;
   return m.state === "connecting" ? t.tile.connecting : `${t.tile.lost} — ${t.tile.noPictureYet}`;
 }
 
 /** `rank`: figures of the second rank are left out where a tile is small. */
-function figure(label: string, rank: "first" | "second"): { row: HTMLElement; value: HTMLElement } {
+function figure(label: TextKey | null, rank: "first" | "second"): { row: HTMLElement; value: HTMLElement } {
   const value = el("dd", {}, t.tile.none);
-  return { row: el("div", { class: rank }, el("dt", {}, label), value), value };
+  const term = label === null ? el("dt") : say(el("dt"), label);
+  return { row: el("div", { class: rank }, term, value), value };
 }
 
 function orNone(value: number | null, write: (value: number) => string): string {

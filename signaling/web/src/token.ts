@@ -7,6 +7,7 @@ import type { TokenGrant } from "./types.ts";
 export interface Invitation {
   secret: string;
   name: string;
+  organisation: string;
 }
 
 export type Renewal = { kind: "ok" } | { kind: "unreachable" } | { kind: "refused"; detail: string };
@@ -46,7 +47,7 @@ export class TokenKeeper {
       return { kind: "ok" };
     } catch (error) {
       this.#schedule(BACKOFF_MAX_MS);
-      if (error instanceof Refused && error.isFinal()) return { kind: "refused", detail: error.detail };
+      if (error instanceof Refused && error.isFinal()) return { kind: "refused", detail: error.words() };
       return { kind: "unreachable" };
     }
   }
@@ -56,7 +57,7 @@ export class TokenKeeper {
       return await refreshToken(this.grant.token);
     } catch (error) {
       if (!(error instanceof Refused) || !error.isFinal()) throw error;
-      return join(this.invitation.secret, this.invitation.name);
+      return join(this.invitation.secret, this.invitation.name, this.invitation.organisation);
     }
   }
 

@@ -24,6 +24,8 @@ export interface Problem {
   status: number;
   detail: string;
   field?: string;
+  /** Feeds that the client could take instead; with 406 only. */
+  alternatives?: string[];
 }
 
 export interface FeedDescriptor {
@@ -57,7 +59,31 @@ export interface ParticipantInfo {
   name: string;
   role: Role;
   realm: string;
+  organisation?: string;
   since: WallMicros;
+}
+
+/** Longest chat message, in characters (Unicode code points). */
+export const MAX_CHAT_LEN = 2000;
+
+export interface ChatMessage {
+  id: number;
+  participant: string;
+  name: string;
+  text: string;
+  at: WallMicros;
+}
+
+export interface VoiceSlot {
+  mid: string;
+  feed: string | null;
+}
+
+export interface IceServer {
+  urls: string[];
+  username?: string;
+  credential?: string;
+  expires?: WallMicros;
 }
 
 export interface SessionInfo {
@@ -76,10 +102,15 @@ export interface CapturePoint {
   uncertainty_us: number;
 }
 
-export type ClientEvent = { type: "hello"; token: string } | { type: "clock"; t0: WallMicros };
+export type ClientEvent =
+  | { type: "hello"; token: string }
+  | { type: "clock"; t0: WallMicros }
+  | { type: "clock_report"; offset_us: number; uncertainty_us: number }
+  | { type: "chat"; text: string };
 
 export type ServerEvent =
-  | { type: "welcome"; participant: string; now: WallMicros; session: SessionInfo }
+  | { type: "welcome"; participant: string; now: WallMicros; session: SessionInfo; chat?: ChatMessage[] }
+  | { type: "chat"; message: ChatMessage }
   | { type: "clock_reply"; t0: WallMicros; t1: WallMicros; t2: WallMicros }
   | { type: "participant_joined"; participant: ParticipantInfo }
   | { type: "participant_left"; participant: string }
@@ -87,4 +118,7 @@ export type ServerEvent =
   | { type: "feed_removed"; feed: string }
   | ({ type: "capture" } & CapturePoint)
   | { type: "leg"; leg: string; state: LegState }
+  | { type: "publication"; publication: string; state: LegState }
+  | { type: "voices"; leg: string; slots: VoiceSlot[] }
+  | { type: "speaking"; feeds: string[] }
   | { type: "goodbye"; reason: string };

@@ -1,15 +1,40 @@
-// The session on the screen: bar, banner about the relay, tiles with one large, panel, keys.
+// The session on the screen: bar, banner about the relay, pictures in their layout, side panel, controls.
 
-import { el, setData, setHidden, setText } from "./dom.ts";
+import { Chat } from "./chat.ts";
+import { ChatPanel } from "./chat-panel.ts";
+import { Dock, type DockActions, type SendModel } from "./dock.ts";
+import { button, el, relabel, say, sayAs, setAttribute, setData, setHidden, setText } from "./dom.ts";
 import type { Link } from "./events.ts";
 import type { Feed } from "./feed.ts";
-import { rememberedPanel, rememberPanel } from "./memory.ts";
-import { Panel } from "./panel.ts";
-import { span, t } from "./strings.ts";
-import type { FeedDescriptor, ParticipantInfo, TokenGrant } from "./types.ts";
+import { helpDialog } from "./help.ts";
+import { icon } from "./icons.ts";
+import { languageButton } from "./language-button.ts";
+import { gridColumns, LayoutState, type Layout } from "./layout.ts";
+import { rememberedLayout, rememberedPanel, rememberLayout, rememberPanel } from "./memory.ts";
+import { Panel, type PeopleModel } from "./panel.ts";
+import { PictureWindow } from "./pip.ts";
+import { Statistics, type Measured } from "./statistics.ts";
+import { span, t, type TextKey } from "./strings.ts";
+import { Toasts } from "./toasts.ts";
+import type { FeedDescriptor, TokenGrant } from "./types.ts";
+
+export type Side = "people" | "chat" | "stats";
+
+export interface ViewActions {
+  send: DockActions["send"];
+  leave: () => void;
+  /** Returns whether it left. */
+  chat: (text: string) => boolean;
+  sideShown: (side: Side | null) => void;
+  languageChanged: () => void;
+  soundOn: () => void;
+}
+
+const HEADINGS: Record<Side, TextKey> = { people: "panel.heading", chat: "chat.heading", stats: "stats.heading" };
 
 export class View {
   readonly element: HTMLElement;
+  readonly toasts = new Toasts();
   readonly #title = el("h1");
   readonly #status = el("p", { class: "status", role: "status" });
   readonly #self = el("p", { class: "self" });
@@ -21,65 +46,166 @@ export class View {
     this.#bannerText,
     this.#bannerDetail,
   );
+  readonly #sound: HTMLButtonElement;
   readonly #tiles = el("div", { class: "tiles" });
   readonly #emptyHeading = el("h2");
   readonly #emptyText = el("p");
   readonly #empty = el("div", { class: "empty" }, this.#emptyHeading, this.#emptyText);
-  readonly #panel = new Panel(() => this.#showPanel(false));
-  readonly #panelButton = el("button", {
-    type: "button",
-    title: `${t.bar.participants} (P)`,
-    "aria-controls": "participants",
-  });
-  /** What the person chose to see large; null while the page chooses. */
-  #chosen: string | null = null;
+  readonly #people = new Panel();
+  readonly #chat: ChatPanel;
+  readonly #statistics = new Statistics();
+  readonly #sides: Record<Side, HTMLElement>;
+  readonly #dock: Dock;
+  readonly #help = helpDialog();
+  readonly #window = new PictureWindow();
+  readonly #layout = new LayoutState(rememberedLayout());
+  #side: Side | null = null;
+  #feeds: Feed[] = [];
   #order: string[] = [];
   #goodbye = "";
 
-  constructor(onLeave: () => void) {
-    const full = button(t.bar.fullScreen, "F", () => void toggleFullScreen());
-    const leave = button(t.bar.leave, "", onLeave);
-    leave.classList.add("leave");
-    this.#panelButton.addEventListener("click", () => this.#togglePanel());
-    const buttons = el("div", { class: "buttons" }, this.#panelButton, full, leave);
-    const bar = el("header", { class: "bar" }, this.#title, this.#status, this.#self, buttons);
+  constructor(private readonly actions: ViewActions) {
+    this.#chat = new ChatPanel(actions.chat);
+    this.#dock = new Dock({
+      send: actions.send,
+      layout: (layout) => this.setLayout(layout),
+      fullScreen: () => void toggleFullScreen(),
+      pictureWindow: () => void this.#window.toggle(),
+      side: (side) => this.toggleSide(side),
+      help: () => this.toggleHelp(),
+      leave: actions.leave,
+    });
+    this.#sound = button("sound.blocked", actions.soundOn, { class: "sound", hidden: true });
+    const watching = actions.send === null ? [say(el("p", { class: "watching" }), "bar.watching")] : [];
+    const language = languageButton(() => this.#handleLanguage());
+    const bar = el("header", { class: "bar" }, this.#title, this.#status, this.#sound, this.toasts.element, ...watching, this.#self, language);
+    this.#sides = { people: this.#sidePanel("people"), chat: this.#sidePanel("chat"), stats: this.#sidePanel("stats") };
     const floor = el("main", { class: "floor" }, this.#tiles, this.#empty);
-    this.element = el("div", { class: "session" }, bar, this.#banner, el("div", { class: "body" }, floor, this.#panel.element));
-    this.#showPanel(rememberedPanel());
-    this.renderPeople([], "");
+    const body = el("div", { class: "body" }, floor, ...Object.values(this.#sides));
+    this.element = el("div", { class: "session" }, bar, this.#banner, body, this.#dock.element, this.#help);
+    const remembered = rememberedPanel();
+    this.#showSide(remembered in HEADINGS ? (remembered as Side) : null);
+    this.setLayout(this.#layout.layout);
+    new ResizeObserver(() => this.#arrange()).observe(this.#tiles);
   }
 
   promote(feed: string): void {
-    this.#chosen = feed;
+    this.#layout.choose(feed);
+    this.setLayout(this.#layout.layout);
+  }
+
+  /** The feed with that number key. */
+  feedAt(index: number): string | null {
+    return this.#order[index] ?? null;
+  }
+
+  nextLayout(): void {
+    this.setLayout(this.#layout.next());
+  }
+
+  setLayout(layout: Layout): void {
+    this.#layout.layout = layout;
+    rememberLayout(layout);
+    this.#dock.renderLayout(layout);
+    setData(document.body, "layout", layout);
+    this.renderFeeds(this.#feeds);
+  }
+
+  toggleSide(side: Side): void {
+    this.#showSide(this.#side === side ? null : side);
+    if (this.#side === "chat") {
+      this.#chat.scrollToEnd();
+      this.#chat.focus();
+    }
+  }
+
+  isShown(side: Side): boolean {
+    return this.#side === side;
+  }
+
+  toggleHelp(): void {
+    if (this.#help.open) this.#help.close();
+    else this.#help.showModal();
+  }
+
+  toggleWindow(): void {
+    if (PictureWindow.isSupported()) void this.#window.toggle();
+  }
+
+  togglePlain(): void {
+    this.element.classList.toggle("plain");
+  }
+
+  toggleFullScreen(): void {
+    void toggleFullScreen();
+  }
+
+  close(): void {
+    this.#window.close();
   }
 
   renderTitle(title: string): void {
     setText(this.#title, title);
-    document.title = title === "" ? t.product : `${title} – ${t.product}`;
+    document.title = title === "" ? t.app.product : `${title} – ${t.app.product}`;
   }
 
   renderSelf(grant: TokenGrant): void {
     setText(this.#self, `${grant.name} · ${t.role[grant.role] ?? grant.role}`);
+    setData(document.body, "role", grant.role);
   }
 
-  renderPeople(people: ParticipantInfo[], self: string): void {
-    setText(this.#panelButton, `${t.bar.participants} ${people.length}`);
-    this.#panel.render(people, self);
+  renderPeople(model: PeopleModel): void {
+    this.#dock.renderPeople(model.people.length);
+    this.#people.render(model);
+  }
+
+  renderSpeaking(speakers: readonly string[]): void {
+    this.#people.renderSpeaking(speakers);
+    for (const feed of this.#feeds) feed.tile.renderSpeaking(speakers.includes(feed.info.publisher));
+  }
+
+  renderChat(chat: Chat, self: string): void {
+    this.#chat.render(chat, self);
+    this.#dock.renderUnread(this.#side === "chat" ? 0 : chat.unread(self));
+  }
+
+  renderSending(model: SendModel): void {
+    if (this.actions.send !== null) this.#dock.renderSending(model);
+    setData(document.body, "mic", model.microphone === "sending" ? (model.open ? "open" : "muted") : model.microphone);
+    setData(document.body, "camera", model.camera);
+    setData(document.body, "screen", model.screen);
+  }
+
+  renderSound(blocked: boolean): void {
+    setHidden(this.#sound, !blocked);
+    setData(document.body, "sound", blocked ? "blocked" : "on");
+  }
+
+  renderStatistics(measured: (feeds: readonly Feed[]) => readonly Measured[]): void {
+    if (this.#side === "stats") this.#statistics.render(measured(this.#ranked()));
   }
 
   /** A feed came, went, or changed its rank. Tiles never move in the document: a moved video stops. */
   renderFeeds(feeds: Feed[]): void {
-    const ranked = [...feeds].sort((a, b) => rank(a.info.descriptor, b.info.descriptor));
+    this.#feeds = feeds;
+    const ranked = this.#ranked();
     this.#order = ranked.map((feed) => feed.info.descriptor.feed);
-    const large = this.#chosen !== null && this.#order.includes(this.#chosen) ? this.#chosen : this.#order[0];
+    const places = this.#layout.places(this.#order);
     ranked.forEach((feed, index) => {
       if (feed.tile.element.parentElement !== this.#tiles) this.#tiles.append(feed.tile.element);
-      feed.tile.renderPlace(index, this.#order[index] === large);
+      feed.tile.renderPlace(index, places.get(feed.tile.feed) ?? "small");
     });
     setData(this.#tiles, "count", String(ranked.length));
-    this.#tiles.style.setProperty("--rows", String(Math.max(3, ranked.length - 1)));
+    const pair = [...places.values()].includes("second");
+    setData(this.#tiles, "layout", ranked.length < 2 ? "large" : pair ? "pair" : this.#layout.layout === "pair" ? "large" : this.#layout.layout);
     setHidden(this.#empty, ranked.length > 0);
     setHidden(this.#tiles, ranked.length === 0);
+    this.#arrange();
+  }
+
+  renderWindow(): void {
+    const large = this.#feeds.find((feed) => feed.tile.element.classList.contains("first")) ?? this.#ranked()[0];
+    if (this.#window.isOpen()) this.#window.render(large?.tile ?? null);
   }
 
   renderGoodbye(reason: string): void {
@@ -99,25 +225,47 @@ export class View {
     setText(this.#bannerDetail, [this.#goodbye, detail].filter(Boolean).join(" · "));
   }
 
-  /** A key was pressed outside a field. Returns the feed that was asked for, if any. */
-  handleKey(event: KeyboardEvent): string | null {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target instanceof HTMLInputElement) return null;
-    const key = event.key.toLowerCase();
-    if (key === "p") this.#togglePanel();
-    else if (key === "f") void toggleFullScreen();
-    else if (key === "h") this.element.classList.toggle("plain");
-    else if (/^[1-9]$/.test(key)) return this.#order[Number(key) - 1] ?? null;
-    return null;
+  #ranked(): Feed[] {
+    return [...this.#feeds].sort((a, b) => rank(a.info.descriptor, b.info.descriptor));
   }
 
-  #togglePanel(): void {
-    this.#showPanel(Boolean(this.#panel.element.hidden));
+  /** Columns and rows for the room that there is. */
+  #arrange(): void {
+    const { clientWidth, clientHeight } = this.#tiles;
+    const count = this.#feeds.length;
+    const small = [...this.#tiles.querySelectorAll("[data-place=small]")].length;
+    this.#tiles.style.setProperty("--columns", String(gridColumns(count, clientWidth, clientHeight)));
+    this.#tiles.style.setProperty("--rows", String(Math.max(3, small)));
+    this.#tiles.style.setProperty("--small", String(Math.max(4, small)));
+    setData(this.#tiles, "small", small === 0 ? "none" : "some");
   }
 
-  #showPanel(shown: boolean): void {
-    setHidden(this.#panel.element, !shown);
-    this.#panelButton.setAttribute("aria-expanded", String(shown));
-    rememberPanel(shown);
+  #handleLanguage(): void {
+    relabel(document);
+    this.#statistics.render([]);
+    this.actions.languageChanged();
+    this.renderFeeds(this.#feeds);
+  }
+
+  #sidePanel(side: Side): HTMLElement {
+    const close = sayAs(el("button", { type: "button", class: "close" }), "aria-label", "app.close");
+    close.append(icon("close"));
+    close.addEventListener("click", () => this.#showSide(null));
+    const body = { people: this.#people, chat: this.#chat, stats: this.#statistics }[side].element;
+    const heading = say(el("h2", { id: `side-${side}-heading` }), HEADINGS[side]);
+    const panel = el("aside", { class: `side ${side}`, id: `side-${side}`, "aria-labelledby": heading.id });
+    panel.append(el("div", { class: "head" }, heading, close), body);
+    return panel;
+  }
+
+  #showSide(side: Side | null): void {
+    this.#side = side;
+    for (const [name, panel] of Object.entries(this.#sides)) setHidden(panel, name !== side);
+    setData(document.body, "side", side ?? "none");
+    setAttribute(this.#sides.chat, "data-open", String(side === "chat"));
+    this.#dock.renderSide(side);
+    rememberPanel(side ?? "");
+    this.actions.sideShown(side);
   }
 }
 
@@ -132,12 +280,6 @@ function linkWords(link: Link, nowMs: number, anyMoves: boolean): [string, strin
 function rank(a: FeedDescriptor, b: FeedDescriptor): number {
   const scope = Number(b.purpose === "scope") - Number(a.purpose === "scope");
   return scope || a.priority - b.priority || a.feed.localeCompare(b.feed);
-}
-
-function button(label: string, key: string, onClick: () => void): HTMLButtonElement {
-  const element = el("button", { type: "button", title: key === "" ? label : `${label} (${key})` }, label);
-  element.addEventListener("click", onClick);
-  return element;
 }
 
 async function toggleFullScreen(): Promise<void> {

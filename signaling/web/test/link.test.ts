@@ -7,10 +7,11 @@ import { lifeMs } from "../src/token.ts";
 test("the fragment of a link carries invitation, name and the wish to join at once", () => {
   assert.deepEqual(fromFragment("#invitation=s3-cr_t&name=Dr%20Ito&join=1"), {
     invitation: "s3-cr_t",
+    role: "",
     name: "Dr Ito",
     join: true,
   });
-  assert.deepEqual(fromFragment(""), { invitation: "", name: "", join: false });
+  assert.deepEqual(fromFragment(""), { invitation: "", name: "", role: "", join: false });
   assert.equal(fromFragment(`#name=${"x".repeat(99)}`).name.length, 64);
 });
 

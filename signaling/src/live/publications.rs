@@ -1,0 +1,208 @@
+//! Publications: WebRTC connections by which somebody publishes (WHIP), with one or two feeds each.
+
+use super::{Closing, Feed, Live, Session};
+use crate::error::SessionError;
+use trocar_proto::session::admission::{FeedKey, FeedOutline, PublicationAnswer, PublicationGrant};
+use trocar_proto::session::event::{LegState, ServerEvent};
+use trocar_proto::session::feed::MediaKind;
+use trocar_proto::session::ids::{FeedId, ParticipantId, PublicationId, SessionId};
+use trocar_proto::units::{Micros, WallMicros};
+
+/// One WHIP resource. Its feeds say that they belong to it.
+#[derive(Debug)]
+pub(super) struct Publication {
+    owner: ParticipantId,
+    /// Name of the ICE session (RFC 9725 section 4.3.1); none while the relay is being asked.
+    ice_session: Option<String>,
+}
+
+impl Publication {
+    pub(super) fn owner(&self) -> &ParticipantId {
+        &self.owner
+    }
+}
+
+/// What a WHIP client asks for. At least one of the outlines is there.
+#[derive(Debug, Clone)]
+pub(crate) struct PublicationOffer {
+    pub(crate) session: SessionId,
+    pub(crate) publisher: ParticipantId,
+    pub(crate) publication: PublicationId,
+    pub(crate) video: Option<FeedOutline>,
+    pub(crate) audio: Option<FeedOutline>,
+}
+
+impl Live {
+    /// Checks an offer and reserves the names of its feeds. From here on the relay's events find its owner.
+    pub(crate) fn reserve_publication(
+        &mut self,
+        now: Micros,
+        wall: WallMicros,
+        offer: PublicationOffer,
+    ) -> Result<PublicationGrant, SessionError> {
+        let limit = self.limits.feeds_per_session;
+        let serial = self.serial();
+        let participant = self.participant_mut(&offer.session, &offer.publisher)?;
+        participant.absent_since = participant.absent_since.map(|_| now);
+        let (realm, clock) = (participant.realm.clone(), participant.clock);
+        let session = self.session_mut(&offer.session)?;
+        let is_taken = |outline: &Option<FeedOutline>| {
+            outline.as_ref().is_some_and(|o: &FeedOutline| session.feeds.contains_key(&o.feed))
+        };
+        if is_taken(&offer.video) {
+            return Err(SessionError::FeedExists);
+        }
+        if is_taken(&offer.audio) {
+            return Err(SessionError::AudioFeedExists);
+        }
+        let wanted = usize::from(offer.video.is_some()) + usize::from(offer.audio.is_some());
+        if session.feeds.len() + wanted > limit {
+            return Err(SessionError::Full("feeds"));
+        }
+        let outlines = [(MediaKind::Video, &offer.video), (MediaKind::Audio, &offer.audio)];
+        for (kind, outline) in outlines.into_iter().filter_map(|(kind, o)| Some((kind, o.as_ref()?))) {
+            let publication = offer.publication.clone();
+            let feed = Feed::reserved_for((serial, wall), &offer.publisher, clock, publication, (kind, outline));
+            session.feeds.insert(outline.feed.clone(), feed);
+        }
+        let reserved = Publication { owner: offer.publisher.clone(), ice_session: None };
+        session.publications.insert(offer.publication.clone(), reserved);
+        self.publication_index.insert(offer.publication.clone(), offer.session.clone());
+        Ok(PublicationGrant {
+            publication: offer.publication,
+            session: offer.session,
+            realm,
+            publisher: offer.publisher,
+            video: offer.video,
+            audio: offer.audio,
+        })
+    }
+
+    /// The relay has opened the publication with these feeds: they are announced, and the names of the others are free
+    /// again. On an error nothing of the publication is left here, and the caller has the relay close it.
+    pub(crate) fn commit_publication(
+        &mut self,
+        publication: &PublicationId,
+        answer: &PublicationAnswer,
+    ) -> Result<(), SessionError> {
+        let session_id = self.publication_index.get(publication).cloned().ok_or(SessionError::NoPublication)?;
+        let session = self.session_mut(&session_id)?;
+        let found = session.publications.get_mut(publication).ok_or(SessionError::NoPublication)?;
+        found.ice_session = Some(answer.ice_session.clone());
+        if !session.participants.contains_key(&found.owner) {
+            self.abandon_publication(publication);
+            return Err(SessionError::ParticipantGone);
+        }
+        let mut opened = Vec::new();
+        for descriptor in &answer.feeds {
+            let feed = session.feeds.get_mut(&descriptor.feed);
+            opened.extend(feed.and_then(|f| f.open_for(publication, descriptor.clone())));
+        }
+        if opened.is_empty() {
+            self.abandon_publication(publication);
+            return Err(SessionError::NothingSent);
+        }
+        session.feeds.retain(|_, f| f.publication() != Some(publication) || f.is_committed());
+        for feed in opened {
+            self.announce(&session_id, feed);
+        }
+        Ok(())
+    }
+
+    /// The relay has not opened the publication: the names of its feeds are free again.
+    pub(crate) fn abandon_publication(&mut self, publication: &PublicationId) {
+        let Some(session_id) = self.publication_index.remove(publication) else { return };
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        session.publications.remove(publication);
+        session.feeds.retain(|_, f| f.publication() != Some(publication));
+    }
+
+    /// The ICE session of the owner's own publication. Somebody else's does not exist for it.
+    pub(crate) fn publication_ice(
+        &self,
+        session: &SessionId,
+        publication: &PublicationId,
+        owner: &ParticipantId,
+    ) -> Result<String, SessionError> {
+        let found: Option<&Publication> = self.session(session)?.publications.get(publication);
+        let own = found.filter(|p| &p.owner == owner).and_then(|p| p.ice_session.clone());
+        own.ok_or(SessionError::NoPublication)
+    }
+
+    /// Notes the new ICE session after a restart.
+    pub(crate) fn restart_publication(
+        &mut self,
+        session: &SessionId,
+        publication: &PublicationId,
+        ice_session: String,
+    ) -> Result<(), SessionError> {
+        let found = self.session_mut(session)?.publications.get_mut(publication);
+        found.ok_or(SessionError::NoPublication)?.ice_session = Some(ice_session);
+        Ok(())
+    }
+
+    /// Ends a publication of the participant, its feeds and the legs that show them.
+    pub(crate) fn remove_publication(
+        &mut self,
+        session: &SessionId,
+        publication: &PublicationId,
+        by: &ParticipantId,
+    ) -> Result<Vec<Closing>, SessionError> {
+        self.publication_ice(session, publication, by)?;
+        Ok(self.end_publication(session, publication))
+    }
+
+    /// The relay says that a publication's transport changed. A closed one is gone with its feeds.
+    pub(crate) fn handle_publication_state(&mut self, publication: &PublicationId, state: LegState) {
+        let Some(session_id) = self.publication_index.get(publication).cloned() else { return };
+        if state == LegState::Closed {
+            // What these closings are about, the relay has ended already.
+            self.end_publication(&session_id, publication);
+            return;
+        }
+        self.tell_owner(&session_id, publication, state);
+    }
+
+    /// Ends all feeds of a publication, and with the last of them the publication.
+    fn end_publication(&mut self, session_id: &SessionId, publication: &PublicationId) -> Vec<Closing> {
+        let feeds: Vec<FeedId> = self.sessions.get(session_id).map(|s| s.feeds_of(publication)).unwrap_or_default();
+        let mut closings = Vec::new();
+        for feed in feeds {
+            let key = FeedKey { session: session_id.clone(), feed };
+            closings.extend(self.remove_feed(&key).unwrap_or_default());
+        }
+        // Only a reservation has no feed that could be removed.
+        closings.extend(self.drop_publication(publication));
+        // One closing ends all of it at the relay.
+        closings.retain(|c| !matches!(c, Closing::Feed(_)));
+        closings
+    }
+
+    /// Whether none of a publication's feeds are left.
+    pub(super) fn is_bare(&self, session: &SessionId, publication: &PublicationId) -> bool {
+        self.sessions.get(session).is_none_or(|s| s.feeds_of(publication).is_empty())
+    }
+
+    /// Forgets a publication, with what is reserved for it, and tells its owner.
+    pub(super) fn drop_publication(&mut self, publication: &PublicationId) -> Option<Closing> {
+        let session_id = self.publication_index.get(publication).cloned()?;
+        self.tell_owner(&session_id, publication, LegState::Closed);
+        self.abandon_publication(publication);
+        Some(Closing::Publication(publication.clone()))
+    }
+
+    fn tell_owner(&mut self, session_id: &SessionId, publication: &PublicationId, state: LegState) {
+        let found = self.sessions.get(session_id).and_then(|s| s.publications.get(publication));
+        let Some(owner) = found.map(|p| p.owner.clone()) else { return };
+        let event = ServerEvent::Publication { publication: publication.clone(), state };
+        self.send_to(session_id, &owner, &event);
+    }
+}
+
+impl Session {
+    /// The feeds that a publication has or reserves.
+    fn feeds_of(&self, publication: &PublicationId) -> Vec<FeedId> {
+        let own = self.feeds.iter().filter(|(_, f)| f.publication() == Some(publication));
+        own.map(|(name, _)| name.clone()).collect()
+    }
+}

@@ -1,0 +1,81 @@
+// The keyboard of a session: shortcuts, and the space bar that is held to talk.
+
+import { keyAction } from "./keys.ts";
+import type { Publisher } from "./publisher.ts";
+import type { View } from "./view.ts";
+
+export interface KeyTargets {
+  view: View;
+  /** Null where the role sends nothing. */
+  publisher: Publisher | null;
+  promote: (feed: string) => void;
+  devices: () => void;
+}
+
+export function sessionKeys(o: KeyTargets, signal: AbortSignal): void {
+  const talk = o.publisher?.talk;
+  addEventListener("keydown", (event) => {
+    if (isText(event.target)) return;
+    if (event.key === " " && talk !== undefined && !isChosen(event.target)) {
+      event.preventDefault();
+      talk.press("key");
+      return o.publisher?.applyTalk();
+    }
+    if (!event.repeat) handleKey(event, o);
+  }, { signal });
+  addEventListener("keyup", (event) => {
+    if (event.key !== " " || talk === undefined) return;
+    talk.release("key");
+    o.publisher?.applyTalk();
+    // The button that was clicked last must not be clicked again by the space bar that was held to talk.
+    if (!isText(event.target) && !isChosen(event.target)) event.preventDefault();
+  }, { signal });
+  addEventListener("blur", () => {
+    talk?.releaseAll();
+    o.publisher?.applyTalk();
+  }, { signal });
+}
+
+function handleKey(event: KeyboardEvent, { view, publisher, promote, devices }: KeyTargets): void {
+  const action = keyAction(event);
+  if (action === null || (document.querySelector("dialog[open]") !== null && !["help", "devices"].includes(action.kind))) return;
+  switch (action.kind) {
+    case "promote": {
+      const feed = view.feedAt(action.index);
+      return feed === null ? undefined : promote(feed);
+    }
+    case "layout":
+      return view.nextLayout();
+    case "full":
+      return view.toggleFullScreen();
+    case "window":
+      return view.toggleWindow();
+    case "plain":
+      return view.togglePlain();
+    case "people":
+    case "stats":
+      return view.toggleSide(action.kind);
+    case "chat":
+      // The key that opens the chat is not its first letter.
+      event.preventDefault();
+      return view.toggleSide("chat");
+    case "help":
+      return view.toggleHelp();
+    case "latch":
+      return publisher?.talk.toggleLatch();
+    case "camera":
+    case "screen":
+      return publisher?.toggle(action.kind);
+    case "devices":
+      return publisher === null ? undefined : devices();
+  }
+}
+
+function isText(target: EventTarget | null): boolean {
+  return target instanceof HTMLTextAreaElement || target instanceof HTMLSelectElement || (target instanceof HTMLInputElement && target.type !== "checkbox");
+}
+
+/** A control that somebody reached by the keyboard: there the space bar belongs to the control. */
+function isChosen(target: EventTarget | null): boolean {
+  return target instanceof HTMLElement && target.matches("button:focus-visible, a:focus-visible, input:focus-visible, [role]:focus-visible");
+}

@@ -1,17 +1,18 @@
 //! The command line: what was typed, what will be done, and the exit code.
 
 use crate::config::{Config, Log};
-use crate::{ca, impair, media, publish, up, watch};
+use crate::publish::config::RoomConfig;
+use crate::{ca, impair, manual, media, publish, top, up, verbs, watch};
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use trocar_proto::session::ids::RealmId;
 
 /// Relay for remote surgery: publish, carry and watch operating fields.
 #[derive(Parser)]
-#[command(name = "trocar", version, about, arg_required_else_help = true)]
+#[command(name = "trocar", version, about, arg_required_else_help = true, after_help = verbs::EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +26,24 @@ enum Command {
     Publish(Box<publish::PublishArgs>),
     /// Watch a feed and measure it.
     Watch(watch::WatchArgs),
+    /// Live view of a relay's figures in the terminal.
+    Top(top::TopArgs),
+    /// Look at a session, invite into it, close it.
+    Session {
+        #[command(subcommand)]
+        command: verbs::SessionCommand,
+    },
+    /// Look at the feeds of a session, remove one.
+    Feed {
+        #[command(subcommand)]
+        command: verbs::FeedCommand,
+    },
+    /// Look at who is in a session, remove somebody.
+    Participant {
+        #[command(subcommand)]
+        command: verbs::ParticipantCommand,
+    },
+    Token(verbs::TokenArgs),
     /// Record the synthetic scene into a file that can be replayed.
     Fixture(media::command::FixtureArgs),
     /// Run a source without a relay and print what it delivers.
@@ -43,6 +62,18 @@ enum Command {
     },
     /// Print the table of roles and what they may do, as Markdown.
     Roles,
+    /// Write the man pages into a directory.
+    #[command(hide = true)]
+    Manual {
+        /// The directory; made where it is not there.
+        dir: PathBuf,
+    },
+    /// Print completions for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Subcommand)]
@@ -108,6 +139,11 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             start_log(&client_log("warn"))?;
             block_on(watch::run(args))
         }
+        Command::Top(args) => quiet(top::run(args)),
+        Command::Session { command } => quiet(command.run()),
+        Command::Feed { command } => quiet(command.run()),
+        Command::Participant { command } => quiet(command.run()),
+        Command::Token(args) => quiet(args.run()),
         Command::Fixture(args) => Ok(media::command::run_fixture(&args)?),
         Command::Source(args) => Ok(media::command::run_source(&args)?),
         Command::Impair(args) => {
@@ -115,7 +151,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             impair::run(&args)
         }
         Command::Config { command: ConfigCommand::Check { file } } => {
-            Config::read(&file)?;
+            check_config(&file)?;
             println!("{}: ok", file.display());
             Ok(())
         }
@@ -132,7 +168,17 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             print!("{}", trocar_proto::session::role::render_markdown());
             Ok(())
         }
+        Command::Manual { dir } => manual::write_pages(Cli::command(), &dir),
+        Command::Completions { shell } => {
+            verbs::print(&String::from_utf8_lossy(&manual::completions(Cli::command(), shell)))
+        }
     }
+}
+
+/// A node's configuration, or the feeds of an operating room.
+fn check_config(file: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    if RoomConfig::is_meant_by(&text) { RoomConfig::read(file).map(drop) } else { Config::read(file).map(drop) }
 }
 
 /// Ends the process at a panic of any thread. A panic that ends one thread alone would leave the worker dead and its
@@ -165,6 +211,12 @@ fn start_log(log: &Log) -> anyhow::Result<()> {
         builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
     }
     Ok(())
+}
+
+/// Runs a verb that answers a person: what goes wrong is its answer, the log has only warnings.
+fn quiet(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    start_log(&client_log("warn"))?;
+    block_on(work)
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -1,9 +1,14 @@
 //! The configuration file of `trocar up`: TOML, typed, and a key that nobody knows is refused by name.
 
 use anyhow::{Context, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use trocar_proto::session::ids::RealmId;
 
 /// One node that is relay and signaling.
@@ -20,6 +25,10 @@ pub(crate) struct Config {
     pub(crate) signaling: Signaling,
     /// Carrying media.
     pub(crate) relay: Relay,
+    /// STUN and TURN servers that browsers are told.
+    pub(crate) turn: Turn,
+    /// Systems that are called on events.
+    pub(crate) webhook: Vec<Webhook>,
     /// What is said about running.
     pub(crate) log: Log,
 }
@@ -32,6 +41,8 @@ pub(crate) struct Signaling {
     pub(crate) listen: SocketAddr,
     /// Plain HTTP for browsers on this machine only; must be a loopback address.
     pub(crate) loopback_http: Option<SocketAddr>,
+    /// Origins of other pages that may use event sockets, WHIP and WHEP.
+    pub(crate) origins: Vec<String>,
     /// Base of invitation links, where clients reach this node by another name.
     pub(crate) public_url: Option<String>,
     /// Certificate chain and key, PEM; made by the local authority where left out.
@@ -62,6 +73,33 @@ pub(crate) struct Relay {
     pub(crate) max_legs: usize,
 }
 
+/// STUN and TURN servers for WebRTC clients behind firewalls, such as coturn with `use-auth-secret`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Turn {
+    /// `stun:` URIs.
+    pub(crate) stun: Vec<String>,
+    /// `turn:` and `turns:` URIs.
+    pub(crate) urls: Vec<String>,
+    /// The TURN server's `static-auth-secret`; others may not read the file.
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Seconds that a credential is good for, 60 to 3600.
+    pub(crate) lifetime_s: u64,
+}
+
+/// A system that is called on events (Standard Webhooks).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Webhook {
+    /// Where.
+    pub(crate) url: String,
+    /// The key of the signatures, `whsec_` and base64; others may not read the file.
+    pub(crate) secret_file: PathBuf,
+    /// Which events; all where left out.
+    #[serde(default)]
+    pub(crate) events: Vec<String>,
+}
+
 /// The log.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -82,6 +120,8 @@ impl Default for Config {
             session_title: "Operating room".to_owned(),
             signaling: Signaling::default(),
             relay: Relay::default(),
+            turn: Turn::default(),
+            webhook: Vec::new(),
             log: Log::default(),
         }
     }
@@ -92,6 +132,7 @@ impl Default for Signaling {
         Self {
             listen: SocketAddr::new(LOOPBACK, 8443),
             loopback_http: Some(SocketAddr::new(LOOPBACK, 8080)),
+            origins: Vec::new(),
             public_url: None,
             cert: None,
             key: None,
@@ -113,6 +154,63 @@ impl Default for Relay {
             max_legs: limits.max_legs,
         }
     }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { stun: Vec::new(), urls: Vec::new(), secret_file: None, lifetime_s: 3_600 }
+    }
+}
+
+impl Turn {
+    /// With the secret read.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub(crate) fn load(&self) -> anyhow::Result<trocar_signaling::Ice> {
+        let turn = match &self.secret_file {
+            None => None,
+            Some(path) => Some(trocar_signaling::Turn {
+                urls: self.urls.clone(),
+                secret: read_secret(path).context("turn.secret_file")?.into_bytes(),
+                lifetime: Duration::from_secs(self.lifetime_s),
+            }),
+        };
+        Ok(trocar_signaling::Ice { stun: self.stun.clone(), turn })
+    }
+}
+
+impl Webhook {
+    /// With the secret read.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub(crate) fn load(&self) -> anyhow::Result<trocar_signaling::Webhook> {
+        let text = read_secret(&self.secret_file).context("webhook.secret_file")?;
+        let secret = text.strip_prefix("whsec_").and_then(|t| STANDARD.decode(t).ok());
+        let secret = secret.with_context(|| {
+            let file = self.secret_file.display();
+            format!("webhook.secret_file: {file}: whsec_ and the base64 of 24 to 64 random bytes is right")
+        })?;
+        Ok(trocar_signaling::Webhook { url: self.url.clone(), secret, events: self.events.clone() })
+    }
+}
+
+/// One line from a file that others may not read.
+fn read_secret(path: &Path) -> anyhow::Result<String> {
+    let name = path.display();
+    let mut file = std::fs::File::open(path).with_context(|| format!("cannot read {name}"))?;
+    let mode = file.metadata().with_context(|| format!("cannot read {name}"))?.permissions().mode();
+    if mode & 0o007 != 0 {
+        bail!("{name} has mode {:o}: nobody but owner and group may have rights in it (chmod o= {name})", mode & 0o777);
+    }
+    let mut text = String::new();
+    file.by_ref().take(4_096).read_to_string(&mut text).with_context(|| format!("cannot read {name}"))?;
+    let line = text.trim();
+    if line.is_empty() || line.lines().count() != 1 {
+        bail!("{name}: one line with the secret is right");
+    }
+    Ok(line.to_owned())
 }
 
 impl Default for Log {
@@ -165,6 +263,13 @@ impl Config {
         if !(1..=4_096).contains(&r.max_feeds) || !(1..=65_536).contains(&r.max_legs) {
             bail!("relay.max_feeds is 1 to 4096 and relay.max_legs is 1 to 65536");
         }
+        let t = &self.turn;
+        if t.urls.is_empty() != t.secret_file.is_none() {
+            bail!("turn.urls and turn.secret_file: either both or neither");
+        }
+        if !(60..=3_600).contains(&t.lifetime_s) {
+            bail!("turn.lifetime_s = {}: 60 to 3600 is right", t.lifetime_s);
+        }
         if let Err(e) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             bail!("log.filter = {:?}: {e}", self.log.filter);
         }
@@ -197,9 +302,34 @@ mod tests {
             ("[relay]\nmax_legs = 0", "max_legs"),
             ("[signaling]\ncert = 'x'", "signaling.key"),
             ("[log]\nfilter = 'a=b=c'", "log.filter"),
+            ("[turn]\nurls = ['turn:t.example']", "turn.secret_file"),
+            ("[turn]\nlifetime_s = 86400", "turn.lifetime_s"),
+            ("[turn]\nsecret = 'x'", "unknown field `secret`"),
+            ("[[webhook]]\nurl = 'https://x.example'", "secret_file"),
+            ("[[webhook]]\nurl = 'https://x.example'\nsecret_file = 'x'\nretries = 3", "unknown field `retries`"),
         ] {
             let e = format!("{:#}", Config::parse(text).expect_err(text));
             assert!(e.contains(want), "{want:?} is not in {e:?}");
         }
+    }
+
+    #[test]
+    fn secrets_that_others_can_read_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hook.secret");
+        let webhook = Webhook { url: "https://x.example".into(), secret_file: file.clone(), events: vec![] };
+        std::fs::write(&file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let open = format!("{:#}", webhook.load().err().expect("a secret for everybody was taken"));
+        assert!(open.contains("webhook.secret_file") && open.contains("chmod o="), "{open}");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(webhook.load().unwrap().secret.len(), 24);
+        for bad in ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_!!", "a\nb"] {
+            std::fs::write(&file, bad).unwrap();
+            assert!(webhook.load().is_err(), "{bad:?} was taken");
+        }
+        let turn = Turn { urls: vec!["turn:t".into()], secret_file: Some(file.clone()), ..Turn::default() };
+        std::fs::write(&file, "north-and-south-16\n").unwrap();
+        assert_eq!(turn.load().unwrap().turn.unwrap().secret, b"north-and-south-16");
     }
 }

@@ -6,13 +6,17 @@ mod cli;
 mod config;
 mod impair;
 mod ledger;
+mod manual;
 mod media;
 mod net;
 mod publish;
+mod rtc;
 mod sender;
 mod stop;
 mod tally;
+mod top;
 mod up;
+mod verbs;
 mod watch;
 
 fn main() -> std::process::ExitCode {

@@ -17,6 +17,12 @@ use trocar_proto::units::{Ssrc, WallMicros};
 /// What a packet takes of QUIC's send buffer beyond its own length: 32 bytes that quinn charges for each datagram, about
 /// 22 of header extensions, up to 8 of flow id.
 const OVERHEAD: usize = 64;
+/// Room in QUIC's send buffer that pictures leave free for sound on the same connection, in bytes.
+const KEPT_FOR_SOUND: usize = 64 << 10;
+/// Client-to-mixer audio level (RFC 6464).
+pub(crate) const AUDIO_LEVEL_URI: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+/// Id of [`AUDIO_LEVEL_URI`], beside [`ExtensionIds::OURS`].
+pub(crate) const AUDIO_LEVEL_ID: u8 = 3;
 
 /// What was sent since the start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +49,11 @@ type Newest = Option<(Ssrc, u32, WallMicros)>;
 struct State {
     line: Option<Line>,
     sent: Sent,
+    /// RTP clock rate in Hz.
+    clock_rate: u32,
+    /// Added to the source's frame ids, so that they rise over its restarts.
+    frame_base: u32,
+    next_frame: u32,
     /// SSRC, RTP timestamp and capture time of the newest frame.
     newest: Newest,
     ledger: Option<Ledger>,
@@ -57,7 +68,13 @@ impl Sender {
     /// Without a connection yet; frames before it are counted as dropped.
     pub(crate) fn new(ledger: Option<&Path>) -> anyhow::Result<Self> {
         let ledger = ledger.map(Ledger::create).transpose()?;
-        Ok(Self { state: Mutex::new(State { ledger, ..State::default() }) })
+        Ok(Self { state: Mutex::new(State { ledger, clock_rate: 90_000, ..State::default() }) })
+    }
+
+    /// A source begins, whose frame ids count from 0.
+    pub(crate) fn begin(&self, clock_rate: u32) {
+        let mut state = self.state();
+        (state.clock_rate, state.frame_base) = (clock_rate, state.next_frame);
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -81,10 +98,12 @@ impl Sender {
     pub(crate) fn send(&self, frame: &Frame) {
         let mut guard = self.state();
         let state = &mut *guard;
+        let frame_id = state.frame_base.wrapping_add(frame.frame_id);
+        state.next_frame = frame_id.wrapping_add(1);
         let whole = match &state.line {
             Some(line) if line.connection.datagram_send_buffer_space() >= needed(frame) => {
                 let out = |datagram| line.connection.send_datagram(datagram).is_ok();
-                send_packets(frame, line.prefix, &mut state.sent, &mut state.newest, out)
+                send_packets(frame, frame_id, line.prefix, &mut state.sent, &mut state.newest, out)
             }
             _ => false,
         };
@@ -94,7 +113,7 @@ impl Sender {
         }
         state.sent.frames += 1;
         if let Some(l) = &mut state.ledger {
-            l.write(frame.frame_id, &digest(frame.packets.iter().map(|p| payload(p))));
+            l.write(frame_id, &digest(frame.packets.iter().map(|p| payload(p))));
         }
     }
 
@@ -102,8 +121,7 @@ impl Sender {
     pub(crate) fn report(&self, now: WallMicros) -> Sent {
         let state = self.state();
         if let (Some(line), Some((ssrc, timestamp, capture))) = (&state.line, state.newest) {
-            let elapsed =
-                now.0.saturating_sub(capture.0).saturating_mul(u64::from(crate::media::CLOCK_RATE)) / 1_000_000;
+            let elapsed = now.0.saturating_sub(capture.0).saturating_mul(u64::from(state.clock_rate)) / 1_000_000;
             let report = SenderReport {
                 ssrc,
                 ntp: now.to_ntp(),
@@ -116,6 +134,11 @@ impl Sender {
             let _ = line.connection.send_datagram([line.rtcp_prefix.as_bytes(), &rtcp].concat().into());
         }
         state.sent
+    }
+
+    /// Nothing more is written to the ledger.
+    pub(crate) fn close_ledger(&self) {
+        self.state().ledger = None;
     }
 
     /// Closes the connection and the ledger. Without an RTCP BYE: closing discards what is queued, a BYE too, and is the
@@ -131,13 +154,15 @@ impl Sender {
 
 /// Room that a frame takes in QUIC's send buffer, at most.
 fn needed(frame: &Frame) -> usize {
-    frame.bytes() + frame.packets.len() * OVERHEAD
+    let kept = if frame.audio_level.is_some() { 0 } else { KEPT_FOR_SOUND };
+    frame.bytes() + frame.packets.len() * OVERHEAD + kept
 }
 
 /// Hands a frame's packets to `out` and counts them; whether all of them went. Ends at the first that does not: nobody can
 /// use a torn frame, and what is left of it would take room from the next.
 fn send_packets(
     frame: &Frame,
+    frame_id: u32,
     prefix: FlowPrefix,
     sent: &mut Sent,
     newest: &mut Newest,
@@ -146,8 +171,8 @@ fn send_packets(
     let last = frame.packets.len().saturating_sub(1);
     for (i, packet) in frame.packets.iter().enumerate() {
         let marks = FrameMarks { start: i == 0, end: i == last, independent: frame.key, discardable: false };
-        let mark = FrameMark { frame_id: frame.frame_id, marks };
-        let Some((datagram, header)) = pack(packet, mark, frame.capture, prefix) else { return false };
+        let mark = FrameMark { frame_id, marks };
+        let Some((datagram, header)) = pack(packet, mark, frame, prefix) else { return false };
         if !out(datagram) {
             return false;
         }
@@ -163,7 +188,7 @@ fn payload(packet: &[u8]) -> &[u8] {
 }
 
 /// Puts the extensions of the house into a packet and the flow id before it.
-fn pack(packet: &Bytes, mark: FrameMark, capture: WallMicros, prefix: FlowPrefix) -> Option<(Bytes, Header)> {
+fn pack(packet: &Bytes, mark: FrameMark, frame: &Frame, prefix: FlowPrefix) -> Option<(Bytes, Header)> {
     let h = Header::parse(packet).ok()?;
     let fields = HeaderFields {
         marker: h.marker,
@@ -174,9 +199,11 @@ fn pack(packet: &Bytes, mark: FrameMark, capture: WallMicros, prefix: FlowPrefix
     };
     let ids = ExtensionIds::OURS;
     let mut header = [0_u8; 40];
-    let elements: [(u8, &[u8]); 2] =
-        [(ids.frame, &mark.to_bytes()), (ids.abs_capture_time, &capture.to_ntp().to_be_bytes())];
-    let len = write_header(&mut header, fields, &elements).ok()?;
+    let (mark, capture) = (mark.to_bytes(), frame.capture.to_ntp().to_be_bytes());
+    let level = [frame.audio_level.unwrap_or(0)];
+    let all: [(u8, &[u8]); 3] = [(ids.frame, &mark), (ids.abs_capture_time, &capture), (AUDIO_LEVEL_ID, &level)];
+    let used = all.get(..if frame.audio_level.is_some() { 3 } else { 2 })?;
+    let len = write_header(&mut header, fields, used).ok()?;
     let payload = h.payload(packet);
     debug_assert!(len + payload.len() <= MAX_RTP_PACKET, "a packet of {} bytes", len + payload.len());
     let mut out = BytesMut::with_capacity(prefix.as_bytes().len() + len + payload.len());
@@ -201,6 +228,7 @@ mod tests {
             key: true,
             capture: WallMicros(1_790_000_000_123_456),
             rtp_timestamp: 7,
+            audio_level: None,
             packets: vec![p.into(); packets],
         }
     }
@@ -215,7 +243,7 @@ mod tests {
             taken += d.len() + CHARGED;
             true
         };
-        assert!(send_packets(&f, prefix, &mut Sent::default(), &mut None, out));
+        assert!(send_packets(&f, 1, prefix, &mut Sent::default(), &mut None, out));
         assert!(taken <= needed(&f), "{taken} > {}", needed(&f));
     }
 
@@ -227,7 +255,7 @@ mod tests {
             asked += 1;
             asked < 3
         };
-        assert!(!send_packets(&frame(5), prefix, &mut sent, &mut newest, out));
+        assert!(!send_packets(&frame(5), 1, prefix, &mut sent, &mut newest, out));
         assert_eq!((asked, sent.packets, sent.octets), (3, 2, 2 * 1_088));
         assert_eq!(newest, Some((Ssrc(5), 7, WallMicros(1_790_000_000_123_456))));
     }
@@ -249,14 +277,41 @@ mod tests {
         let mut p = vec![0x80, 96 | 0x80, 0, 9, 0, 0, 0, 7, 0, 0, 0, 5];
         p.extend_from_slice(&[0xab; 1_088]);
         let mark = FrameMark { frame_id: 77, marks: FrameMarks { start: true, end: true, ..FrameMarks::default() } };
-        let capture = WallMicros(1_790_000_000_123_456);
-        let (d, _) = pack(&p.into(), mark, capture, FlowPrefix::new(FlowId(300)).unwrap()).unwrap();
+        let (f, prefix) = (frame(1), FlowPrefix::new(FlowId(300)).unwrap());
+        let (d, _) = pack(&p.into(), mark, &f, prefix).unwrap();
         let (flow, packet) = roq::split(&d).unwrap();
         assert_eq!((flow, packet.len()), (FlowId(300), MAX_RTP_PACKET));
         let h = Header::parse(packet).unwrap();
         assert_eq!((h.marker, h.seq, h.timestamp, h.ssrc), (true, 9, 7, Ssrc(5)));
         assert_eq!(h.payload(packet), &[0xab; 1_088]);
         let marks = read_marks(&h, packet, ExtensionIds::OURS);
-        assert_eq!((marks.frame, marks.capture), (Some(mark), Some(capture)));
+        assert_eq!((marks.frame, marks.capture), (Some(mark), Some(f.capture)));
+    }
+
+    #[test]
+    fn sound_carries_its_level_and_pictures_leave_room_for_it() {
+        let mut f = frame(1);
+        assert_eq!(needed(&f), 1_100 + OVERHEAD + KEPT_FOR_SOUND);
+        f.audio_level = Some(0x80 | 20);
+        assert_eq!(needed(&f), 1_100 + OVERHEAD);
+        f.packets = vec![f.packets[0].slice(..200)];
+        let (d, _) = pack(&f.packets[0], FrameMark::default(), &f, FlowPrefix::new(FlowId(3)).unwrap()).unwrap();
+        let (_, packet) = roq::split(&d).unwrap();
+        let h = Header::parse(packet).unwrap();
+        let level = h.extensions(packet).find(|(id, _)| *id == AUDIO_LEVEL_ID).map(|(_, data)| data.to_vec());
+        assert_eq!(level, Some(vec![0x80 | 20]));
+        assert_eq!(read_marks(&h, packet, ExtensionIds::OURS).capture, Some(f.capture));
+    }
+
+    #[test]
+    fn frame_ids_rise_over_restarts_of_the_source() {
+        let sender = Sender::new(None).unwrap();
+        for (frame_id, next) in [(0, 1), (1, 2)] {
+            sender.send(&Frame { frame_id, ..frame(1) });
+            assert_eq!(sender.state().next_frame, next);
+        }
+        sender.begin(48_000);
+        sender.send(&Frame { frame_id: 0, ..frame(1) });
+        assert_eq!((sender.state().next_frame, sender.state().clock_rate), (3, 48_000));
     }
 }

@@ -25,6 +25,13 @@ impl Stop {
         Ok(Self(stop))
     }
 
+    /// Asked by setting the value; for tests.
+    #[cfg(test)]
+    pub(crate) fn by_hand() -> (Self, watch::Sender<bool>) {
+        let (asked, stop) = watch::channel(false);
+        (Self(stop), asked)
+    }
+
     /// Returns when the process was asked to stop.
     pub(crate) async fn requested(&self) {
         let mut stop = self.0.clone();

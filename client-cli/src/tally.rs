@@ -1,20 +1,18 @@
 //! What a native viewer counts and prints.
 
+use crate::watch::origin::Ages;
+use crate::watch::screen::{Screen, alarm, good};
+use crate::watch::sink;
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 use trocar_proto::media::receive::{CompleteFrame, ReceiveCounters};
-use trocar_proto::session::api::{FeedInfo, FeedState};
-use trocar_proto::session::ids::FeedId;
+use trocar_proto::session::api::FeedState;
+use trocar_proto::session::feed::FeedDescriptor;
 
-/// An age and how sure it is, in microseconds. The age may be negative within its uncertainty.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ages {
-    /// Now minus capture time.
-    pub(crate) age_us: i64,
-    /// The true age is within this of it.
-    pub(crate) uncertainty_us: u64,
-}
+/// Nothing new for this long is a picture that stands still.
+const FROZEN_AFTER: Duration = Duration::from_millis(500);
 
 /// Percentiles in milliseconds, measured from capture to the frame's last packet here (not to a screen).
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -34,7 +32,10 @@ struct Percentiles {
 struct Line<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
-    feed: &'a FeedId,
+    feed: &'a str,
+    codec: &'a str,
+    width: u32,
+    height: u32,
     seconds: f64,
     state: &'static str,
     frames: u64,
@@ -51,13 +52,32 @@ struct Line<'a> {
     age_ms: Option<Percentiles>,
     age_unknown_frames: u64,
     age_impossible_frames: u64,
+    /// Of the newest frame, when it had come.
+    age_last_ms: Option<f64>,
+    jitter_ms: Option<f64>,
+    rtt_ms: Option<f64>,
     first_frame_ms: Option<f64>,
+}
+
+/// How the figures are shown.
+enum Output {
+    /// A JSON object a line.
+    Json,
+    /// A line of text a second.
+    Text,
+    /// A few lines in place; with the last thing that happened.
+    Screen(Screen, String),
 }
 
 /// Counts over all legs of a watch.
 pub(crate) struct Tally {
-    feed: FeedId,
-    json: bool,
+    feed: String,
+    codec: String,
+    size: (u32, u32),
+    output: Output,
+    line: sink::Line,
+    rates: (f64, f64),
+    last_age: Option<Ages>,
     began: Instant,
     leg_began: Instant,
     first_frame_ms: Option<f64>,
@@ -81,11 +101,22 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new(feed: &FeedId, json: bool) -> Self {
+    /// For the feed of this name: JSON lines, or a view in place on a terminal, or lines of text.
+    pub(crate) fn new(feed: &str, json: bool) -> Self {
         let now = Instant::now();
+        let output = match json {
+            true => Output::Json,
+            false if std::io::stdout().is_terminal() => Output::Screen(Screen::new(), String::new()),
+            false => Output::Text,
+        };
         Self {
-            feed: feed.clone(),
-            json,
+            feed: feed.to_owned(),
+            codec: String::new(),
+            size: (0, 0),
+            output,
+            line: sink::Line::default(),
+            rates: (0.0, 0.0),
+            last_age: None,
             began: now,
             leg_began: now,
             first_frame_ms: None,
@@ -111,6 +142,17 @@ impl Tally {
         self.frames
     }
 
+    /// What the session says about the feed.
+    pub(crate) fn describe(&mut self, feed: &FeedDescriptor) {
+        self.codec.clone_from(&feed.codec);
+        self.size = (feed.width, feed.height);
+    }
+
+    /// What comes is in this codec.
+    pub(crate) fn set_codec(&mut self, codec: &str) {
+        codec.clone_into(&mut self.codec);
+    }
+
     pub(crate) fn begin_leg(&mut self) {
         self.leg_began = Instant::now();
         self.missed_since.get_or_insert(self.leg_began);
@@ -130,6 +172,7 @@ impl Tally {
         self.last_frame = Some(now);
         self.missed_since = Some(now);
         self.first_frame_ms.get_or_insert_with(|| (now - self.leg_began).as_secs_f64() * 1e3);
+        self.last_age = age;
         self.frames += 1;
         self.key_frames += u64::from(frame.independent);
         self.record_age(age);
@@ -154,48 +197,56 @@ impl Tally {
         self.longest_gap.max(lasting.unwrap_or_default())
     }
 
-    pub(crate) fn lost(&self, frame: u32, packets: u32) {
-        if self.json {
-            println!(
-                "{}",
-                serde_json::json!({"type": "lost", "feed": self.feed, "frame": frame, "packets_came": packets})
-            );
-        } else {
-            println!("frame {frame} lost: {packets} of its packets came");
-        }
+    pub(crate) fn lost(&mut self, frame: u32, packets: u32) {
+        let text = format!("frame {frame} lost: {packets} of its packets came");
+        let feed = &self.feed;
+        let json = || serde_json::json!({"type": "lost", "feed": feed, "frame": frame, "packets_came": packets});
+        tell(&mut self.output, text, json);
     }
 
-    pub(crate) fn gap(&self, why: &str) {
-        if self.json {
-            println!("{}", serde_json::json!({"type": "gap", "feed": self.feed, "why": why}));
-        } else {
-            println!("{why}; waiting for the feed");
-        }
+    pub(crate) fn gap(&mut self, why: &str) {
+        let feed = &self.feed;
+        let json = || serde_json::json!({"type": "gap", "feed": feed, "why": why});
+        tell(&mut self.output, format!("{why}; waiting for the feed"), json);
     }
 
-    /// The figures of the last second.
-    pub(crate) fn print_second(&mut self, c: ReceiveCounters, feed: Option<&FeedInfo>) {
+    /// Takes the counters of the present leg and shows the figures: `second` where a second is over.
+    pub(crate) fn tick(&mut self, c: ReceiveCounters, feed: Option<FeedState>, line: sink::Line, second: bool) {
         self.totals = c;
+        self.line = line;
         let now = Instant::now();
-        let since = (now - self.second.0).as_secs_f64();
-        if since < 0.2 {
-            return;
-        }
         // A picture that stands still is never called live.
-        let silent = self.last_frame.is_none_or(|t| now - t > Duration::from_millis(500));
-        self.state = match feed.map(|f| f.state) {
+        let silent = self.last_frame.is_none_or(|t| now - t > FROZEN_AFTER);
+        self.state = match feed {
             Some(FeedState::Waiting) | None => "waiting",
             Some(FeedState::Stalled) => "stalled",
             Some(FeedState::Live) if silent => "frozen",
             Some(FeedState::Live) => "live",
         };
-        let rates = (((c.bytes - self.second.1) * 8) as f64 / since / 1e6, (c.frames - self.second.2) as f64 / since);
-        self.second = (now, c.bytes, c.frames);
-        self.print("second", rates);
+        let since = (now - self.second.0).as_secs_f64();
+        if second && since >= 0.2 {
+            self.rates =
+                (((c.bytes - self.second.1) * 8) as f64 / since / 1e6, (c.frames - self.second.2) as f64 / since);
+            self.second = (now, c.bytes, c.frames);
+            if !matches!(self.output, Output::Screen(..)) {
+                self.print("second", self.rates);
+            }
+        }
+        let shown = self.figures("second", self.rates);
+        let still = self.last_frame.filter(|_| silent).map(|t| now - t);
+        let event = if let Output::Screen(_, event) = &self.output { event.as_str() } else { return };
+        let lines = screen_lines(&shown, still, self.last_age, event);
+        if let Output::Screen(screen, _) = &mut self.output {
+            screen.draw(&lines);
+        }
     }
 
     /// The figures of the whole watch.
-    pub(crate) fn print_summary(&self) {
+    pub(crate) fn print_summary(&mut self) {
+        if matches!(self.output, Output::Screen(..)) {
+            // Gives the terminal back before the line that stays.
+            self.output = Output::Text;
+        }
         let all = add(self.before, self.totals);
         let seconds = self.began.elapsed().as_secs_f64().max(1e-3);
         self.print("summary", ((all.bytes * 8) as f64 / seconds / 1e6, self.frames as f64 / seconds));
@@ -215,11 +266,15 @@ impl Tally {
         })
     }
 
-    fn print(&self, kind: &'static str, (mbit_per_s, frames_per_s): (f64, f64)) {
+    fn figures(&self, kind: &'static str, (mbit_per_s, frames_per_s): (f64, f64)) -> Line<'_> {
         let c = add(self.before, self.totals);
-        let line = Line {
+        let ms = |us: u64| us as f64 / 1e3;
+        Line {
             kind,
             feed: &self.feed,
+            codec: &self.codec,
+            width: self.size.0,
+            height: self.size.1,
             seconds: self.began.elapsed().as_secs_f64(),
             state: self.state,
             frames: self.frames,
@@ -236,15 +291,68 @@ impl Tally {
             age_ms: self.percentiles(),
             age_unknown_frames: self.age_unknown,
             age_impossible_frames: self.age_impossible,
+            age_last_ms: self.last_age.map(|a| a.age_us as f64 / 1e3),
+            jitter_ms: self.line.jitter_us.map(ms),
+            rtt_ms: self.line.rtt_us.map(ms),
             first_frame_ms: self.first_frame_ms,
-        };
-        if self.json {
+        }
+    }
+
+    fn print(&self, kind: &'static str, rates: (f64, f64)) {
+        let line = self.figures(kind, rates);
+        if matches!(self.output, Output::Json) {
             // Serialising plain numbers and names cannot fail; an empty line would be told from a figure.
             println!("{}", serde_json::to_string(&line).unwrap_or_default());
         } else {
             print_text(&line);
         }
     }
+}
+
+/// Says that something happened.
+fn tell(output: &mut Output, text: String, json: impl FnOnce() -> serde_json::Value) {
+    match output {
+        Output::Json => println!("{}", json()),
+        Output::Text => println!("{text}"),
+        Output::Screen(_, event) => *event = text,
+    }
+}
+
+/// The view in place. `still` is how long nothing new has come, where that is too long.
+fn screen_lines(l: &Line<'_>, still: Option<Duration>, last: Option<Ages>, event: &str) -> Vec<String> {
+    let state = match (l.state, still) {
+        ("live", _) => good("LIVE"),
+        ("frozen" | "stalled", Some(t)) => alarm(&format!("{} {:.1} s", l.state.to_uppercase(), t.as_secs_f64())),
+        (other, _) => alarm(&other.to_uppercase()),
+    };
+    let size = if l.width > 0 { format!("{}x{}", l.width, l.height) } else { "size unknown".to_owned() };
+    let codec = if l.codec.is_empty() { "codec unknown" } else { l.codec };
+    let percentiles = l.age_ms.map_or_else(|| "unknown".to_owned(), |a| format!("p50 {:.1}   p99 {:.1}", a.p50, a.p99));
+    let last = last.map_or_else(
+        || "unknown".to_owned(),
+        |a| format!("{:.1} ± {:.1} ms", a.age_us as f64 / 1e3, a.uncertainty_us as f64 / 1e3),
+    );
+    let ms = |v: Option<f64>| v.map_or_else(|| "unknown".to_owned(), |v| format!("{v:.1} ms"));
+    vec![
+        format!("{}   {state}   {:.0} s", l.feed, l.seconds),
+        format!("  picture  {size}   {codec}   {:.1} frames/s   {:.2} Mbit/s", l.frames_per_s, l.mbit_per_s),
+        format!("  age      {percentiles}   last {last}"),
+        format!(
+            "  loss     {} frames of {}   {} skipped   {} packets of {}",
+            l.frames_lost,
+            l.frames,
+            l.frames_skipped,
+            l.packets_missing,
+            l.packets + l.packets_missing
+        ),
+        format!(
+            "  line     jitter {}   RTT {}   longest gap {:.0} ms",
+            ms(l.jitter_ms),
+            ms(l.rtt_ms),
+            l.longest_gap_ms
+        ),
+        format!("  {event}"),
+    ]
 }
 
 fn print_text(l: &Line<'_>) {
@@ -293,7 +401,7 @@ mod tests {
     use trocar_proto::units::Micros;
 
     fn tally() -> Tally {
-        Tally::new(&FeedId::new("scope").unwrap(), true)
+        Tally::new("scope", true)
     }
 
     fn frame() -> CompleteFrame {
@@ -337,6 +445,23 @@ mod tests {
         assert_eq!((t.frames, t.age_impossible, t.age_unknown), (6, 2, 1));
         let h = t.ages.as_ref().unwrap();
         assert_eq!((h.len(), h.min(), h.count_at(1)), (3, 1, 2));
+    }
+
+    #[test]
+    fn the_view_in_place_calls_nothing_live_that_stands_still_and_no_age_known_that_is_not() {
+        let t = tally();
+        let lines = screen_lines(
+            &Line { state: "frozen", ..t.figures("second", (0.0, 0.0)) },
+            Some(Duration::from_millis(1_234)),
+            None,
+            "",
+        );
+        assert!(lines[0].contains("FROZEN 1.2 s") && !lines[0].contains("LIVE"), "{lines:?}");
+        assert!(lines[2].contains("age      unknown   last unknown"), "{lines:?}");
+        let known = Some(Ages { age_us: 41_300, uncertainty_us: 250 });
+        let lines = screen_lines(&Line { state: "live", ..t.figures("second", (8.0, 30.0)) }, None, known, "");
+        assert!(lines[0].contains("LIVE") && lines[2].contains("last 41.3 ± 0.2 ms"), "{lines:?}");
+        assert!(lines.iter().all(|l| l.chars().count() < 80), "{lines:?}");
     }
 
     #[test]

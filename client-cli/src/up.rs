@@ -2,7 +2,7 @@
 
 use crate::admission::InProcess;
 use crate::ca::{Authority, Subject, Use, write_secret};
-use crate::config::Config;
+use crate::config::{Config, Webhook};
 use crate::net::tls::{read_chain, read_key};
 use crate::stop::Stop;
 use anyhow::{Context, bail};
@@ -207,10 +207,12 @@ async fn start_signaling(
         issuer: format!("signaling.{}", config.realm),
         audiences: vec![format!("relay.{}", config.realm)],
         public_url: config.signaling.public_url.clone(),
-        origins: Vec::new(),
+        origins: config.signaling.origins.clone(),
         realm: config.realm.clone(),
         store: StoreAt::File(config.dir.join("trocar.db")),
         metrics_open: config.signaling.metrics_open,
+        ice: config.turn.load()?,
+        webhooks: config.webhook.iter().map(Webhook::load).collect::<anyhow::Result<_>>()?,
         limits: trocar_signaling::Limits::default(),
     };
     Ok(Server::start(signaling, admission, events).await?)

@@ -1,10 +1,12 @@
 //! `trocar fixture`, and a source without a relay (`trocar source`): what they take and what they do.
 
+use super::codec::Codec;
 use super::cpu::CpuMeter;
 use super::fixture::{FixtureSpec, make_fixture};
 use super::measure::{measure_encoding, measure_scene, probe_largest_live_size};
+use super::place::SourceSpec;
 use super::scene::Scene;
-use super::spec::{EncodeSettings, Geometry, Profile, SourceSpec};
+use super::spec::{EncodeSettings, Geometry, Profile};
 use super::{MediaError, SourceEvent};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,15 +38,18 @@ pub(crate) struct FixtureArgs {
 /// Runs a source without a relay, and prints what it delivers.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SourceArgs {
-    /// `test`, `test:1920x1080@60` or `file:PATH`.
+    /// `test`, `test:1920x1080@60`, `file:PATH`, or any other source of `trocar publish`.
     pub(crate) source: SourceSpec,
-    /// Forward a file's H.264 untouched.
+    /// Codec of what is encoded.
+    #[arg(long, value_enum, default_value_t = Codec::H264)]
+    pub(crate) codec: Codec,
+    /// Forward a file's video untouched.
     #[arg(long)]
     pub(crate) passthrough: bool,
     /// Bit rate of the encoder in Mbit/s.
     #[arg(long, default_value_t = 8.0)]
     pub(crate) mbps: f64,
-    /// Profile of the encoder.
+    /// Profile of H.264.
     #[arg(long, value_enum, default_value_t = Profile::ConstrainedBaseline)]
     pub(crate) profile: Profile,
     /// How long, in seconds.
@@ -103,7 +108,8 @@ fn print_costs(geometry: Geometry) -> Result<(), MediaError> {
 /// Those of [`super::prepare`], and what stopped the source.
 pub(crate) fn run_source(args: &SourceArgs) -> Result<(), MediaError> {
     let spec = args.source.clone().with_file_options(true, args.passthrough);
-    let settings = EncodeSettings { bitrate_bps: bits(args.mbps), profile: args.profile, ..EncodeSettings::default() };
+    let (bitrate_bps, profile, codec) = (bits(args.mbps), args.profile, args.codec);
+    let settings = EncodeSettings { bitrate_bps, profile, codec, ..EncodeSettings::default() };
     let begin = Instant::now();
     let prepared = super::prepare(&spec, &settings)?;
     println!("{:?}, ready after {:.2} s", prepared.info(), begin.elapsed().as_secs_f64());

@@ -146,7 +146,7 @@ fn wait_for_preroll(
         }
     }
     if linked() {
-        return Err(MediaError::Stalled { step: "opening the file", seconds: PATIENCE_S });
+        return Err(MediaError::Stalled { step: "opening the file".to_owned(), seconds: PATIENCE_S });
     }
     Err(MediaError::NoVideo { path: path.to_owned() })
 }
@@ -185,7 +185,7 @@ pub(super) fn next_sample(
             break;
         }
         if Instant::now() > deadline {
-            return Err(MediaError::Stalled { step: "reading the file", seconds: PATIENCE_S });
+            return Err(MediaError::Stalled { step: "reading the file".to_owned(), seconds: PATIENCE_S });
         }
     }
     Ok(None)
@@ -207,9 +207,9 @@ pub(super) fn size_of(caps: &gst::CapsRef) -> (u32, u32, f64) {
     (side("width"), side("height"), fps)
 }
 
-fn wanted(settings: &EncodeSettings) -> gst::Caps {
+pub(super) fn wanted(settings: &EncodeSettings) -> gst::Caps {
     let whole = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
-    let mut caps = gst::Caps::builder("video/x-raw").field("format", "I420");
+    let mut caps = gst::Caps::builder("video/x-raw").field("format", settings.codec.picture_format());
     if let Some((width, height)) = settings.size {
         caps = caps.field("width", whole(width)).field("height", whole(height));
         caps = caps.field("pixel-aspect-ratio", gst::Fraction::new(1, 1));
@@ -221,7 +221,7 @@ fn wanted(settings: &EncodeSettings) -> gst::Caps {
 }
 
 /// Variable rates are written down as 0: the encoder's rate control needs a number.
-fn with_rate(mut caps: gst::Caps) -> gst::Caps {
+pub(super) fn with_rate(mut caps: gst::Caps) -> gst::Caps {
     if size_of(&caps).2 <= 0.0 {
         let caps = caps.make_mut();
         caps.set("framerate", gst::Fraction::new(DEFAULT_FPS, 1));

@@ -1,11 +1,12 @@
-//! Pictures in, frames of RTP packets out: `appsrc ! x264enc ! h264parse ! rtph264pay ! appsink`.
+//! Pictures in, frames of RTP packets out: `appsrc ! videoconvert ! ENCODER ! PARSER ! PAYLOADER ! appsink`.
 
+use super::codec::Codec;
 use super::elements::{bus_error, chain, make};
 use super::error::MediaError;
 use super::frame::{Assembler, Frame, FrameSink};
 use super::running::{Shared, SourceEvent};
 use super::spec::{EncodeSettings, Geometry};
-use super::{MTU, PAYLOAD_TYPE};
+use super::tuning;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as app;
@@ -13,12 +14,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use trocar_proto::units::WallMicros;
 
-/// Elements of the pipeline, checked before it is made.
-pub(super) const ELEMENTS: [&str; 5] = ["appsrc", "x264enc", "h264parse", "rtph264pay", "appsink"];
-/// Slices of a frame that are encoded side by side: more would cost compression, and the relay needs cores as well.
-const SLICE_THREADS: u32 = 2;
-/// Milliseconds of the bit rate that a frame may take at once, so that a key frame does not hold up what follows it.
-const VBV_MS: u64 = 100;
 /// Pictures under way that are remembered; when there are more, the oldest is forgotten and its frame not delivered.
 const MAX_PENDING: usize = 16;
 
@@ -27,7 +22,7 @@ const MAX_PENDING: usize = 16;
 pub(super) struct Encoder {
     pipeline: gst::Pipeline,
     appsrc: app::AppSrc,
-    x264: gst::Element,
+    encoder: gst::Element,
     pending: Arc<Mutex<Pending>>,
 }
 
@@ -36,7 +31,7 @@ pub(super) struct Encoder {
 struct Pending(VecDeque<(u64, u32, WallMicros)>);
 
 impl Encoder {
-    /// Starts a pipeline for I420 pictures of the given caps; frames go to `sink` from its streaming thread.
+    /// Starts a pipeline for pictures of the given caps; frames go to `sink` from its streaming thread.
     ///
     /// # Errors
     /// [`MediaError`] where an element is missing or the pipeline does not start.
@@ -49,19 +44,26 @@ impl Encoder {
     ) -> Result<Self, MediaError> {
         let pipeline = gst::Pipeline::new();
         let appsrc = app::AppSrc::builder().caps(caps).format(gst::Format::Time).is_live(true).build();
-        let x264 = x264(geometry, settings)?;
-        let filter = make("capsfilter")?;
-        let profile = settings.profile.caps_name();
-        let h264 = gst::Caps::builder("video/x-h264").field("profile", profile).field("stream-format", "byte-stream");
-        filter.set_property("caps", h264.build());
-        let (parse, pay) = payloading()?;
+        let encoder = tuning::encoder(geometry, settings)?;
         let appsink = rtp_sink();
-        chain(&pipeline, &[appsrc.upcast_ref(), &x264, &filter, &parse, &pay, appsink.upcast_ref()])?;
+        let mut elements = vec![appsrc.clone().upcast()];
+        elements.extend(conversion(settings.codec)?);
+        elements.push(encoder.clone());
+        if settings.codec == Codec::H264 {
+            let filter = make("capsfilter")?;
+            let profile = settings.profile.caps_name();
+            let caps = gst::Caps::builder("video/x-h264").field("profile", profile);
+            filter.set_property("caps", caps.field("stream-format", "byte-stream").build());
+            elements.push(filter);
+        }
+        elements.extend(settings.codec.payloading(true)?);
+        elements.push(appsink.clone().upcast());
+        chain(&pipeline, &elements.iter().collect::<Vec<_>>())?;
         let pending = Arc::default();
-        deliver(&appsink, Arc::clone(&pending), sink, Arc::clone(shared));
+        deliver(&appsink, settings.codec, Arc::clone(&pending), sink, Arc::clone(shared));
         report_errors(&pipeline, shared);
         pipeline.set_state(gst::State::Playing).map_err(|e| MediaError::pipeline("encoder", e))?;
-        Ok(Self { pipeline, appsrc, x264, pending })
+        Ok(Self { pipeline, appsrc, encoder, pending })
     }
 
     /// Pictures that were pushed and have not come out yet.
@@ -104,7 +106,7 @@ impl Encoder {
 
     /// A handle for other threads.
     pub(super) fn control(&self) -> Control {
-        Control { x264: self.x264.clone() }
+        Control { encoder: self.encoder.clone() }
     }
 }
 
@@ -118,14 +120,14 @@ impl Drop for Encoder {
 /// What can be asked of a running encoder from any thread.
 #[derive(Debug, Clone)]
 pub(super) struct Control {
-    x264: gst::Element,
+    encoder: gst::Element,
 }
 
 impl Control {
     /// Makes the next picture a key frame with its parameter sets; false where the encoder is gone.
     pub(super) fn request_key_frame(&self) -> bool {
         let event = gstreamer_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
-        self.x264.static_pad("src").is_some_and(|pad| pad.send_event(event))
+        self.encoder.static_pad("src").is_some_and(|pad| pad.send_event(event))
     }
 }
 
@@ -147,32 +149,14 @@ impl Pending {
     }
 }
 
-/// x264 without look-ahead, B frames and frame threads: a frame leaves as soon as it is encoded.
-fn x264(geometry: Geometry, settings: &EncodeSettings) -> Result<gst::Element, MediaError> {
-    let encoder = make("x264enc")?;
-    encoder.set_property_from_str("tune", "zerolatency");
-    encoder.set_property_from_str("speed-preset", "ultrafast");
-    encoder.set_property("bitrate", (settings.bitrate_bps / 1_000).max(1));
-    encoder.set_property("key-int-max", settings.key_interval_frames.clamp(1, 100_000));
-    encoder.set_property("bframes", 0_u32);
-    encoder.set_property("threads", SLICE_THREADS);
-    encoder.set_property("sliced-threads", true);
-    encoder.set_property("aud", false);
-    encoder.set_property("cabac", settings.profile == super::spec::Profile::Main);
-    let frames_ms = 2 * geometry.interval_ns() / 1_000_000;
-    encoder.set_property("vbv-buf-capacity", u32::try_from(frames_ms.max(VBV_MS)).unwrap_or(u32::MAX));
-    Ok(encoder)
-}
-
-/// Parser and payloader, with parameter sets before each key frame.
-pub(super) fn payloading() -> Result<(gst::Element, gst::Element), MediaError> {
-    let parse = make("h264parse")?;
-    parse.set_property("config-interval", -1_i32);
-    let pay = make("rtph264pay")?;
-    pay.set_property("mtu", MTU);
-    pay.set_property("pt", u32::from(PAYLOAD_TYPE));
-    pay.set_property_from_str("aggregate-mode", "zero-latency");
-    Ok((parse, pay))
+/// What brings pictures into the form that an opaque codec wants; the others get theirs as they are.
+fn conversion(codec: Codec) -> Result<Vec<gst::Element>, MediaError> {
+    if codec.is_compressed() {
+        return Ok(Vec::new());
+    }
+    let filter = make("capsfilter")?;
+    filter.set_property("caps", gst::Caps::builder("video/x-raw").field("format", codec.picture_format()).build());
+    Ok(vec![make("videoconvert")?, filter])
 }
 
 /// The end of the pipeline: takes a frame's packets as one list and waits for no clock.
@@ -186,8 +170,14 @@ pub(super) fn packets(sample: &gst::Sample) -> impl Iterator<Item = &gst::Buffer
     sample.buffer().into_iter().chain(sample.buffer_list().into_iter().flat_map(gst::BufferListRef::iter))
 }
 
-fn deliver(appsink: &app::AppSink, pending: Arc<Mutex<Pending>>, mut sink: FrameSink, shared: Arc<Shared>) {
-    let mut assembler = Assembler::default();
+fn deliver(
+    appsink: &app::AppSink,
+    codec: Codec,
+    pending: Arc<Mutex<Pending>>,
+    mut sink: FrameSink,
+    shared: Arc<Shared>,
+) {
+    let mut assembler = Assembler::new(codec);
     let new_sample = move |appsink: &app::AppSink| {
         let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
         let segment = sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>()).cloned();
@@ -200,7 +190,8 @@ fn deliver(appsink: &app::AppSink, pending: Arc<Mutex<Pending>>, mut sink: Frame
                 continue;
             };
             let (key, (_, rtp_timestamp)) = (raw.key, raw.first_header());
-            let frame = Frame { frame_id, key, capture, rtp_timestamp, packets: raw.into_packets() };
+            let packets = raw.into_packets();
+            let frame = Frame { frame_id, key, capture, rtp_timestamp, audio_level: None, packets };
             shared.count(&frame);
             sink(frame);
         }
@@ -210,7 +201,7 @@ fn deliver(appsink: &app::AppSink, pending: Arc<Mutex<Pending>>, mut sink: Frame
 }
 
 /// Turns error messages into events on the thread that posts them, so that no thread has to wait for them.
-fn report_errors(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
+pub(super) fn report_errors(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
     let Some(bus) = pipeline.bus() else { return };
     let shared = Arc::clone(shared);
     bus.set_sync_handler(move |_, message| {

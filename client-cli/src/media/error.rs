@@ -6,7 +6,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MediaError {
     /// The words after `--source` are not a source.
-    #[error("`{given}` is not a source: {reason}. Use `test`, `test:1920x1080@60` or `file:PATH`")]
+    #[error(
+        "`{given}` is not a source: {reason}. Sources are `test`, `test:1920x1080@60`, `file:PATH`, `v4l2:/dev/video0`, \
+         `decklink:0`, `screen`, `rtsp://…`, `srt://…`, `udp://…` and `gst:ELEMENTS`"
+    )]
     Spec {
         /// What was typed.
         given: String,
@@ -46,18 +49,67 @@ pub(crate) enum MediaError {
         /// The file.
         path: PathBuf,
     },
-    /// Passthrough was asked for a file that is not H.264.
-    #[error(
-        "passthrough forwards H.264 untouched, but {path} holds {found}: leave --passthrough away to encode it again"
-    )]
-    NotH264 {
+    /// There is no sound in the file.
+    #[error("{path} holds no sound that GStreamer can find")]
+    NoSound {
         /// The file.
         path: PathBuf,
-        /// Media type of its video, e.g. `video/x-vp8`.
+    },
+    /// The words after `--audio` are no sound.
+    #[error(
+        "`{given}` is no sound: {reason}. Sounds are `tone`, `tone:440`, `alsa`, `alsa:DEVICE`, `pulse`, `file:PATH`"
+    )]
+    Audio {
+        /// What was typed.
+        given: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A device that was named is not there.
+    #[error("{device} is not there: {hint}")]
+    NoDevice {
+        /// The device, as it was typed.
+        device: String,
+        /// What is there, or what would be right.
+        hint: String,
+    },
+    /// A live encoding that this machine cannot do.
+    #[error("{codec} cannot be encoded live at {geometry}: {reason}")]
+    TooMuch {
+        /// The codec, for people.
+        codec: &'static str,
+        /// Size and rate.
+        geometry: String,
+        /// What it would take, and what would go.
+        reason: String,
+    },
+    /// A live source ended.
+    #[error("{source_name} ended")]
+    Ended {
+        /// The source, without secrets.
+        source_name: String,
+    },
+    /// A network stream has video that is not forwarded.
+    #[error("{source_name} sends {found}: H.264, H.265, AV1, VP8 and VP9 are forwarded")]
+    NotForwarded {
+        /// The source, without secrets.
+        source_name: String,
+        /// Media type of its video.
+        found: String,
+    },
+    /// Passthrough was asked for a file with another codec.
+    #[error(
+        "passthrough forwards H.264, H.265, AV1, VP8 and VP9 untouched, but {path} holds {found}: leave --passthrough away \
+         to encode it again"
+    )]
+    NotForPassthrough {
+        /// The file.
+        path: PathBuf,
+        /// Media type of its video, e.g. `image/jpeg`.
         found: String,
     },
     /// No frame of the file can be decoded by itself, so nobody could join.
-    #[error("{path} holds no key frame (IDR), so that no viewer could start")]
+    #[error("{path} holds no key frame, so that no viewer could start")]
     NoKeyFrame {
         /// The file.
         path: PathBuf,
@@ -86,7 +138,7 @@ pub(crate) enum MediaError {
     #[error("{step} gave nothing for {seconds} s")]
     Stalled {
         /// What was waited for.
-        step: &'static str,
+        step: String,
         /// For how long, in seconds.
         seconds: u64,
     },
@@ -109,6 +161,25 @@ pub(crate) enum MediaError {
 }
 
 impl MediaError {
+    /// Whether trying again can help: what was typed, or is not installed, stays as it is.
+    pub(crate) const fn may_pass(&self) -> bool {
+        !matches!(
+            self,
+            Self::Spec { .. }
+                | Self::Audio { .. }
+                | Self::Init(_)
+                | Self::MissingElement { .. }
+                | Self::MissingDecoder { .. }
+                | Self::NoVideo { .. }
+                | Self::NoSound { .. }
+                | Self::NotForPassthrough { .. }
+                | Self::NoKeyFrame { .. }
+                | Self::TooMuch { .. }
+                | Self::Size { .. }
+                | Self::Write { .. }
+        )
+    }
+
     /// An element's or step's complaint, whatever its type.
     pub(super) fn pipeline(element: &str, detail: impl std::fmt::Display) -> Self {
         Self::Pipeline { element: element.to_owned(), detail: detail.to_string() }

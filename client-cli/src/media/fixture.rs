@@ -101,7 +101,7 @@ fn feed(
     match end.as_ref().map(|m| m.view()) {
         Some(gst::MessageView::Eos(_)) => Ok(()),
         Some(gst::MessageView::Error(error)) => Err(bus_error(error)),
-        _ => Err(MediaError::Stalled { step: "finishing the file", seconds: 60 }),
+        _ => Err(MediaError::Stalled { step: "finishing the file".to_owned(), seconds: 60 }),
     }
 }
 

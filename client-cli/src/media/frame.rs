@@ -1,6 +1,8 @@
 //! Whole frames of RTP packets: put together from a payloader's output, stamped anew where a recording is played again.
 
+use super::codec::Codec;
 use super::error::MediaError;
+use super::keyframe;
 use bytes::Bytes;
 use gstreamer as gst;
 use trocar_proto::units::WallMicros;
@@ -9,22 +11,20 @@ use trocar_proto::units::WallMicros;
 const RTP_HEADER: usize = 12;
 /// A frame beyond this size is given up: the marker of its last packet is missing.
 const MAX_FRAME_BYTES: usize = 64 << 20;
-/// NAL unit types (H.264 table 7-1, RFC 6184 section 5.2).
-const NAL_IDR: u8 = 5;
-const NAL_STAP_A: u8 = 24;
-const NAL_FU_A: u8 = 28;
 
 /// One frame, ready to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
     /// Rises by one from frame to frame, from 0, over all rounds of a loop.
     pub(crate) frame_id: u32,
-    /// Can be decoded by itself (IDR); carries its parameter sets.
+    /// Can be decoded by itself; carries its parameter sets.
     pub(crate) key: bool,
-    /// When the picture was drawn; of a recording, when it was released.
+    /// When the picture was captured; of a recording, when it was released; of a network stream, when it arrived.
     pub(crate) capture: WallMicros,
-    /// The RTP timestamp of all its packets, 90 kHz.
+    /// The RTP timestamp of all its packets, in units of the codec's clock.
     pub(crate) rtp_timestamp: u32,
+    /// Of sound: the byte of the audio level extension (RFC 6464 section 3), voice flag and level.
+    pub(crate) audio_level: Option<u8>,
     /// Whole RTP packets of at most [`super::MTU`] bytes, 12-byte header included, in order; the last has the marker.
     pub(crate) packets: Vec<Bytes>,
 }
@@ -85,23 +85,29 @@ impl RawFrame {
         starts.zip(self.ends.iter()).map(|(start, end)| data.slice(start..*end)).collect()
     }
 
-    /// `profile-level-id` of the first sequence parameter set, which an encoder or parser puts into the first packets.
-    pub(super) fn profile_level_id(&self) -> Option<String> {
+    /// `a=fmtp` of its parameter sets, which an encoder or parser puts into the first packets.
+    pub(super) fn fmtp(&self, codec: Codec) -> Option<String> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        let mut packets =
+        let mut payloads =
             starts.zip(self.ends.iter()).filter_map(|(start, end)| self.data.get(start + RTP_HEADER..*end));
-        packets.find_map(|payload| nal_units(payload).find_map(sps_profile))
+        payloads.find_map(|payload| keyframe::fmtp(codec, payload))
     }
 }
 
 /// Puts the packets of a payloader together until the marker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Assembler {
+    codec: Codec,
     open: RawFrame,
     expected: usize,
 }
 
 impl Assembler {
+    /// For packets of a payloader of this codec.
+    pub(super) fn new(codec: Codec) -> Self {
+        Self { codec, open: RawFrame::default(), expected: 0 }
+    }
+
     /// Takes the next packet; gives the frame that it completes.
     ///
     /// # Errors
@@ -114,20 +120,18 @@ impl Assembler {
             self.open.dts = buffer.dts().map(gst::ClockTime::nseconds);
         }
         for memory in buffer.iter_memories() {
-            let map = memory.map_readable().map_err(|e| MediaError::pipeline("rtph264pay", e))?;
+            let map = memory.map_readable().map_err(|e| MediaError::pipeline("payloader", e))?;
             self.open.data.extend_from_slice(map.as_slice());
         }
         let end = self.open.data.len();
         self.open.ends.push(end);
         let packet = self.open.data.get(start..end).unwrap_or_default();
-        let last = packet.get(1).is_some_and(|flags| flags & 0x80 != 0);
-        self.open.key |= nal_units(packet.get(RTP_HEADER..).unwrap_or_default()).any(|(kind, _)| kind == NAL_IDR);
+        // The marker ends a picture; of sound each packet is a frame, and the marker begins a talkspurt (RFC 7587 section 4.2).
+        let last = self.codec == Codec::Opus || packet.get(1).is_some_and(|flags| flags & 0x80 != 0);
+        self.open.key |= keyframe::is_independent(self.codec, packet.get(RTP_HEADER..).unwrap_or_default());
         if end > MAX_FRAME_BYTES {
             self.open = RawFrame::default();
-            return Err(MediaError::pipeline(
-                "rtph264pay",
-                "a frame of more than 64 MiB, or one without a last packet",
-            ));
+            return Err(MediaError::pipeline("payloader", "a frame of more than 64 MiB, or one without a last packet"));
         }
         if !last {
             return Ok(None);
@@ -135,32 +139,6 @@ impl Assembler {
         // The next frame is likely as large: one allocation instead of many.
         self.expected = end + end / 8;
         Ok(Some(std::mem::take(&mut self.open)))
-    }
-}
-
-/// Type and bytes of the NAL units that a payload carries whole, or of the one that it carries a part of (RFC 6184
-/// sections 5.6 to 5.8).
-fn nal_units(payload: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    let kind = payload.first().map_or(0, |b| b & 0x1f);
-    let mut rest = if kind == NAL_STAP_A { payload.get(1..).unwrap_or_default() } else { &[] };
-    let single = match kind {
-        NAL_STAP_A => None,
-        NAL_FU_A => payload.get(1).map(|b| (b & 0x1f, payload.get(2..).unwrap_or_default())),
-        _ => Some((kind, payload)),
-    };
-    let aggregated = std::iter::from_fn(move || {
-        let (size, tail) = rest.split_first_chunk::<2>()?;
-        let (unit, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*size)))?;
-        rest = tail;
-        Some((unit.first()? & 0x1f, unit))
-    });
-    single.into_iter().chain(aggregated)
-}
-
-fn sps_profile((kind, unit): (u8, &[u8])) -> Option<String> {
-    match unit {
-        [_, profile, flags, level, ..] if kind == 7 => Some(format!("{profile:02x}{flags:02x}{level:02x}")),
-        _ => None,
     }
 }
 
@@ -177,13 +155,13 @@ mod tests {
     #[test]
     fn packets_up_to_the_marker_are_a_frame() {
         gst::init().unwrap();
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(Codec::H264);
         let parameters = [24, 0, 5, 0x67, 0x42, 0xc0, 0x1f, 9, 0, 2, 0x68, 1];
         assert!(assembler.handle(&packet(false, &parameters)).unwrap().is_none());
         assert!(assembler.handle(&packet(false, &[28, 0x85, 1, 2])).unwrap().is_none());
         let mut frame = assembler.handle(&packet(true, &[28, 0x45, 3])).unwrap().unwrap();
         assert!(frame.key);
-        assert_eq!(frame.profile_level_id().as_deref(), Some("42c01f"));
+        assert_eq!(frame.fmtp(Codec::H264), Some(keyframe::h264_fmtp("42c01f")));
         assert_eq!(frame.first_header(), (7, 9));
         assert_eq!(frame.restamp(u16::MAX, 0x0102_0304), 2);
         let packets = frame.into_packets();
@@ -195,9 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn broken_payloads_are_no_key_frames() {
-        for payload in [&[][..], &[24], &[24, 0], &[24, 0, 9, 5], &[28], &[24, 0, 0]] {
-            assert_eq!(nal_units(payload).filter(|(kind, _)| *kind == NAL_IDR).count(), 0, "{payload:?}");
-        }
+    fn each_packet_of_sound_is_a_frame() {
+        gst::init().unwrap();
+        let mut assembler = Assembler::new(Codec::Opus);
+        assert!(assembler.handle(&packet(false, &[1, 2])).unwrap().is_some_and(|f| f.key));
+        // Negative control: of a picture it is not the last packet.
+        assert!(Assembler::new(Codec::Vp8).handle(&packet(false, &[1, 2])).unwrap().is_none());
     }
 }

@@ -11,7 +11,7 @@ use gstreamer as gst;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Pictures that may be under way: one in the encoder and one that waits for it.
-const MAX_BACKLOG: usize = 2;
+pub(super) const MAX_BACKLOG: usize = 2;
 /// Pictures kept for reuse; one more than can be under way.
 const SPARE_PICTURES: usize = MAX_BACKLOG + 1;
 /// A recording that is later than this does not catch up, its schedule moves.

@@ -2,7 +2,7 @@
 
 use super::cpu::CpuMeter;
 use super::elements;
-use super::encoder::{self, Encoder};
+use super::encoder::Encoder;
 use super::error::MediaError;
 use super::live::{PicturePool, scene_caps};
 use super::running::Shared;
@@ -67,7 +67,7 @@ pub(crate) fn measure_encoding(
     frames: u32,
     limit: Duration,
 ) -> Result<FrameCost, MediaError> {
-    elements::require(&encoder::ELEMENTS)?;
+    elements::require(&settings.codec.encoding_elements())?;
     let scene = Scene::new(geometry, 0)?;
     let (scene_ms, _) = measure_scene(&scene, geometry, frames.min(30))?;
     let (shared, mut events) = Shared::new();

@@ -1,31 +1,29 @@
-//! A recording's H.264 as it is: demuxed and packetised, never decoded.
+//! A recording's video as it is: demuxed and packetised, never decoded.
 //!
 //! A file of at most [`MEMORY_LIMIT`] is packetised once and played from memory, where a round costs one copy of each frame
 //! and new sequence numbers and timestamps. A larger one is demuxed again in each round.
 
 use super::clock::{Pacer, wall_now};
-use super::decoder::{file_source, next_sample, preroll, rewind, size_of};
+use super::codec::Codec;
+use super::decoder::{file_source, next_sample, preroll, rewind};
 use super::elements::{chain, make};
-use super::encoder::{packets, payloading, rtp_sink};
+use super::encoder::packets;
 use super::error::MediaError;
 use super::frame::{Assembler, Frame, FrameSink, RawFrame};
+use super::funnel::Funnel;
 use super::live::{MAX_LATE_NS, Round};
 use super::running::Shared;
 use gst::prelude::*;
 use gstreamer as gst;
-use gstreamer_app as app;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Elements of the pipeline, checked before it is made.
-pub(super) const ELEMENTS: [&str; 6] = ["filesrc", "parsebin", "h264parse", "capsfilter", "rtph264pay", "appsink"];
+pub(super) const ELEMENTS: [&str; 4] = ["filesrc", "parsebin", "capsfilter", "appsink"];
 /// Largest file that is kept in memory, in bytes.
 const MEMORY_LIMIT: u64 = 256 << 20;
 /// Frames in which a file must show its first key frame.
 const MAX_FRAMES_BEFORE_KEY: usize = 3_000;
-/// Frames per second of a file that does not say.
-const DEFAULT_FPS: f64 = 30.0;
 
 /// A recording ready to be played from its first key frame.
 #[derive(Debug)]
@@ -33,8 +31,9 @@ pub(super) struct Recording {
     frames: Frames,
     /// Width, height, frames per second.
     pub(super) size: (u32, u32, f64),
-    /// Of its first sequence parameter set.
-    pub(super) profile_level_id: String,
+    pub(super) codec: Codec,
+    /// `a=fmtp`, by its first parameter sets where it has them.
+    pub(super) fmtp: String,
     /// Mean over the whole file, RTP headers included where it is in memory.
     pub(super) bits_per_second: u64,
 }
@@ -49,7 +48,7 @@ impl Recording {
     /// Opens a file; reads all of it where it is small enough, which takes about 0.1 s per 10 MB.
     ///
     /// # Errors
-    /// [`MediaError`] where there is no such file, no H.264 in it or no key frame.
+    /// [`MediaError`] where there is no such file, no video in it that is forwarded, or no key frame.
     pub(super) fn open(path: &Path) -> Result<Self, MediaError> {
         Self::open_with_limit(path, MEMORY_LIMIT)
     }
@@ -57,16 +56,14 @@ impl Recording {
     fn open_with_limit(path: &Path, limit: u64) -> Result<Self, MediaError> {
         let mut demuxer = Demuxer::open(path)?;
         let first = demuxer.first_key_frame()?;
-        let profile_level_id = first.profile_level_id().unwrap_or_else(|| "42c01f".to_owned());
-        let (width, height, fps) = demuxer.size();
-        let size = (width, height, if fps > 0.0 { fps } else { DEFAULT_FPS });
+        let (codec, fmtp, size) = (demuxer.codec, demuxer.funnel.fmtp(&first), demuxer.funnel.size());
         let bytes = std::fs::metadata(path).map_or(u64::MAX, |m| m.len());
         if bytes > limit {
             let seconds =
                 demuxer.pipeline.query_duration::<gst::ClockTime>().map_or(0, gst::ClockTime::mseconds) as f64 / 1e3;
             let bits_per_second = (bytes as f64 * 8.0 / seconds.max(1.0)) as u64;
             demuxer.ready.push_front(first);
-            return Ok(Self { frames: Frames::Seeking(demuxer), size, profile_level_id, bits_per_second });
+            return Ok(Self { frames: Frames::Seeking(demuxer), size, codec, fmtp, bits_per_second });
         }
         let (mut frames, mut round) = (vec![first], PlayedRound::new(interval_ns(size.2)));
         while let Some(frame) = demuxer.next(|| false)? {
@@ -77,7 +74,7 @@ impl Recording {
             round.handle(frame);
         }
         let bits_per_second = (total as f64 * 1e9 / round.duration_ns() as f64) as u64;
-        Ok(Self { frames: Frames::Memory { frames, next: 0 }, size, profile_level_id, bits_per_second })
+        Ok(Self { frames: Frames::Memory { frames, next: 0 }, size, codec, fmtp, bits_per_second })
     }
 
     /// The next frame in decoding order; none at the end of a round, or once `stopped`.
@@ -135,7 +132,8 @@ impl Recording {
             let stamper = stamper.get_or_insert_with(|| Stamper::new(&raw));
             let rtp_timestamp = stamper.stamp(&mut raw, base_ns, shown_ns);
             let key = raw.key;
-            let frame = Frame { frame_id, key, capture: wall_now(), rtp_timestamp, packets: raw.into_packets() };
+            let packets = raw.into_packets();
+            let frame = Frame { frame_id, key, capture: wall_now(), rtp_timestamp, audio_level: None, packets };
             shared.count(&frame);
             sink(frame);
             frame_id = frame_id.wrapping_add(1);
@@ -206,13 +204,13 @@ impl Stamper {
     }
 }
 
-/// `filesrc ! parsebin ! h264parse ! rtph264pay ! appsink`.
+/// `filesrc ! parsebin ! PARSER ! PAYLOADER ! appsink`.
 #[derive(Debug)]
 struct Demuxer {
     path: PathBuf,
     pipeline: gst::Pipeline,
-    parse: gst::Element,
-    appsink: app::AppSink,
+    funnel: Funnel,
+    codec: Codec,
     assembler: Assembler,
     /// Frames of the last sample that were not asked for yet.
     ready: VecDeque<RawFrame>,
@@ -223,28 +221,17 @@ impl Demuxer {
         let pipeline = gst::Pipeline::new();
         let (source, demux) = (file_source(path)?, make("parsebin")?);
         chain(&pipeline, &[&source, &demux])?;
-        let (parse, pay) = payloading()?;
-        let filter = make("capsfilter")?;
-        // Not a byte stream: the parser would add an access unit delimiter, and with it a packet, to each frame.
-        let h264 = gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au");
-        filter.set_property("caps", h264.build());
-        let appsink = rtp_sink();
-        chain(&pipeline, &[&parse, &filter, &pay, appsink.upcast_ref()])?;
-        let other = link_video(&demux, &parse);
-        let linked = || parse.static_pad("sink").is_some_and(|pad| pad.is_linked());
-        let not_h264 = || {
-            let found = other.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| !linked());
-            found.map(|found| MediaError::NotH264 { path: path.to_owned(), found })
+        let funnel = Funnel::new(&pipeline)?;
+        funnel.watch(&demux);
+        let refused = || {
+            let unfit = |found| MediaError::NotForPassthrough { path: path.to_owned(), found };
+            funnel.error().or_else(|| funnel.refused().map(unfit))
         };
-        preroll(&pipeline, path, linked, not_h264)?;
+        preroll(&pipeline, path, || funnel.codec().is_some(), refused)?;
         pipeline.set_state(gst::State::Playing).map_err(|e| MediaError::pipeline("demuxer", e))?;
-        let (path, assembler, ready) = (path.to_owned(), Assembler::default(), VecDeque::new());
-        Ok(Self { path, pipeline, parse, appsink, assembler, ready })
-    }
-
-    fn size(&self) -> (u32, u32, f64) {
-        let caps = self.parse.static_pad("src").and_then(|pad| pad.current_caps());
-        caps.map_or((0, 0, 0.0), |caps| size_of(&caps))
+        let codec = funnel.codec().ok_or_else(|| MediaError::NoVideo { path: path.to_owned() })?;
+        let (path, assembler, ready) = (path.to_owned(), Assembler::new(codec), VecDeque::new());
+        Ok(Self { path, pipeline, funnel, codec, assembler, ready })
     }
 
     fn next(&mut self, stopped: impl Fn() -> bool) -> Result<Option<RawFrame>, MediaError> {
@@ -252,7 +239,7 @@ impl Demuxer {
             if let Some(frame) = self.ready.pop_front() {
                 return Ok(Some(frame));
             }
-            let Some(sample) = next_sample(&self.pipeline, &self.appsink, &stopped)? else { return Ok(None) };
+            let Some(sample) = next_sample(&self.pipeline, &self.funnel.appsink, &stopped)? else { return Ok(None) };
             for packet in packets(&sample) {
                 self.ready.extend(self.assembler.handle(packet)?);
             }
@@ -272,7 +259,7 @@ impl Demuxer {
     }
 
     fn rewind(&mut self) -> Result<(), MediaError> {
-        (self.assembler, self.ready) = (Assembler::default(), VecDeque::new());
+        (self.assembler, self.ready) = (Assembler::new(self.codec), VecDeque::new());
         rewind(&self.pipeline, &self.path)
     }
 }
@@ -281,25 +268,6 @@ impl Drop for Demuxer {
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
     }
-}
-
-/// Links the first H.264 stream of a file; gives the media type of another video stream that is found.
-fn link_video(demux: &gst::Element, parse: &gst::Element) -> Arc<Mutex<Option<String>>> {
-    let other = Arc::new(Mutex::new(None));
-    let (seen, sink) = (Arc::clone(&other), parse.static_pad("sink"));
-    demux.connect_pad_added(move |_, pad| {
-        let Some(caps) = pad.current_caps().or_else(|| Some(pad.query_caps(None))) else { return };
-        let name = caps.structure(0).map(|s| s.name().to_string()).unwrap_or_default();
-        match sink.as_ref().filter(|sink| name == "video/x-h264" && !sink.is_linked()) {
-            // Where it does not link, no packet comes, and that is reported.
-            Some(sink) => drop(pad.link(sink)),
-            None if name.starts_with("video/") || name.starts_with("image/") => {
-                *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
-            }
-            None => {}
-        }
-    });
-    other
 }
 
 fn interval_ns(fps: f64) -> u64 {
@@ -358,7 +326,7 @@ mod tests {
         let mut memory = Recording::open_with_limit(&path, u64::MAX).unwrap();
         let mut seeking = Recording::open_with_limit(&path, 0).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!((memory.size, &memory.profile_level_id), (seeking.size, &seeking.profile_level_id));
+        assert_eq!((memory.size, &memory.fmtp), (seeking.size, &seeking.fmtp));
         for round in 0..3 {
             for i in 0..30 {
                 let (mut a, mut b) =

@@ -1,11 +1,9 @@
-//! What was asked for: the source, the picture's size and the encoding.
+//! What was asked for: the picture's size and the encoding. Where pictures come from is in [`super::place`].
 
+use super::codec::Codec;
 use super::error::MediaError;
-use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Pictures of `test` without a size.
-const DEFAULT_TEST: Geometry = Geometry { width: 1920, height: 1080, fps: 60 };
 /// Largest and smallest sides of a picture in pixels, and the fastest rate in frames/s.
 const MAX_WIDTH: u32 = 7680;
 const MAX_HEIGHT: u32 = 4320;
@@ -76,48 +74,6 @@ impl FromStr for Geometry {
     }
 }
 
-/// Where the pictures come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SourceSpec {
-    /// The synthetic operating field, drawn and encoded live.
-    Test(Geometry),
-    /// A recording, played in real time.
-    File {
-        /// Anything that GStreamer can demux.
-        path: PathBuf,
-        /// Begin again at the end.
-        looped: bool,
-        /// Forward the file's H.264 as it is, without decoding or encoding.
-        passthrough: bool,
-    },
-}
-
-impl SourceSpec {
-    /// The same source with the command line's `--no-loop` and `--passthrough` applied; a test source has neither.
-    pub(crate) fn with_file_options(self, looped: bool, passthrough: bool) -> Self {
-        match self {
-            Self::File { path, .. } => Self::File { path, looped, passthrough },
-            Self::Test(geometry) => Self::Test(geometry),
-        }
-    }
-}
-
-impl FromStr for SourceSpec {
-    type Err = MediaError;
-
-    /// `test`, `test:1920x1080@60` or `file:PATH` (looped, encoded again).
-    fn from_str(s: &str) -> Result<Self, MediaError> {
-        let bad = |reason| MediaError::Spec { given: s.to_owned(), reason };
-        match s.split_once(':') {
-            None if s == "test" => Ok(Self::Test(DEFAULT_TEST)),
-            Some(("test", size)) => size.parse().map(Self::Test),
-            Some(("file", "")) => Err(bad("the path is empty")),
-            Some(("file", path)) => Ok(Self::File { path: PathBuf::from(path), looped: true, passthrough: false }),
-            _ => Err(bad("no such kind of source")),
-        }
-    }
-}
-
 /// The H.264 profile of a live encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Profile {
@@ -148,22 +104,25 @@ impl Profile {
 /// How pictures are encoded. Passthrough ignores all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EncodeSettings {
+    /// Codec.
+    pub(crate) codec: Codec,
     /// Bits per second that the encoder keeps to over its buffer's time.
     pub(crate) bitrate_bps: u32,
-    /// Profile.
+    /// Profile of H.264.
     pub(crate) profile: Profile,
     /// A key frame at least every so many frames.
     pub(crate) key_interval_frames: u32,
-    /// Scale a file's pictures to this width and height, both even.
+    /// Scale pictures to this width and height, both even.
     pub(crate) size: Option<(u32, u32)>,
-    /// Bring a file to this rate by repeating and leaving out pictures.
+    /// Bring pictures to this rate by repeating and leaving out pictures.
     pub(crate) fps: Option<u32>,
 }
 
 impl Default for EncodeSettings {
-    /// 8 Mbit/s constrained baseline, a key frame every 240 frames: joiners get theirs on request.
+    /// H.264, 8 Mbit/s constrained baseline, a key frame every 240 frames: joiners get theirs on request.
     fn default() -> Self {
         Self {
+            codec: Codec::H264,
             bitrate_bps: 8_000_000,
             profile: Profile::ConstrainedBaseline,
             key_interval_frames: 240,
@@ -198,34 +157,6 @@ pub(super) fn profile_level_id(profile: Profile, geometry: Geometry, bitrate_bps
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sources_are_parsed() {
-        assert_eq!("test".parse::<SourceSpec>().unwrap(), SourceSpec::Test(DEFAULT_TEST));
-        let hd = Geometry { width: 1280, height: 720, fps: 30 };
-        assert_eq!("test:1280x720@30".parse::<SourceSpec>().unwrap(), SourceSpec::Test(hd));
-        let file: SourceSpec = "file:/a/b:c.mp4".parse().unwrap();
-        let expected = SourceSpec::File { path: "/a/b:c.mp4".into(), looped: true, passthrough: false };
-        assert_eq!(file, expected);
-        let changed = SourceSpec::File { path: "/a/b:c.mp4".into(), looped: false, passthrough: true };
-        assert_eq!(file.with_file_options(false, true), changed);
-    }
-
-    #[test]
-    fn what_is_not_a_source_is_refused_with_the_reason() {
-        for (given, reason) in [
-            ("camera", "no such kind"),
-            ("file:", "the path is empty"),
-            ("test:1280", "WIDTHxHEIGHT@FPS"),
-            ("test:1280x721@30", "even numbers"),
-            ("test:1280x720@0", "1 to 240"),
-            ("test:99998x720@30", "7680x4320"),
-            ("test:720x1280@30", "at least height"),
-        ] {
-            let error = given.parse::<SourceSpec>().unwrap_err().to_string();
-            assert!(error.contains(reason), "{given}: {error}");
-        }
-    }
 
     #[test]
     fn level_follows_size_rate_and_bits() {

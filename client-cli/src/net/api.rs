@@ -9,10 +9,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use trocar_proto::session::api::{JoinRequest, RoqBinding, SessionInfo, TokenGrant};
+use trocar_proto::session::api::{
+    FeedInfo, Invitation, InvitationRequest, JoinRequest, RoqBinding, SessionInfo, TokenGrant,
+};
 use trocar_proto::session::feed::FeedDescriptor;
-use trocar_proto::session::ids::{CertHash, FeedId, LegId};
+use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId};
 use trocar_proto::session::problem::Problem;
+use trocar_proto::session::role::Role;
 use trocar_proto::units::WallMicros;
 use url::Url;
 
@@ -29,22 +32,23 @@ pub(crate) struct Refused(pub(crate) Problem);
 pub(crate) struct Api {
     http: reqwest::Client,
     link: InvitationLink,
-    cnf: CertHash,
+    cnf: Option<CertHash>,
     name: String,
     grant: Arc<Mutex<TokenGrant>>,
 }
 
 impl Api {
-    /// Redeems an invitation.
+    /// Redeems an invitation. `cnf` is the certificate that media over QUIC will come from or go to, where there is one.
     ///
     /// # Errors
     /// [`Refused`] with the problem document; else what kept the request from an answer.
     pub(crate) async fn join(
         link: InvitationLink,
         trust: &[CertificateDer<'static>],
-        cnf: CertHash,
+        cnf: impl Into<Option<CertHash>>,
         name: &str,
     ) -> anyhow::Result<Self> {
+        let cnf = cnf.into();
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(https_config(trust)?)
             .timeout(TIMEOUT)
@@ -118,6 +122,27 @@ impl Api {
         self.call_empty(&self.session_path(&format!("legs/{leg}"))).await
     }
 
+    /// Closes the session for good.
+    pub(crate) async fn close_session(&self) -> anyhow::Result<()> {
+        self.call_empty(&format!("v1/sessions/{}", self.grant().session)).await
+    }
+
+    /// Writes an invitation that is good for `ttl_s` seconds.
+    pub(crate) async fn invite(&self, role: Role, ttl_s: u64) -> anyhow::Result<Invitation> {
+        let body = InvitationRequest { role, ttl_s: Some(ttl_s) };
+        self.call(Method::POST, &self.session_path("invitations"), Some(&body)).await
+    }
+
+    /// One feed as it is now.
+    pub(crate) async fn feed(&self, feed: &FeedId) -> anyhow::Result<FeedInfo> {
+        self.call::<(), _>(Method::GET, &self.session_path(&format!("feeds/{feed}")), None).await
+    }
+
+    /// Removes a participant, or leaves where it is oneself.
+    pub(crate) async fn remove_participant(&self, participant: &ParticipantId) -> anyhow::Result<()> {
+        self.call_empty(&self.session_path(&format!("participants/{participant}"))).await
+    }
+
     async fn call<B: Serialize, T: DeserializeOwned>(
         &self,
         method: Method,
@@ -140,19 +165,18 @@ impl Api {
 async fn redeem(
     http: &reqwest::Client,
     link: &InvitationLink,
-    cnf: CertHash,
+    cnf: Option<CertHash>,
     name: &str,
 ) -> anyhow::Result<TokenGrant> {
-    let body = JoinRequest {
-        invitation: link.secret.clone(),
-        name: Some(name.to_owned()),
-        organisation: None,
-        cnf: Some(cnf),
-    };
+    let body = JoinRequest { invitation: link.secret.clone(), name: Some(name.to_owned()), organisation: None, cnf };
     Ok(answer(http.post(link.base.join("v1/join")?).json(&body)).await?.json().await?)
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+/// The response where it is a success.
+///
+/// # Errors
+/// [`Refused`] with the problem document; else what kept the request from an answer.
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
     let response = request.send().await.map_err(|e| {
         // The cause says what happened ("connection refused"); the outer text only which URL.
         let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);

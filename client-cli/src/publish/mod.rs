@@ -1,0 +1,183 @@
+//! `trocar publish`: pictures and sound from cameras, encoders and files over RoQ to the relay, until it is told to stop.
+//!
+//! Each feed has a supervisor that opens its source, runs it and opens it again after a failure; the hub announces the feeds
+//! and keeps the connection. What goes wrong with one feed never touches another.
+
+pub(crate) mod config;
+mod hub;
+mod plan;
+mod supervise;
+
+use crate::media::{AudioSpec, Codec, Prepared, SourceSpec};
+use crate::net::api::Api;
+use crate::net::link::InvitationLink;
+use crate::net::tls::IdentityArgs;
+use crate::sender::Sender;
+use crate::stop::Stop;
+use anyhow::Context;
+use config::RoomConfig;
+use hub::{Hub, Slot};
+use plan::{Plan, PurposeArg, Size, Wanted};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use supervise::{Link, Supervisor};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use trocar_proto::session::ids::FeedId;
+
+/// How the publisher is called where nobody says.
+const NAME: &str = "Operating room";
+/// Supervisors that have not ended this long after a stop are left behind: a device's driver may hang.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// Publish pictures and sound into a session.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PublishArgs {
+    /// Invitation link of role local or expert.
+    #[arg(long, value_name = "LINK")]
+    invite: InvitationLink,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    /// A file with every feed of an operating room (configs/or-room.toml is one), instead of the options below.
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "source", "size", "looped", "passthrough", "codec", "bitrate", "feed", "purpose", "audio", "audio_bitrate",
+        "audio_frame", "ledger",
+    ])]
+    config: Option<PathBuf>,
+    /// Where the picture comes from: `test`, `test:1920x1080@60`, `file:PATH`, `v4l2:/dev/video0`, `decklink:0`, `screen`,
+    /// `gst:ELEMENTS`, or an encoder's stream, which is not encoded again: `rtsp://…`, `srt://HOST:PORT`,
+    /// `srt://:PORT?mode=listener`, `udp://ADDRESS:PORT` (MPEG-TS), `udp://ADDRESS:PORT?format=rtp&codec=h264`.
+    #[arg(long, default_value = "test")]
+    source: SourceSpec,
+    /// Size of a `test` source: auto (the largest that this machine encodes live), 720p, 1080p, 2160p or WIDTHxHEIGHT@FPS;
+    /// or what a camera is asked for.
+    #[arg(long, value_name = "SIZE")]
+    size: Option<Size>,
+    /// Begin a file again at its end.
+    #[arg(long = "loop")]
+    looped: bool,
+    /// Send a file's H.264, H.265, AV1, VP8 or VP9 as it is, without decoding it.
+    #[arg(long)]
+    passthrough: bool,
+    /// Codec of what is encoded here; H.264 where left out, which every browser shows. `raw` and `j2k` send 4:2:2 with 10 bits
+    /// bit for bit, to native viewers.
+    #[arg(long, value_enum)]
+    codec: Option<Codec>,
+    /// Bit rate of the encoder, in Mbit/s; by size where left out. Of a stream: what its encoder sends at most.
+    #[arg(long, value_name = "MBPS")]
+    bitrate: Option<f64>,
+    /// Name of the feed.
+    #[arg(long, default_value = "scope")]
+    feed: FeedId,
+    /// What it shows: scope, room or secondary.
+    #[arg(long, default_value = "scope")]
+    purpose: PurposeArg,
+    /// Sound, as a feed of its own, FEED-audio: `tone`, `tone:440`, `alsa`, `alsa:DEVICE`, `pulse`, `pulse:DEVICE`,
+    /// `file:PATH` or `none`.
+    #[arg(long, value_name = "SOUND", default_value = "none", hide_default_value = true)]
+    audio: AudioArg,
+    /// Bit rate of the sound, in kbit/s; 64 where left out.
+    #[arg(long, value_name = "KBPS")]
+    audio_bitrate: Option<u32>,
+    /// Milliseconds of sound in a packet, 10 or 20; 20 where left out.
+    #[arg(long, value_name = "MS")]
+    audio_frame: Option<u32>,
+    /// How the publisher is called in the session.
+    #[arg(long)]
+    name: Option<String>,
+    /// Write one JSON line per frame of the picture (frame id, SHA-256 of its RTP payloads), to be compared with a viewer's.
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+}
+
+/// What `--audio` may say.
+#[derive(Debug, Clone)]
+struct AudioArg(Option<AudioSpec>);
+
+impl std::str::FromStr for AudioArg {
+    type Err = crate::media::MediaError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s == "none" { Ok(Self(None)) } else { s.parse().map(Some).map(Self) }
+    }
+}
+
+/// What will be published, and under which name.
+struct Room {
+    name: String,
+    plans: Vec<Plan>,
+    /// Nobody but this feed is to be served: what is wrong with it from the beginning ends the command.
+    strict: bool,
+}
+
+fn resolve(args: &PublishArgs) -> anyhow::Result<Room> {
+    if let Some(path) = &args.config {
+        let room = RoomConfig::read(path)?;
+        let name = args.name.clone().or_else(|| room.name.clone()).unwrap_or_else(|| NAME.to_owned());
+        return Ok(Room { name, plans: room.plans()?, strict: false });
+    }
+    let wanted = Wanted {
+        feed: args.feed.clone(),
+        source: Some(args.source.clone()),
+        size: args.size,
+        looped: args.looped,
+        passthrough: args.passthrough,
+        codec: args.codec,
+        bitrate: args.bitrate,
+        purpose: args.purpose,
+        audio: args.audio.0.clone(),
+        audio_bitrate: args.audio_bitrate,
+        audio_frame: args.audio_frame,
+        ledger: args.ledger.clone(),
+        prefix: "--".to_owned(),
+    };
+    let name = args.name.clone().unwrap_or_else(|| NAME.to_owned());
+    Ok(Room { name, plans: wanted.plans()?, strict: true })
+}
+
+/// Opens what must be there from the beginning: all of a single command but the streams of others, nothing of a room, whose
+/// cameras may be switched on one after the other.
+fn open_first(room: &Room) -> anyhow::Result<Vec<Option<Prepared>>> {
+    let open = |plan: &Plan| {
+        if !room.strict || plan.may_come_later() {
+            return Ok(None);
+        }
+        plan.prepare().map(Some).with_context(|| format!("{} {}", plan.option, plan.place()))
+    };
+    room.plans.iter().map(open).collect()
+}
+
+/// Publishes until a signal or the end of every source.
+pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
+    let stop = Stop::on_signals()?;
+    let identity = args.identity.load()?;
+    let cnf = identity.chain.first().map(|c| trocar_relay::quic::cert_hash(c)).context("--cert has no certificate")?;
+    let room = resolve(&args)?;
+    let (room, first) = tokio::task::spawn_blocking(move || open_first(&room).map(|first| (room, first))).await??;
+
+    let api = Api::join(args.invite.clone(), &identity.trust, cnf, &room.name).await?;
+    let _fresh = api.keep_fresh();
+    let (tell, news) = mpsc::channel(room.plans.len().max(1) * 2);
+    let (mut slots, mut supervisors) = (Vec::new(), JoinSet::new());
+    for (index, (plan, first)) in room.plans.into_iter().zip(first).enumerate() {
+        let (plan, link) = (Arc::new(plan), Arc::new(Link::default()));
+        let sender = Arc::new(Sender::new(plan.ledger.as_deref())?);
+        slots.push(Slot::new(Arc::clone(&plan), Arc::clone(&sender), Arc::clone(&link)));
+        let supervisor = Supervisor { index, plan, sender, link, news: tell.clone() };
+        supervisors.spawn(supervisor.run(first, stop.clone()));
+    }
+    drop(tell);
+    let mut hub = Hub::new(api, identity, slots, news);
+    let result = hub.serve(&stop).await;
+    hub.news.close();
+    if result.is_ok() {
+        let ended = async { while supervisors.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
+            tracing::warn!("a source did not stop in time");
+        }
+    }
+    supervisors.shutdown().await;
+    hub.finish().await;
+    result
+}

@@ -1,0 +1,159 @@
+//! Where frames go, whichever way they came: figures, ledger, window.
+
+use super::origin::Origin;
+use super::window::{Display, Window};
+use crate::ledger::{Ledger, digest};
+use crate::net::api::wall_now;
+use crate::tally::Tally;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use trocar_proto::media::receive::{CompleteFrame, ReceiveCounters};
+use trocar_proto::session::api::{FeedInfo, FeedState};
+use trocar_proto::units::Micros;
+
+/// A key frame is asked for no more often than this.
+const KEY_FRAME_EVERY: Duration = Duration::from_millis(500);
+
+/// What a transport knows about its line; none where it does not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Line {
+    /// Interarrival jitter, in microseconds.
+    pub(crate) jitter_us: Option<u64>,
+    /// Round trip, in microseconds.
+    pub(crate) rtt_us: Option<u64>,
+}
+
+/// Takes frames.
+pub(crate) struct Sink {
+    tally: Tally,
+    ledger: Option<Ledger>,
+    /// Where a window can be opened; none without one.
+    display: Option<Display>,
+    window: Option<Window>,
+    frames: Option<u64>,
+    origin: Instant,
+    asked: Option<Instant>,
+}
+
+impl Sink {
+    /// How often [`Self::tick`] is wanted.
+    pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+    /// For the feed of this name. `frames` ends it after so many.
+    pub(super) fn new(
+        name: &str,
+        json: bool,
+        ledger: Option<&Path>,
+        frames: Option<u64>,
+        display: Option<Display>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            tally: Tally::new(name, json),
+            ledger: ledger.map(Ledger::create).transpose()?,
+            display,
+            window: None,
+            frames,
+            origin: Instant::now(),
+            asked: None,
+        })
+    }
+
+    /// Time since the start, for receivers.
+    pub(crate) fn now(&self) -> Micros {
+        Micros(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// A leg begins.
+    pub(crate) fn begin_leg(&mut self) {
+        self.tally.begin_leg();
+    }
+
+    /// What comes is in this codec, by its encoding name.
+    ///
+    /// # Errors
+    /// Where a window is wanted and the codec cannot be shown.
+    pub(crate) fn show_as(&mut self, codec: &str, fmtp: &str, clock_rate: u32) -> anyhow::Result<()> {
+        self.tally.set_codec(codec);
+        if let Some(display) = &self.display
+            && self.window.as_ref().is_none_or(|w| !w.shows(codec))
+        {
+            self.window = None;
+            self.window = Some(display.open(codec, fmtp, clock_rate)?);
+        }
+        Ok(())
+    }
+
+    /// It is over; `gap` says why, where another one may follow.
+    pub(crate) fn end_leg(&mut self, counters: ReceiveCounters, gap: Option<&str>) {
+        self.tally.end_leg(counters);
+        if let Some(w) = &self.window {
+            w.handle_loss();
+        }
+        if let Some(why) = gap {
+            self.tally.gap(why);
+        }
+    }
+
+    /// A frame, and when it was captured where that is known.
+    pub(crate) fn complete(&mut self, frame: &CompleteFrame, origin: Option<Origin>) {
+        if self.is_done() {
+            return;
+        }
+        // The age ends with the last packet, not with the packets of other frames that this one was held back for.
+        let held = i64::try_from(self.now().since(frame.last_arrival)).unwrap_or(i64::MAX);
+        let age = origin.map(|o| o.age(wall_now().offset(held.saturating_neg())));
+        if let Some(l) = &mut self.ledger {
+            l.write(frame.frame_id, &digest(frame.payloads.iter().map(Vec::as_slice)));
+        }
+        self.tally.complete(frame, age);
+        if let Some(w) = &self.window {
+            w.show(frame, origin);
+        }
+    }
+
+    /// A frame that will not be complete.
+    pub(crate) fn lost(&mut self, frame_id: u32, packets: u32) {
+        self.tally.lost(frame_id, packets);
+        if let Some(w) = &self.window {
+            w.handle_loss();
+        }
+    }
+
+    /// Whether a key frame is to be asked for now: the window cannot go on without.
+    pub(crate) fn wants_key_frame(&mut self) -> bool {
+        let wanted = self.window.as_ref().is_some_and(Window::wants_key_frame)
+            && self.asked.is_none_or(|t| t.elapsed() >= KEY_FRAME_EVERY);
+        if wanted {
+            self.asked = Some(Instant::now());
+        }
+        wanted
+    }
+
+    /// Prints; `second` where a second is over.
+    pub(crate) fn tick(&mut self, counters: ReceiveCounters, feed: Option<&FeedInfo>, line: Line, second: bool) {
+        let state = feed.map(|f| f.state);
+        if let Some(f) = feed {
+            self.tally.describe(&f.descriptor);
+        }
+        self.tick_as(counters, state, line, second);
+    }
+
+    /// [`Self::tick`] where nothing is known of the feed but its state.
+    pub(crate) fn tick_as(&mut self, counters: ReceiveCounters, state: Option<FeedState>, line: Line, second: bool) {
+        if let Some(w) = &self.window {
+            w.set_state(state);
+        }
+        self.tally.tick(counters, state, line, second);
+    }
+
+    /// Whether all frames that were wanted came, or the window was closed.
+    pub(crate) fn is_done(&self) -> bool {
+        self.frames.is_some_and(|n| self.tally.frames() >= n) || self.window.as_ref().is_some_and(Window::is_closed)
+    }
+
+    /// Closes the window and prints the figures of the whole watch.
+    pub(super) fn finish(mut self) {
+        self.window = None;
+        self.tally.print_summary();
+    }
+}

@@ -1,0 +1,290 @@
+//! The two GStreamer pipelines of the window.
+
+use super::WindowError;
+use super::caption::{Caption, Level};
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_app as app;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+use trocar_proto::media::receive::CompleteFrame;
+use trocar_proto::media::rtp::{HeaderFields, write_header};
+use trocar_proto::units::Ssrc;
+
+const PAYLOAD_TYPE: u8 = 96;
+/// Frames that wait for the decoder. Loss policy: the oldest goes, and the decoder says that something is missing.
+const WAITING_PACKETS: u64 = 8_192;
+/// The picture's size while there is none.
+const EMPTY: (i32, i32) = (1_280, 720);
+
+/// What undoes a codec: elements with their Debian packages.
+type Chain = &'static [(&'static str, &'static str)];
+
+const GOOD: &str = "gstreamer1.0-plugins-good";
+const BAD: &str = "gstreamer1.0-plugins-bad";
+const LIBAV: &str = "gstreamer1.0-libav";
+const BASE: &str = "gstreamer1.0-plugins-base";
+
+/// Elements from packets to pictures, by encoding name.
+fn chain(codec: &str) -> Option<Chain> {
+    Some(match codec.to_ascii_uppercase().as_str() {
+        "H264" => &[("rtph264depay", GOOD), ("h264parse", BAD), ("avdec_h264", LIBAV)],
+        "H265" => &[("rtph265depay", GOOD), ("h265parse", BAD), ("avdec_h265", LIBAV)],
+        "VP8" => &[("rtpvp8depay", GOOD), ("vp8dec", GOOD)],
+        "VP9" => &[("rtpvp9depay", GOOD), ("vp9dec", GOOD)],
+        "AV1" => &[("rtpav1depay", "gst-plugin-rtp, built in"), ("av1parse", BAD), ("av1dec", BAD)],
+        _ => return None,
+    })
+}
+
+fn make(name: &'static str, package: &'static str) -> Result<gst::Element, WindowError> {
+    gst::ElementFactory::make(name).build().map_err(|_| WindowError::Missing { element: name, package })
+}
+
+fn fault(e: impl std::fmt::Display) -> WindowError {
+    WindowError::Pipeline(e.to_string())
+}
+
+/// Links the elements into a running pipeline.
+fn run(elements: &[&gst::Element]) -> Result<gst::Pipeline, WindowError> {
+    let pipeline = gst::Pipeline::new();
+    pipeline.add_many(elements).map_err(fault)?;
+    gst::Element::link_many(elements).map_err(fault)?;
+    Ok(pipeline)
+}
+
+/// The first error on the pipeline's bus.
+fn bus_error(pipeline: &gst::Pipeline) -> Option<String> {
+    let message = pipeline.bus()?.pop_filtered(&[gst::MessageType::Error])?;
+    match message.view() {
+        gst::MessageView::Error(e) => Some(e.error().to_string()),
+        _ => None,
+    }
+}
+
+/// From frames to pictures.
+pub(super) struct Decoder {
+    pipeline: gst::Pipeline,
+    source: app::AppSrc,
+    sink: app::AppSink,
+    sequence: AtomicU16,
+}
+
+/// A decoded picture.
+pub(super) struct Picture {
+    /// Of the frame that it came from.
+    pub(super) number: u64,
+    sample: gst::Sample,
+}
+
+impl Decoder {
+    pub(super) fn start(codec: &str, fmtp: &str, clock_rate: u32) -> Result<Self, WindowError> {
+        gst::init().map_err(fault)?;
+        let chain = chain(codec).ok_or_else(|| WindowError::Codec { codec: codec.to_owned() })?;
+        let source = app::AppSrc::builder()
+            .caps(&rtp_caps(codec, fmtp, clock_rate)?)
+            .format(gst::Format::Time)
+            .is_live(true)
+            .max_buffers(WAITING_PACKETS)
+            .leaky_type(app::AppLeakyType::Downstream)
+            .build();
+        let undo = chain.iter().map(|(name, package)| make(name, package)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(decoder) = undo.last() {
+            for (property, value) in [("thread-type", "slice"), ("output-corrupt", "false")] {
+                if decoder.has_property(property) {
+                    decoder.set_property_from_str(property, value);
+                }
+            }
+        }
+        let convert = make("videoconvert", BASE)?;
+        let sink = app::AppSink::builder()
+            .caps(&gst::Caps::builder("video/x-raw").field("format", "I420").build())
+            .sync(false)
+            .max_buffers(2)
+            .drop(true)
+            .build();
+        let mut elements = vec![source.upcast_ref()];
+        elements.extend(undo.iter());
+        elements.extend([&convert, sink.upcast_ref()]);
+        let pipeline = run(&elements)?;
+        pipeline.set_state(gst::State::Playing).map_err(fault)?;
+        Ok(Self { pipeline, source, sink, sequence: AtomicU16::new(0) })
+    }
+
+    /// Hands a frame over. Its number becomes its time stamp, which the picture keeps.
+    pub(super) fn push(&self, number: u64, frame: &CompleteFrame) {
+        let time = gst::ClockTime::from_nseconds(number * STEP_NS);
+        let last = frame.payloads.len().saturating_sub(1);
+        for (i, payload) in frame.payloads.iter().enumerate() {
+            let fields = HeaderFields {
+                marker: i == last,
+                payload_type: PAYLOAD_TYPE,
+                seq: self.sequence.fetch_add(1, Ordering::Relaxed),
+                timestamp: frame.timestamp,
+                ssrc: Ssrc(1),
+            };
+            let mut packet = vec![0; 12];
+            let Ok(header) = write_header(&mut packet, fields, &[]) else { return };
+            packet.truncate(header);
+            packet.extend_from_slice(payload);
+            let mut buffer = gst::Buffer::from_mut_slice(packet);
+            if let Some(b) = buffer.get_mut() {
+                b.set_pts(time);
+                b.set_dts(time);
+            }
+            // Fails while the pipeline stops, which its bus tells.
+            let _ = self.source.push_buffer(buffer);
+        }
+    }
+
+    /// The newest picture, waited for this long.
+    pub(super) fn next_picture(&self, wait: Duration) -> Option<Picture> {
+        let wait = gst::ClockTime::try_from(wait).ok()?;
+        let mut sample = self.sink.try_pull_sample(wait)?;
+        // At most as many as the sink holds: only the newest is worth painting.
+        while let Some(newer) = self.sink.try_pull_sample(gst::ClockTime::ZERO) {
+            sample = newer;
+        }
+        let number = sample.buffer()?.pts()?.nseconds() / STEP_NS;
+        Some(Picture { number, sample })
+    }
+
+    /// What went wrong, if anything.
+    pub(super) fn fault(&self) -> Option<WindowError> {
+        bus_error(&self.pipeline).map(WindowError::Pipeline)
+    }
+}
+
+/// Between the time stamps of two frames: decoders take stamps that are too close for errors.
+const STEP_NS: u64 = 1_000_000;
+
+impl Drop for Decoder {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+/// Caps of the packets, with the format parameters that a decoder may need (RFC 6184 section 8.1, RFC 7798 section 7.1).
+fn rtp_caps(codec: &str, fmtp: &str, clock_rate: u32) -> Result<gst::Caps, WindowError> {
+    let mut caps = gst::Caps::builder("application/x-rtp")
+        .field("media", "video")
+        .field("encoding-name", codec.to_ascii_uppercase())
+        .field("payload", i32::from(PAYLOAD_TYPE))
+        .field("clock-rate", i32::try_from(clock_rate).map_err(fault)?);
+    for (name, value) in fmtp.split(';').filter_map(|p| p.trim().split_once('=')) {
+        if matches!(name, "packetization-mode" | "sprop-parameter-sets" | "sprop-vps" | "sprop-sps" | "sprop-pps") {
+            caps = caps.field(name, value);
+        }
+    }
+    Ok(caps.build())
+}
+
+/// The window itself.
+pub(super) struct Screen {
+    pipeline: gst::Pipeline,
+    source: app::AppSrc,
+    overlay: gst::Element,
+    picture: gst::Sample,
+    said: Option<Caption>,
+}
+
+impl Screen {
+    /// Opens it, black.
+    pub(super) fn start() -> Result<Self, WindowError> {
+        gst::init().map_err(fault)?;
+        let picture = black()?;
+        let source = app::AppSrc::builder()
+            .format(gst::Format::Time)
+            .is_live(true)
+            .do_timestamp(true)
+            .max_buffers(2)
+            .leaky_type(app::AppLeakyType::Downstream)
+            .build();
+        source.set_caps(picture.caps_owned().as_ref());
+        let overlay = make("textoverlay", "gstreamer1.0-x")?;
+        let convert = make("videoconvert", BASE)?;
+        let scale = make("videoscale", BASE)?;
+        let sink = make("autovideosink", GOOD)?;
+        sink.set_property("sync", false);
+        overlay.set_property("shaded-background", true);
+        let pipeline = run(&[source.upcast_ref(), &overlay, &convert, &scale, &sink])?;
+        let no_display = |why: String| {
+            let _ = pipeline.set_state(gst::State::Null);
+            Err(WindowError::NoDisplay(why))
+        };
+        if pipeline.set_state(gst::State::Playing).is_err() {
+            let why = bus_error(&pipeline).unwrap_or_else(|| "the display does not answer".to_owned());
+            return no_display(why);
+        }
+        // Where nothing else works, autovideosink takes a sink that shows nothing.
+        let chosen = sink.downcast_ref::<gst::Bin>().and_then(|b| b.children().first().cloned());
+        let name = chosen.and_then(|c| c.factory()).map(|f| f.name().to_string()).unwrap_or_default();
+        if name.is_empty() || name.starts_with("fake") {
+            return no_display("the display that DISPLAY or WAYLAND_DISPLAY names does not answer".to_owned());
+        }
+        Ok(Self { pipeline, source, overlay, picture, said: None })
+    }
+
+    /// What is painted from now on.
+    pub(super) fn set_picture(&mut self, picture: Picture) {
+        if picture.sample.caps() != self.picture.caps() {
+            self.source.set_caps(picture.sample.caps_owned().as_ref());
+        }
+        self.picture = picture.sample;
+    }
+
+    /// Paints the picture with the caption on it.
+    ///
+    /// # Errors
+    /// Where the window was closed or broke.
+    pub(super) fn paint(&mut self, caption: &Caption) -> Result<(), WindowError> {
+        if self.said.as_ref() != Some(caption) {
+            self.write(caption);
+            self.said = Some(caption.clone());
+        }
+        if let Some(buffer) = self.picture.buffer() {
+            let mut buffer = buffer.copy();
+            if let Some(b) = buffer.get_mut() {
+                // Stamped anew on its way.
+                b.set_pts(gst::ClockTime::NONE);
+                b.set_dts(gst::ClockTime::NONE);
+            }
+            let _ = self.source.push_buffer(buffer);
+        }
+        bus_error(&self.pipeline).map_or(Ok(()), |e| Err(WindowError::Pipeline(e)))
+    }
+
+    fn write(&self, caption: &Caption) {
+        let (vertical, horizontal, font, color) = match caption.level {
+            Level::Good => ("top", "left", "Sans Bold 14", 0xffff_ffff_u32),
+            Level::Late => ("top", "left", "Sans Bold 18", 0xffff_b000),
+            Level::Alarm => ("center", "center", "Sans Bold 40", 0xffff_3030),
+        };
+        self.overlay.set_property_from_str("valignment", vertical);
+        self.overlay.set_property_from_str("halignment", horizontal);
+        self.overlay.set_property("font-desc", font);
+        self.overlay.set_property("color", color);
+        self.overlay.set_property("text", &caption.text);
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+/// A black picture, until there is one.
+fn black() -> Result<gst::Sample, WindowError> {
+    let (width, height) = EMPTY;
+    let caps = gst::Caps::builder("video/x-raw")
+        .field("format", "I420")
+        .field("width", width)
+        .field("height", height)
+        .field("framerate", gst::Fraction::new(0, 1))
+        .build();
+    let luma = usize::try_from(width * height).map_err(fault)?;
+    let mut data = vec![16_u8; luma];
+    data.resize(luma + luma / 2, 128);
+    Ok(gst::Sample::builder().caps(&caps).buffer(&gst::Buffer::from_mut_slice(data)).build())
+}

@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup build demo test check bench fixtures clean-room deny fmt
+PREFIX ?= /usr/local
+export PREFIX DESTDIR SYSCONFDIR PROFILE
+.PHONY: install uninstall deb
 .PHONY: setup-run setup-test setup-check test-prepare test-page
 
 # A cargo that was installed a moment ago is found in this shell too.
@@ -38,6 +41,15 @@ clean-room: ## clone HEAD into a temporary folder and run demo and test there, a
 
 deny: setup-check ## licences, bans and sources of the dependencies
 	@cargo deny --log-level error check bans licenses sources
+
+install: setup-run ## put binary, man pages, completions and services under PREFIX (/usr/local); DESTDIR for packagers
+	@scripts/install.sh install
+
+uninstall: ## take away what `make install` put there; configuration and state stay
+	@scripts/install.sh uninstall
+
+deb: setup-run ## a Debian package, in target/debian
+	@scripts/deb.sh
 
 fmt: ## format the Rust code
 	@cargo fmt --all

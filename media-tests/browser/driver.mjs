@@ -1,17 +1,11 @@
 // Drives a real Chromium for the tests. One JSON object per line on standard input, one answer per line on standard
 // output: {"id", "ok": result} or {"id", "error": text}. Ends with its standard input.
 import { createInterface } from "node:readline";
-import { chromium } from "playwright-core";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { launch } from "./chromium.mjs";
 
-const browser = await chromium.launch({
-  executablePath: process.env.TROCAR_CHROMIUM ?? "/usr/bin/chromium",
-  timeout: 120_000,
-  args: [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-  ],
-});
+const browser = await launch();
 const pages = new Map();
 
 // Runs inside the page before anything of the page's own: notes when things happened, by the page's wall clock.
@@ -129,9 +123,33 @@ function spread() {
   return Math.sqrt(green.reduce((a, b) => a + (b - mean) ** 2, 0) / green.length);
 }
 
+// The strongest tone that each playing audio element carries, in Hz, with its level in dB of full scale; for a while of `ms`.
+async function tones(ms) {
+  const context = new AudioContext();
+  await context.resume();
+  const taps = [...document.querySelectorAll("audio")].filter((a) => a.srcObject !== null).map((audio) => {
+    const analyser = context.createAnalyser();
+    analyser.fftSize = 8192;
+    analyser.smoothingTimeConstant = 0;
+    context.createMediaStreamSource(audio.srcObject).connect(analyser);
+    return { audio, analyser, db: -Infinity, hz: 0 };
+  });
+  const bins = new Float32Array(4096);
+  for (const end = performance.now() + ms; performance.now() < end; ) {
+    await new Promise((done) => setTimeout(done, 50));
+    for (const tap of taps) {
+      tap.analyser.getFloatFrequencyData(bins);
+      const top = bins.reduce((best, value, i) => (value > bins[best] ? i : best), 1);
+      if (bins[top] > tap.db) [tap.db, tap.hz] = [bins[top], (top * context.sampleRate) / 8192];
+    }
+  }
+  await context.close();
+  return taps.map(({ audio, db, hz }) => ({ ...audio.dataset, paused: audio.paused, db: Number.isFinite(db) ? db : null, hz }));
+}
+
 const commands = {
-  async open({ page, url, width = 1280, height = 800 }) {
-    const p = await browser.newPage({ viewport: { width, height } });
+  async open({ page, url, width = 1280, height = 800, locale = "en-US" }) {
+    const p = await browser.newPage({ viewport: { width, height }, locale });
     await p.addInitScript(observe);
     pages.set(page, p);
     const began = Date.now();
@@ -160,6 +178,48 @@ const commands = {
   async click({ page, selector }) {
     await pages.get(page).click(selector, { timeout: 10_000 });
     return true;
+  },
+  // What the page says of itself: connection, layout, mic, camera, screen, sound, side, role; and its language.
+  async body({ page }) {
+    return pages.get(page).evaluate(() => ({ ...document.body.dataset, lang: document.documentElement.lang }));
+  },
+  async fill({ page, selector, text }) {
+    await pages.get(page).fill(selector, text, { timeout: 10_000 });
+    return true;
+  },
+  async press({ page, key }) {
+    await pages.get(page).keyboard.press(key);
+    return true;
+  },
+  // Holds a key, or lets it go.
+  async key({ page, key, down }) {
+    await (down ? pages.get(page).keyboard.down(key) : pages.get(page).keyboard.up(key));
+    return true;
+  },
+  async tones({ page, ms = 1_000 }) {
+    return pages.get(page).evaluate(tones, ms);
+  },
+  // The browser's own network switch: HTTP and new sockets only, WebRTC goes on.
+  async offline({ page, offline }) {
+    await pages.get(page).context().setOffline(offline);
+    return true;
+  },
+  async resize({ page, width, height }) {
+    await pages.get(page).setViewportSize({ width, height });
+    return pages.get(page).evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  },
+  // What axe-core finds amiss: [] where nothing.
+  async axe({ page }) {
+    const source = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+    await pages.get(page).evaluate(source);
+    const { violations } = await pages.get(page).evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+    return violations.map((v) => ({ id: v.id, help: v.help, nodes: v.nodes.map((n) => n.target.join(" ")) }));
+  },
+  // The figures as the page saves them.
+  async figures({ page }) {
+    const p = pages.get(page);
+    const [download] = await Promise.all([p.waitForEvent("download"), p.click(".stats .save")]);
+    return JSON.parse(await readFile(await download.path(), "utf8"));
   },
   async screenshot({ page, path }) {
     await pages.get(page).screenshot({ path, timeout: 60_000 });

@@ -2,6 +2,7 @@
 //! for many.
 
 pub mod browser;
+pub mod foreign;
 pub mod process;
 pub mod sink;
 pub mod stack;

@@ -242,6 +242,7 @@ impl Sink {
                     let profile = match profile {
                         SrtpProfile::AEAD_AES_256_GCM => Profile::Aes256Gcm,
                         SrtpProfile::AEAD_AES_128_GCM => Profile::Aes128Gcm,
+                        SrtpProfile::AES128_CM_SHA1_80 => Profile::Aes128CmSha1,
                         other => bail!("profile {other}"),
                     };
                     self.srtp = Some(Srtp::from_dtls(profile, &material, true)?);

@@ -8,10 +8,13 @@
 
 mod browser;
 mod impair;
+mod install;
 mod native;
 mod operating;
 mod readme;
 mod refusals;
+mod rtc;
+mod verbs;
 
 use serde_json::Value;
 

@@ -1,0 +1,19 @@
+// How Chromium is started for the tests: headless, with a camera and a microphone of its own that make known pictures and tones.
+import { chromium } from "playwright-core";
+
+/** `fakeUi`: false leaves questions for devices to the (absent) person, which refuses them. */
+export function launch({ fakeUi = true, autoplay = true } = {}) {
+  return chromium.launch({
+    executablePath: process.env.TROCAR_CHROMIUM ?? "/usr/bin/chromium",
+    timeout: 120_000,
+    // Otherwise the browser hides the sound of every page.
+    ignoreDefaultArgs: ["--mute-audio"],
+    args: [
+      "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+      "--disable-background-networking", "--disable-component-update", "--disable-sync",
+      "--use-fake-device-for-media-stream", "--auto-select-desktop-capture-source=Entire screen",
+      ...(fakeUi ? ["--use-fake-ui-for-media-stream"] : []),
+      ...(autoplay ? ["--autoplay-policy=no-user-gesture-required"] : []),
+    ],
+  });
+}

@@ -1,0 +1,126 @@
+// Takes a screenshot of every screen of the page, in both languages and the sizes that are promised, and looks at each with
+// axe-core. `node screenshots.mjs OUTDIR [PART-OF-NAME]`. Needs the built page (`npm run build` in signaling/web) and nothing
+// else: the relay is signaling/web/test/fake-relay.js. Prints one JSON object per line; ends with 1 where anything is amiss.
+import { mkdir, readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { launch } from "./chromium.mjs";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const web = join(here, "../../signaling/web");
+const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const [outDir = "/tmp/trocar-screenshots", only = ""] = process.argv.slice(2);
+await mkdir(outDir, { recursive: true });
+
+const POLICY = "default-src 'self'; connect-src 'self' wss: ws:; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const TYPES = { html: "text/html; charset=utf-8", js: "text/javascript; charset=utf-8", css: "text/css; charset=utf-8" };
+const server = createServer(async (request, response) => {
+  const name = new URL(request.url, "http://x").pathname.slice(1) || "index.html";
+  if (!["index.html", "app.js", "app.css"].includes(name)) return response.writeHead(404).end();
+  response.writeHead(200, { "content-type": TYPES[name.split(".").pop()], "content-security-policy": POLICY });
+  response.end(await readFile(join(web, "dist", name)));
+});
+await new Promise((done) => server.listen(0, "127.0.0.1", done));
+const origin = `http://127.0.0.1:${server.address().port}`;
+
+const LAPTOP = { width: 1280, height: 720 };
+const WIDE = { width: 1024, height: 768 };
+const UPRIGHT = { width: 768, height: 1024 };
+const live = (n) => (page) => page.waitForFunction((n) => document.querySelectorAll(".tile[data-state=live][data-age-kind=known]").length >= n, n, { timeout: 15_000 });
+const joined = { hash: "#invitation=x&name=Dr.%20Maria%20Keller&join=1" };
+const chat = (page) => page.evaluate(() => {
+  window.__relay.say("p2sato00bb", "胆嚢管の同定をお願いします。\n画面中央の索状物です。");
+  window.__relay.say("p1self00aa", "I see it. Please retract a little further to the left.");
+  window.__relay.say("p3coord0cc", "OR 3: the second camera will be moved in two minutes.");
+});
+const keys = (...names) => async (page) => { for (const name of names) await page.keyboard.press(name); };
+const steps = (...all) => async (page) => { for (const step of all) await step(page); };
+const settle = (ms = 1500) => (page) => page.waitForTimeout(ms);
+
+/** Each with its name; taken in English and Japanese unless it says otherwise. */
+const shots = [
+  { name: "lobby", hash: "#invitation=x" },
+  { name: "lobby-checked", hash: "#invitation=x", run: steps((p) => p.waitForSelector('.check[data-camera="good"][data-microphone="good"]'), settle()) },
+  { name: "lobby-denied", hash: "#invitation=x", denied: true, run: steps((p) => p.waitForSelector('.check[data-camera="denied"]')) },
+  { name: "lobby-observer", hash: "#invitation=x&role=observer" },
+  { name: "lobby-refused", hash: "#invitation=x&name=Dr.%20Sato&join=1", fake: { refuse: true }, run: (p) => p.waitForSelector(".fault:not([hidden])") },
+  { name: "layout-large", ...joined, run: live(3) },
+  { name: "layout-grid", ...joined, run: steps(live(3), keys("l"), settle()) },
+  { name: "layout-pair", ...joined, run: steps(live(3), keys("l", "l"), settle()) },
+  { name: "layout-menu", ...joined, run: steps(live(3), (p) => p.click('[data-control="bar.view"]')) },
+  { name: "one-picture", ...joined, fake: { feeds: ["endoscope"] }, run: live(1) },
+  { name: "two-side-by-side", ...joined, fake: { feeds: ["endoscope", "room"] }, run: steps(live(2), keys("l", "l"), settle()) },
+  { name: "ages", ...joined, fake: { ages: { endoscope: 760, room: 1540 } }, run: steps(live(3), settle()) },
+  { name: "people-speaking", ...joined, run: steps(live(3), keys("p"), (p) => p.evaluate(() => window.__relay.speak(["voice-p2sato00"])), settle(300)) },
+  { name: "chat", ...joined, run: steps(live(3), chat, keys("t"), settle(300)) },
+  { name: "chat-unread", ...joined, run: steps(live(3), chat, settle(300)) },
+  { name: "statistics", ...joined, run: steps(live(3), keys("g"), settle(9000)) },
+  { name: "sending", ...joined, run: steps(live(3), (p) => p.click('[data-control="talk.connect"]'), (p) => p.click('[data-control="publish.camera"]'), (p) => p.waitForSelector('body[data-mic="muted"][data-camera="sending"]'), keys("m"), (p) => p.waitForSelector('body[data-mic="open"]')) },
+  { name: "observer", ...joined, fake: { role: "observer" }, run: live(3) },
+  { name: "frozen", ...joined, run: steps(live(3), (p) => p.evaluate(() => { window.__relay.freeze("endoscope"); window.__relay.state("room", "stalled"); }), (p) => p.waitForSelector('.tile[data-state="frozen"]'), settle(800)) },
+  { name: "no-publisher", ...joined, fake: { feeds: [], voice: false }, run: (p) => p.waitForSelector(".empty:not([hidden])") },
+  { name: "undecodable", ...joined, run: steps(live(3), (p) => p.evaluate(() => window.__relay.announce("robot-4k", { codec: "H265", purpose: "scope", priority: 0 })), keys("1"), (p) => p.waitForSelector("[data-alternative]")) },
+  { name: "relay-lost", ...joined, run: steps(live(3), (p) => p.evaluate(() => window.__relay.lose()), (p) => p.waitForSelector('body[data-connection="lost"]'), settle(3500)) },
+  { name: "help", ...joined, run: steps(live(3), keys("?"), settle(300)) },
+  { name: "devices", ...joined, run: steps(live(3), keys("d"), (p) => p.waitForSelector('.check[data-microphone="good"]'), settle()) },
+];
+
+/** Everything at 1280×720; what is crowded also on tablets. */
+const ON_TABLETS = ["lobby-checked", "layout-large", "layout-grid", "layout-pair", "chat", "statistics", "sending", "people-speaking"];
+
+let bad = 0;
+const browser = await launch();
+for (const shot of shots.filter((s) => s.name.includes(only))) {
+  const sizes = ON_TABLETS.includes(shot.name) ? [LAPTOP, WIDE, UPRIGHT] : [LAPTOP];
+  for (const size of sizes) for (const lang of ["en", "ja"]) await take(shot, size, lang);
+}
+await browser.close();
+server.close();
+process.exit(bad === 0 ? 0 : 1);
+
+async function take(shot, size, lang) {
+  const name = `${shot.name}-${size.width}x${size.height}-${lang}`;
+  const context = await browser.newContext({ viewport: size });
+  const page = await context.newPage();
+  const errors = [];
+  page.on("pageerror", (e) => errors.push(String(e)));
+  page.on("console", (m) => m.type() === "error" && errors.push(m.text()));
+  await page.addInitScript((fake) => (window.__fake = fake), shot.fake ?? {});
+  await page.addInitScript({ path: join(web, "test/fake-relay.js") });
+  if (shot.denied) await page.addInitScript(() => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("no", "NotAllowedError"); }; });
+  const report = { name, errors };
+  try {
+    await page.goto(`${origin}/?lang=${lang}${shot.hash ?? ""}`);
+    await shot.run?.(page);
+    await page.waitForTimeout(200);
+    await page.screenshot({ path: join(outDir, `${name}.png`) });
+    report.overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    report.axe = await axe(page);
+    report.untranslated = await page.evaluate(untranslated, lang);
+  } catch (e) {
+    errors.push(String(e.message ?? e).split("\n")[0]);
+    await page.screenshot({ path: join(outDir, `${name}-failed.png`) }).catch(() => undefined);
+  }
+  if (errors.length > 0 || report.overflow > 0 || report.axe?.length > 0 || report.untranslated?.length > 0) bad += 1;
+  console.log(JSON.stringify(report));
+  await context.close();
+}
+
+async function axe(page) {
+  await page.evaluate(axeSource);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.target.join(" ")).slice(0, 4).join("; ")}`);
+}
+
+// Texts of our own that are still those of the other language after a switch there and back would show a forgotten text.
+function untranslated(lang) {
+  const odd = [];
+  for (const element of document.querySelectorAll("[data-t]")) {
+    if (element.textContent === element.dataset.t) odd.push(element.dataset.t);
+    const latin = /[A-Za-z]{4,}/.test(element.textContent.replace(/Trocar|JSON|Enter|Shift|https|Esc/g, ""));
+    if (lang === "ja" && latin) odd.push(element.textContent);
+  }
+  return odd;
+}

@@ -1,0 +1,132 @@
+//! The client's own WebRTC stack, the `webrtc` crate, against the relay's: two that share no code.
+
+use crate::{number, runtime};
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use std::time::Duration;
+use trocar_media_tests::http_client;
+use trocar_media_tests::process::Process;
+use trocar_media_tests::stack::{PATIENCE, Stack, path, summary};
+
+/// The WHEP address of a feed.
+fn whep(stack: &Stack, feed: &str) -> anyhow::Result<String> {
+    Ok(format!("{}v1/sessions/{}/feeds/{feed}/whep", stack.text("/page")?, stack.text("/session")?))
+}
+
+/// The token of an observer who has joined.
+fn token(stack: &Stack) -> anyhow::Result<String> {
+    runtime().block_on(async {
+        let join = format!("{}v1/join", stack.text("/page")?);
+        let body = json!({ "invitation": stack.text("/tokens/observer")?, "name": "Player" });
+        let grant: Value = http_client()?.post(join).json(&body).send().await?.error_for_status()?.json().await?;
+        Ok(grant["token"].as_str().context("token")?.to_owned())
+    })
+}
+
+/// Checksums of a ledger, in order.
+fn sums(file: &std::path::Path) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(file)?;
+    text.lines()
+        .map(|l| {
+            let line: Value = serde_json::from_str(l)?;
+            Ok(line["sha256"].as_str().context("sha256")?.to_owned())
+        })
+        .collect()
+}
+
+/// Whether `came` is a run of `sent` without a hole.
+fn is_run_of(came: &[String], sent: &[String]) -> bool {
+    !came.is_empty() && sent.windows(came.len()).any(|w| w == came)
+}
+
+#[test]
+fn the_crate_gets_every_frame_of_a_roq_publisher_bit_for_bit_with_its_age() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let (sent, came) = (stack.dir.path().join("sent.jsonl"), stack.dir.path().join("came.jsonl"));
+    let mut publisher = stack.publish(&["--source", "test:1280x720@30", "--ledger", path(&sent)?])?;
+    let mut viewer = stack.watch(&["--transport", "webrtc", "--frames", "90", "--ledger", path(&came)?])?;
+    let s = summary(&mut viewer, PATIENCE)?;
+    viewer.wait(PATIENCE)?;
+    publisher.stop()?;
+    println!("WebRTC: {s}");
+    ensure!(number(&s, "/frames") == 90.0 && number(&s, "/frames_lost") == 0.0, "{s}");
+    ensure!(s["codec"] == "H264" && number(&s, "/width") == 1280.0, "{s}");
+    let (median, known) = (number(&s, "/age_ms/p50"), number(&s, "/age_ms/frames"));
+    ensure!(median > 0.0 && median < 200.0 && known > 60.0, "{s}");
+    let (sent, mut came) = (sums(&sent)?, sums(&came)?);
+    ensure!(came.len() == 90 && is_run_of(&came, &sent), "what came is no run of what was sent");
+    // The control: one frame that is another, and one that is missing.
+    let kept = std::mem::replace(&mut came[40], "other".to_owned());
+    ensure!(!is_run_of(&came, &sent), "a changed frame goes unnoticed");
+    came[40] = kept;
+    came.remove(40);
+    ensure!(!is_run_of(&came, &sent), "a missing frame goes unnoticed");
+    Ok(())
+}
+
+#[test]
+fn a_whep_address_and_a_token_are_enough_and_an_age_that_nobody_told_is_called_unknown() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let _publisher = stack.publish(&["--source", "test:640x360@30"])?;
+    let (url, token) = (whep(&stack, "scope")?, token(&stack)?);
+    let arguments = ["watch", "--whep", &url, "--token", &token, "--headless", "--json", "--frames", "60"];
+    let mut viewer = Process::trocar("trocar watch --whep", &arguments)?;
+    let s = summary(&mut viewer, PATIENCE)?;
+    ensure!(number(&s, "/frames") == 60.0 && s["feed"] == "scope" && s["codec"] == "H264", "{s}");
+    ensure!(s["age_ms"].is_null() && number(&s, "/age_unknown_frames") == 60.0, "{s}");
+    ensure!(viewer.wait(PATIENCE)?.success(), "{}", viewer.stderr());
+    // The resource is gone with its player.
+    let legs = runtime().block_on(stack.metric("trocar_legs"));
+    ensure!(legs.is_err() || legs.is_ok_and(|n| n == 0.0), "a leg is left over");
+    Ok(())
+}
+
+/// What `trocar watch --whep` says when it fails.
+fn fails(stack: &Stack, feed: &str, token: &str) -> anyhow::Result<String> {
+    let url = whep(stack, feed)?;
+    let arguments = ["watch", "--whep", &url, "--token", token, "--headless", "--json"];
+    let mut viewer = Process::trocar("trocar watch --whep", &arguments)?;
+    let status = viewer.wait(PATIENCE)?;
+    ensure!(!status.success(), "it should have failed");
+    // The last words may still be on their way through the pipe.
+    let _ = viewer.rest();
+    Ok(viewer.stderr())
+}
+
+#[test]
+fn a_wrong_token_and_a_missing_feed_are_told_in_the_relays_words() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let _publisher = stack.publish(&["--source", "test:320x180@15"])?;
+    let good = token(&stack)?;
+    let said = fails(&stack, "scope", "nonsense")?;
+    ensure!(said.contains("HTTP 401") && said.contains("token"), "{said}");
+    let said = fails(&stack, "nothing", &good)?;
+    ensure!(said.contains("HTTP 404") && said.contains("feed"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_webrtc_viewer_survives_a_publisher_that_goes_and_comes_back() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let mut first = stack.publish(&["--source", "test:640x360@30"])?;
+    let mut viewer = stack.watch(&["--transport", "webrtc"])?;
+    viewer.line(PATIENCE, |l| l.contains("\"state\":\"live\""))?;
+    first.stop()?;
+    viewer.line(PATIENCE, |l| l.contains("\"state\":\"waiting\"") || l.contains("\"type\":\"gap\""))?;
+    let _second = stack.publish(&["--source", "test:640x360@30"])?;
+    viewer.line(PATIENCE, |l| l.contains("\"state\":\"live\""))?;
+    viewer.stop()
+}
+
+#[test]
+fn without_a_display_a_window_is_refused_and_the_flag_that_needs_none_is_named() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let (link, ca) = (stack.invitation("observer")?, stack.text("/ca_file")?);
+    let mut command = std::process::Command::new(trocar_media_tests::process::trocar()?);
+    command.args(["watch", "--invite", &link, "--ca", &ca]).env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+    let mut viewer = Process::start("trocar watch", &mut command)?;
+    ensure!(!viewer.wait(Duration::from_secs(10))?.success());
+    let _ = viewer.rest();
+    ensure!(viewer.stderr().contains("--headless"), "{}", viewer.stderr());
+    Ok(())
+}

@@ -52,7 +52,8 @@ impl Viewer {
         Ok(Self { http, base: base.to_owned(), session: text("session")?, token: text("token")? })
     }
 
-    async fn whep(&self, feed: &str, offer: String) -> anyhow::Result<String> {
+    /// Answer and address of the resource.
+    async fn whep(&self, feed: &str, offer: String) -> anyhow::Result<(String, String)> {
         let url = format!("{}v1/sessions/{}/feeds/{feed}/whep", self.base, self.session);
         let request =
             self.http.post(url).bearer_auth(&self.token).header("Content-Type", "application/sdp").body(offer);
@@ -60,7 +61,30 @@ impl Viewer {
         if !response.status().is_success() {
             bail!("WHEP: {}", response.text().await?);
         }
-        Ok(response.text().await?)
+        let location = response.headers().get("location").and_then(|l| l.to_str().ok()).context("no Location")?;
+        let location = location.to_owned();
+        Ok((response.text().await?, location))
+    }
+
+    /// Comes for a feed, waits for its first packet, and leaves again; how long the first packet took.
+    ///
+    /// # Errors
+    /// Where signaling refuses, the transport does not come up, or no packet comes.
+    pub async fn visit(&self, feed: &str) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let (mut sink, location) = self.open(feed).await?;
+        let first = tokio::time::timeout(PATIENCE, async {
+            sink.connect().await?;
+            let mut buffer = vec![0; 2_048];
+            while sink.counts.packets.load(Ordering::Relaxed) == 0 {
+                sink.step(&mut buffer).await?;
+            }
+            Ok::<_, anyhow::Error>(began.elapsed())
+        });
+        let first = first.await.context("no packet in time");
+        let url = format!("{}{}", self.base.trim_end_matches('/'), location);
+        self.http.delete(url).bearer_auth(&self.token).send().await?.error_for_status()?;
+        first?
     }
 
     /// Fetches a feed. The sink runs on the present `LocalSet` until the returned task is aborted.
@@ -68,15 +92,7 @@ impl Viewer {
     /// # Errors
     /// Where signaling refuses or the transport does not come up.
     pub async fn fetch(&self, feed: &str) -> anyhow::Result<(Arc<Counts>, tokio::task::JoinHandle<()>)> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await?;
-        let buffer = 4 << 20;
-        let _ = socket_buffer(&socket, buffer);
-        let certificate = dtls_certificate()?;
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.certificate);
-        let fingerprint: Vec<String> = hash.as_ref().iter().map(|b| format!("{b:02X}")).collect();
-        let local = IceCreds::new();
-        let answer = self.whep(feed, offer(&local, &fingerprint.join(":"))).await?;
-        let mut sink = Sink::new(socket, local, &answer, certificate)?;
+        let (mut sink, _) = self.open(feed).await?;
         tokio::time::timeout(PATIENCE, sink.connect()).await.context("no keys in time")??;
         let counts = Arc::clone(&sink.counts);
         let task = tokio::task::spawn_local(async move {
@@ -84,6 +100,18 @@ impl Viewer {
             let _ = sink.serve().await;
         });
         Ok((counts, task))
+    }
+
+    async fn open(&self, feed: &str) -> anyhow::Result<(Sink, String)> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await?;
+        let buffer = 4 << 20;
+        let _ = socket_buffer(&socket, buffer);
+        let certificate = dtls_certificate()?;
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.certificate);
+        let fingerprint: Vec<String> = hash.as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        let local = IceCreds::new();
+        let (answer, location) = self.whep(feed, offer(&local, &fingerprint.join(":"))).await?;
+        Ok((Sink::new(socket, local, &answer, certificate)?, location))
     }
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod browser;
+mod churn;
 mod impair;
 mod install;
 mod native;

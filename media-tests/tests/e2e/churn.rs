@@ -1,0 +1,74 @@
+//! Viewers that come and go without end: nobody else is disturbed, and nothing is left behind.
+
+use crate::{number, runtime};
+use anyhow::{Context, ensure};
+use std::time::{Duration, Instant};
+use tokio::task::{JoinSet, LocalSet};
+use trocar_media_tests::sink::Viewer;
+use trocar_media_tests::stack::{PATIENCE, Stack, summary};
+
+/// Visits that begin each second, and for how long.
+const PER_SECOND: u32 = 50;
+const SECONDS: u32 = 60;
+/// Participants that the visitors are: the rate of requests is limited for each.
+const VISITORS: usize = 8;
+/// Between the packet that a visitor waits for and its leaving.
+const TURN: Duration = Duration::from_millis(1_000 / PER_SECOND as u64);
+
+async fn visits(stack: &Stack) -> anyhow::Result<Vec<Duration>> {
+    let mut visitors = Vec::new();
+    for _ in 0..VISITORS {
+        visitors.push(std::rc::Rc::new(Viewer::join(&stack.text("/page")?, &stack.text("/tokens/observer")?).await?));
+    }
+    let mut pace = tokio::time::interval(TURN);
+    let mut under_way = JoinSet::new();
+    let mut took = Vec::new();
+    for visitor in visitors.iter().cycle().take((PER_SECOND * SECONDS) as usize) {
+        pace.tick().await;
+        let visitor = std::rc::Rc::clone(visitor);
+        under_way.spawn_local(async move { visitor.visit("scope").await });
+        while let Some(done) = under_way.try_join_next() {
+            took.push(done??);
+        }
+    }
+    while let Some(done) = under_way.join_next().await {
+        took.push(done??);
+    }
+    Ok(took)
+}
+
+#[test]
+fn fifty_joins_and_leaves_a_second_for_a_minute_cost_the_viewer_beside_them_nothing() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let _publisher = stack.publish(&["--source", "test", "--size", "320x240@30"])?;
+    let seconds = (SECONDS + 4).to_string();
+    let mut beside = stack.watch(&["--duration", &seconds])?;
+    let runtime = runtime();
+    let began = Instant::now();
+    let mut took = LocalSet::new().block_on(&runtime, visits(&stack))?;
+    let spent = began.elapsed();
+    let s = summary(&mut beside, Duration::from_secs(30) + PATIENCE)?;
+    took.sort();
+    let at = |share: f64| took.get((took.len() as f64 * share) as usize).copied().context("no visit");
+    println!(
+        "{} visits in {:.1} s; first packet after p50 {:?}, p99 {:?}, at most {:?}; the viewer beside them: {s}",
+        took.len(),
+        spent.as_secs_f64(),
+        at(0.5)?,
+        at(0.99)?,
+        took.last()
+    );
+    ensure!(took.len() == (PER_SECOND * SECONDS) as usize, "{} visits", took.len());
+    // A machine that cannot keep the pace has not been asked what the test's name says.
+    ensure!(spent < Duration::from_secs(u64::from(SECONDS) + 5), "the visits took {spent:?}");
+    ensure!(number(&s, "/packets_missing") == 0.0 && number(&s, "/frames_lost") == 0.0, "the viewer lost: {s}");
+    ensure!(number(&s, "/frames") > f64::from(SECONDS) * 28.0, "the viewer has too few frames: {s}");
+    runtime.block_on(async {
+        // Legs are closed by the time their DELETE is answered.
+        for name in ["trocar_leg_connected", "trocar_signaling_legs"] {
+            let left = stack.metric(name).await.unwrap_or(0.0);
+            ensure!(left <= 1.0, "{left} of {name} are left");
+        }
+        Ok(())
+    })
+}

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test check bench fixtures clean-room deny fmt
+.PHONY: help setup build demo test check bench interop fixtures clean-room deny fmt
 PREFIX ?= /usr/local
 export PREFIX DESTDIR SYSCONFDIR PROFILE
 .PHONY: install uninstall deb
@@ -32,6 +32,10 @@ check: setup-check ## formatting, lints, docs, purity of proto, licences and ban
 
 bench: build ## measure: CPU per packet that leaves the relay
 	@cargo run -q -p trocar-media-tests --bin trocar-bench
+
+interop: build ## clients that nobody here wrote, client x codec x direction (docs/INTEROP.md; installs them first)
+	@scripts/foreign.sh
+	@cargo run -q -p trocar-media-tests --bin trocar-interop
 
 fixtures: build ## make the videos that tests and demo replay (once, in ~/.cache/trocar)
 	@scripts/fixtures.sh

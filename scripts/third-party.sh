@@ -11,7 +11,7 @@ crates=$(cargo tree --locked --package trocar --edges normal --prefix none --for
 
 say "Crates that are linked into trocar, and their licences"
 say
-sed 's/|/  /' <<<"$crates"
+say "${crates//|/  }"
 
 declare -A whose text
 order=()

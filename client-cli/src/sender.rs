@@ -312,6 +312,7 @@ mod tests {
         }
         sender.begin(48_000);
         sender.send(&Frame { frame_id: 0, ..frame(1) });
-        assert_eq!((sender.state().next_frame, sender.state().clock_rate), (3, 48_000));
+        let state = sender.state();
+        assert_eq!((state.next_frame, state.clock_rate), (3, 48_000));
     }
 }

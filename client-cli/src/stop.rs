@@ -25,8 +25,7 @@ impl Stop {
         Ok(Self(stop))
     }
 
-    /// Asked by setting the value; for tests.
-    #[cfg(test)]
+    /// Asked by setting the value, not by a signal.
     pub(crate) fn by_hand() -> (Self, watch::Sender<bool>) {
         let (asked, stop) = watch::channel(false);
         (Self(stop), asked)

@@ -1,8 +1,12 @@
 // How Chromium is started for the tests: headless, with a camera and a microphone of its own that make known pictures and tones.
 import { chromium } from "playwright-core";
 
-/** `fakeUi`: false leaves questions for devices to the (absent) person, which refuses them. */
-export function launch({ fakeUi = true, autoplay = true } = {}) {
+/**
+ * `fakeUi`: false leaves questions for devices to the (absent) person, which refuses them. `microphone` (WAV) and `camera`
+ * (Y4M) are files that are played again and again instead of the browser's own beep and picture. `anyCertificate`: takes a
+ * relay's certificate without knowing who signed it.
+ */
+export function launch({ fakeUi = true, autoplay = true, microphone, camera, anyCertificate = false } = {}) {
   return chromium.launch({
     executablePath: process.env.TROCAR_CHROMIUM ?? "/usr/bin/chromium",
     timeout: 120_000,
@@ -14,6 +18,9 @@ export function launch({ fakeUi = true, autoplay = true } = {}) {
       "--use-fake-device-for-media-stream", "--auto-select-desktop-capture-source=Entire screen",
       ...(fakeUi ? ["--use-fake-ui-for-media-stream"] : []),
       ...(autoplay ? ["--autoplay-policy=no-user-gesture-required"] : []),
+      ...(microphone ? [`--use-file-for-fake-audio-capture=${microphone}`] : []),
+      ...(camera ? [`--use-file-for-fake-video-capture=${camera}`] : []),
+      ...(anyCertificate ? ["--ignore-certificate-errors"] : []),
     ],
   });
 }

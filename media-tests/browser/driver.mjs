@@ -1,11 +1,12 @@
 // Drives a real Chromium for the tests. One JSON object per line on standard input, one answer per line on standard
-// output: {"id", "ok": result} or {"id", "error": text}. Ends with its standard input.
+// output: {"id", "ok": result} or {"id", "error": text}. Ends with its standard input. `node driver.mjs [OPTIONS]`: how the
+// browser is started, as a JSON object (chromium.mjs).
 import { createInterface } from "node:readline";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { launch } from "./chromium.mjs";
 
-const browser = await launch();
+const browser = await launch(JSON.parse(process.argv[2] ?? "{}"));
 const pages = new Map();
 
 // Runs inside the page before anything of the page's own: notes when things happened, by the page's wall clock.
@@ -28,7 +29,7 @@ function observe() {
       if (video && !video.watched) {
         video.watched = true;
         const frame = () => {
-          log.lastFrame = Date.now();
+          log.lastFrame = video.lastFrame = Date.now();
           if (!video.seen) {
             video.seen = true;
             log.firstFrames.push(Date.now());
@@ -123,8 +124,9 @@ function spread() {
   return Math.sqrt(green.reduce((a, b) => a + (b - mean) ** 2, 0) / green.length);
 }
 
-// The strongest tone that each playing audio element carries, in Hz, with its level in dB of full scale; for a while of `ms`.
-async function tones(ms) {
+// The strongest tone that each playing audio element carries, in Hz, with its level in dB of full scale, and the highest
+// level at each frequency of `at`; for a while of `ms`.
+async function tones({ ms, at }) {
   const context = new AudioContext();
   await context.resume();
   const taps = [...document.querySelectorAll("audio")].filter((a) => a.srcObject !== null).map((audio) => {
@@ -132,7 +134,7 @@ async function tones(ms) {
     analyser.fftSize = 8192;
     analyser.smoothingTimeConstant = 0;
     context.createMediaStreamSource(audio.srcObject).connect(analyser);
-    return { audio, analyser, db: -Infinity, hz: 0 };
+    return { audio, analyser, db: -Infinity, hz: 0, at: at.map(() => -Infinity) };
   });
   const bins = new Float32Array(4096);
   for (const end = performance.now() + ms; performance.now() < end; ) {
@@ -141,10 +143,89 @@ async function tones(ms) {
       tap.analyser.getFloatFrequencyData(bins);
       const top = bins.reduce((best, value, i) => (value > bins[best] ? i : best), 1);
       if (bins[top] > tap.db) [tap.db, tap.hz] = [bins[top], (top * context.sampleRate) / 8192];
+      tap.at = at.map((hz, i) => Math.max(tap.at[i], bins[Math.round((hz * 8192) / context.sampleRate)]));
     }
   }
   await context.close();
-  return taps.map(({ audio, db, hz }) => ({ ...audio.dataset, paused: audio.paused, db: Number.isFinite(db) ? db : null, hz }));
+  const finite = (db) => (Number.isFinite(db) ? db : null);
+  return taps.map(({ audio, db, hz, at }) => ({ ...audio.dataset, paused: audio.paused, db: finite(db), hz, at: at.map(finite) }));
+}
+
+// What the picture of a feed shows for a while: how many frames came, how bright its left and right half are (the upper three
+// quarters of it), and at which eighths of its lowest quarter the bright mark was seen.
+async function look({ feed, ms }) {
+  const video = document.querySelector(`.tile[data-feed="${feed}"] video`);
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [64, 36];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const seen = { frames: 0, left: 0, right: 0, marks: [] };
+  const mean = (x, y, w, h) => {
+    const { data } = context.getImageData(x, y, w, h);
+    let sum = 0;
+    for (let i = 0; i < data.length; i += 4) sum += data[i + 1];
+    return (sum * 4) / data.length;
+  };
+  await new Promise((done) => {
+    const timer = setTimeout(done, ms + 500);
+    const end = performance.now() + ms;
+    const frame = () => {
+      context.drawImage(video, 0, 0, 64, 36);
+      seen.frames += 1;
+      [seen.left, seen.right] = [Math.round(mean(4, 4, 24, 18)), Math.round(mean(36, 4, 24, 18))];
+      const eighths = Array.from({ length: 8 }, (_, i) => mean(i * 8 + 2, 29, 4, 6));
+      const brightest = eighths.indexOf(Math.max(...eighths));
+      if (eighths[brightest] > 128 && !seen.marks.includes(brightest)) seen.marks.push(brightest);
+      if (performance.now() < end) video.requestVideoFrameCallback(frame);
+      else { clearTimeout(timer); done(); }
+    };
+    video.requestVideoFrameCallback(frame);
+  });
+  return seen;
+}
+
+// Notes twenty times a second what the page says and what is true, until `recorded` asks for it: for each picture its state,
+// its age, and when its last frame was shown; for the sound the highest level at `hz`.
+function record(hz) {
+  const log = { samples: [], taps: new Map(), context: new AudioContext() };
+  window.__record = log;
+  const bins = new Float32Array(2048);
+  const level = (audio) => {
+    if (!(audio.srcObject instanceof MediaStream)) return null;
+    let analyser = log.taps.get(audio.srcObject);
+    if (analyser === undefined) {
+      analyser = log.context.createAnalyser();
+      analyser.fftSize = 4096;
+      analyser.smoothingTimeConstant = 0;
+      log.context.createMediaStreamSource(audio.srcObject).connect(analyser);
+      log.taps.set(audio.srcObject, analyser);
+    }
+    analyser.getFloatFrequencyData(bins);
+    const db = bins[Math.round((hz * 4096) / log.context.sampleRate)];
+    return Number.isFinite(db) ? db : null;
+  };
+  log.timer = setInterval(() => {
+    const levels = [...document.querySelectorAll("audio")].map(level).filter((db) => db !== null);
+    log.samples.push({
+      at: Date.now(),
+      connection: document.body.dataset.connection,
+      banner: document.querySelector(".link-banner:not([hidden]) strong")?.textContent ?? "",
+      db: levels.length > 0 ? Math.max(...levels) : null,
+      tiles: [...document.querySelectorAll(".tile")].map((tile) => ({
+        feed: tile.dataset.feed,
+        state: tile.dataset.state,
+        age: tile.dataset.ageMs === "" ? null : Number(tile.dataset.ageMs),
+        lastFrame: Math.max(0, ...[...tile.querySelectorAll("video")].map((video) => video.lastFrame ?? 0)),
+      })),
+    });
+    if (log.samples.length > 4000) log.samples.shift();
+  }, 50);
+}
+
+async function recorded() {
+  const log = window.__record;
+  clearInterval(log.timer);
+  await log.context.close();
+  return log.samples;
 }
 
 const commands = {
@@ -196,8 +277,17 @@ const commands = {
     await (down ? pages.get(page).keyboard.down(key) : pages.get(page).keyboard.up(key));
     return true;
   },
-  async tones({ page, ms = 1_000 }) {
-    return pages.get(page).evaluate(tones, ms);
+  async tones({ page, ms = 1_000, at = [] }) {
+    return pages.get(page).evaluate(tones, { ms, at });
+  },
+  async look({ page, feed, ms = 1_000 }) {
+    return pages.get(page).evaluate(look, { feed, ms });
+  },
+  async record({ page, hz }) {
+    return pages.get(page).evaluate(record, hz);
+  },
+  async recorded({ page }) {
+    return pages.get(page).evaluate(recorded);
   },
   // The browser's own network switch: HTTP and new sockets only, WebRTC goes on.
   async offline({ page, offline }) {

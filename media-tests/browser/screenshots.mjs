@@ -1,5 +1,5 @@
 // Takes a screenshot of every screen of the page, in both languages and the sizes that are promised, and looks at each with
-// axe-core. `node screenshots.mjs OUTDIR [PART-OF-NAME]`. Needs the built page (`npm run build` in signaling/web) and nothing
+// axe-core. `node screenshots.mjs OUTDIR [NAME,NAME…]`: all, or those with such a name or part of a name. Needs the built page (`npm run build` in signaling/web) and nothing
 // else: the relay is signaling/web/test/fake-relay.js. Prints one JSON object per line; ends with 1 where anything is amiss.
 import { mkdir, readFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -11,7 +11,8 @@ import { launch } from "./chromium.mjs";
 const here = dirname(fileURLToPath(import.meta.url));
 const web = join(here, "../../signaling/web");
 const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const [outDir = "/tmp/trocar-screenshots", only = ""] = process.argv.slice(2);
+const [outDir = "var/artifacts/screenshots", only = ""] = process.argv.slice(2);
+const CONTROL = "amiss";
 await mkdir(outDir, { recursive: true });
 
 const POLICY = "default-src 'self'; connect-src 'self' wss: ws:; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -64,21 +65,26 @@ const shots = [
   { name: "undecodable", ...joined, run: steps(live(3), (p) => p.evaluate(() => window.__relay.announce("robot-4k", { codec: "H265", purpose: "scope", priority: 0 })), keys("1"), (p) => p.waitForSelector("[data-alternative]")) },
   { name: "relay-lost", ...joined, run: steps(live(3), (p) => p.evaluate(() => window.__relay.lose()), (p) => p.waitForSelector('body[data-connection="lost"]'), settle(3500)) },
   { name: "help", ...joined, run: steps(live(3), keys("?"), settle(300)) },
+  { name: CONTROL, ...joined, run: (p) => p.evaluate(spoil) },
   { name: "devices", ...joined, run: steps(live(3), keys("d"), (p) => p.waitForSelector('.check[data-microphone="good"]'), settle()) },
 ];
 
 /** Everything at 1280×720; what is crowded also on tablets. */
 const ON_TABLETS = ["lobby-checked", "layout-large", "layout-grid", "layout-pair", "chat", "statistics", "sending", "people-speaking"];
 
+/** The control is taken only where it is asked for: what it does must be found amiss. */
+const isWanted = ({ name }) => (name === CONTROL || only === CONTROL ? name === only : only.split(",").some((part) => name.includes(part)));
+
 let bad = 0;
+const wanted = shots.filter(isWanted);
 const browser = await launch();
-for (const shot of shots.filter((s) => s.name.includes(only))) {
+for (const shot of wanted) {
   const sizes = ON_TABLETS.includes(shot.name) ? [LAPTOP, WIDE, UPRIGHT] : [LAPTOP];
   for (const size of sizes) for (const lang of ["en", "ja"]) await take(shot, size, lang);
 }
 await browser.close();
 server.close();
-process.exit(bad === 0 ? 0 : 1);
+process.exit(bad === 0 && wanted.length > 0 ? 0 : 1);
 
 async function take(shot, size, lang) {
   const name = `${shot.name}-${size.width}x${size.height}-${lang}`;
@@ -112,6 +118,18 @@ async function axe(page) {
   await page.evaluate(axeSource);
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
   return violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.target.join(" ")).slice(0, 4).join("; ")}`);
+}
+
+// One of each fault.
+function spoil() {
+  const wide = document.createElement("div");
+  wide.style.cssText = "position: absolute; left: 0; top: 0; height: 1px; width: calc(100vw + 5px)";
+  const text = document.createElement("p");
+  text.dataset.t = text.textContent = "forgotten";
+  document.documentElement.style.overflow = "auto";
+  for (const element of [wide, text, document.createElement("button")]) document.body.append(element);
+  document.body.style.overflow = "visible";
+  setTimeout(() => { throw new Error("thrown on purpose"); });
 }
 
 // Texts of our own that are still those of the other language after a switch there and back would show a forgotten text.

@@ -13,13 +13,14 @@ const { positionals, values } = parseArgs({
     url: { type: "string" }, token: { type: "string", default: "" }, video: { type: "string", default: "" },
     audio: { type: "boolean", default: false }, hz: { type: "string", default: "440" },
     seconds: { type: "string", default: "6" }, sdp: { type: "string", default: "" },
+    "page-port": { type: "string", default: "0" },
   },
 });
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 const html = `<!doctype html><title>foreign client</title><script>${readFileSync(new URL("page.js", import.meta.url))}</script>`;
 const server = createServer((_, answer) => answer.setHeader("Content-Type", "text/html").end(html));
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+await new Promise((resolve) => server.listen(Number(values["page-port"]), "127.0.0.1", resolve));
 const browser = await chromium.launch({
   executablePath: process.env.TROCAR_CHROMIUM ?? "/usr/bin/chromium",
   timeout: 120_000,

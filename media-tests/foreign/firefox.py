@@ -62,7 +62,7 @@ class Bidi:
         return got["result"]
 
 
-async def page_server() -> tuple[web.AppRunner, str]:
+async def page_server(port: int) -> tuple[web.AppRunner, str]:
     script = Path(__file__).with_name("page.js").read_text()
     html = f"<!doctype html><title>foreign client</title><body><script>{script}</script>"
 
@@ -73,7 +73,7 @@ async def page_server() -> tuple[web.AppRunner, str]:
     app.router.add_get("/", page)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/"
 
@@ -110,7 +110,7 @@ async def main(args):
     profile = tempfile.mkdtemp(prefix="trocar-firefox-")
     lines = (f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in PREFERENCES.items() if v != "")
     Path(profile, "user.js").write_text("".join(lines))
-    runner, page = await page_server()
+    runner, page = await page_server(args.page_port)
     command = [BINARY, "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port", "0", "about:blank"]
     firefox = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     said = []

@@ -19,6 +19,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--hz", type=float, default=440.0, help="the tone")
     p.add_argument("--seconds", type=float, default=6.0, help="how long")
     p.add_argument("--sdp", default="", help="folder to keep offer and answer in")
+    p.add_argument("--page-port", type=int, default=0, help="where a browser's page is served")
     return p.parse_args()
 
 

@@ -29,6 +29,10 @@ async function publish({ url, token, video, audio, hz, seconds }) {
   const resource = await connect(pc, url, token);
   if (resource.error) return resource;
   tell({ event: "publishing", location: resource.location });
+  if (video && !(await encodes(pc))) {
+    const reason = `connected, but its encoder has given no ${video} in 15 s`;
+    return { event: "error", error: true, reason, deleted: await remove(resource, token), sdp: resource.sdp };
+  }
   await wait(seconds * 1000);
   const sent = {};
   for (const s of (await pc.getStats()).values()) {
@@ -38,6 +42,15 @@ async function publish({ url, token, video, audio, hz, seconds }) {
   }
   for (const c of closing) c();
   return { event: "result", sent, deleted: await remove(resource, token), sdp: resource.sdp };
+}
+
+async function encodes(pc) {
+  for (let i = 0; i < 75; i++) {
+    const stats = [...(await pc.getStats()).values()];
+    if (stats.some((s) => s.type === "outbound-rtp" && s.kind === "video" && s.framesEncoded > 0)) return true;
+    await wait(200);
+  }
+  return false;
 }
 
 async function view({ url, token, video, audio, seconds }) {

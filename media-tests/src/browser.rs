@@ -4,6 +4,7 @@ use crate::process::Process;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -11,6 +12,19 @@ use std::time::Duration;
 const START: Duration = Duration::from_secs(120);
 /// A command's answer.
 const ANSWER: Duration = Duration::from_secs(90);
+
+/// How a browser is started; nothing of it is needed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Sound (WAV) that its microphone plays again and again; otherwise its own beep, once a second.
+    pub microphone: Option<&'a Path>,
+    /// Picture (Y4M) that its camera plays again and again; otherwise its own.
+    pub camera: Option<&'a Path>,
+    /// Network namespace that it lives in. It then takes any certificate, as the relay's is known to nobody there.
+    pub namespace: Option<&'a str>,
+    /// Takes any certificate.
+    pub any_certificate: bool,
+}
 
 /// A browser with its pages, which have names.
 pub struct Browser {
@@ -25,9 +39,29 @@ impl Browser {
     /// # Errors
     /// Where node, playwright-core or Chromium is missing.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(Options::default())
+    }
+
+    /// Starts it with devices or a network of its own.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(options: Options<'_>) -> anyhow::Result<Self> {
         let dir = crate::workspace().join("media-tests/browser");
-        let mut command = Command::new("node");
-        command.arg("driver.mjs").current_dir(dir).stdin(Stdio::piped());
+        let launch = json!({
+            "microphone": options.microphone,
+            "camera": options.camera,
+            "anyCertificate": options.any_certificate || options.namespace.is_some(),
+        });
+        let mut command = match options.namespace {
+            None => Command::new("node"),
+            Some(name) => {
+                let mut c = Command::new("ip");
+                c.args(["netns", "exec", name, "node"]);
+                c
+            }
+        };
+        command.arg("driver.mjs").arg(launch.to_string()).current_dir(dir).stdin(Stdio::piped());
         let mut process = Process::start("browser", &mut command)?;
         let input = process.stdin().context("the browser has no standard input")?;
         process.line(START, |l| l.contains("\"ready\""))?;

@@ -151,7 +151,8 @@ mod tests {
     fn the_card_is_told_from_other_pictures() {
         let h264 = Media::picture("H264");
         assert!(judge(h264, 0, 4, &seen(55, [56, 205], 8)).is_ok());
-        for other in [seen(55, [64, 192], 1), seen(55, [128, 128], 8), seen(12, [64, 192], 8), json!({ "video": null })] {
+        for other in [seen(55, [64, 192], 1), seen(55, [128, 128], 8), seen(12, [64, 192], 8), json!({ "video": null })]
+        {
             judge(h264, 0, 4, &other).unwrap_err();
         }
     }

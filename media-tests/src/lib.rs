@@ -2,7 +2,9 @@
 //! for many.
 
 pub mod browser;
+pub mod devices;
 pub mod foreign;
+pub mod netns;
 pub mod process;
 pub mod sink;
 pub mod stack;

@@ -26,17 +26,25 @@ impl Stack {
     /// # Errors
     /// Where it is not up within [`PATIENCE`].
     pub fn start() -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let (up, report) = Self::up(dir.path(), 0)?;
-        Ok(Self { report, up, dir })
+        Self::up(&[])
     }
 
-    fn up(dir: &Path, port: u16) -> anyhow::Result<(Process, Value)> {
-        let dir = dir.join("state");
-        let port = port.to_string();
-        let mut up = Process::trocar("trocar up", &["up", "--json", "--dir", path(&dir)?, "--port", &port])?;
+    /// Starts one that other machines reach at that address, by HTTPS.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_at(host: &str) -> anyhow::Result<Self> {
+        Self::up(&["--host", host])
+    }
+
+    fn up(more: &[&str]) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let state = dir.path().join("state");
+        let fixed = ["up", "--json", "--dir", path(&state)?, "--port", "0"];
+        let all: Vec<&str> = fixed.into_iter().chain(more.iter().copied()).collect();
+        let mut up = Process::trocar("trocar up", &all)?;
         let line = up.line(PATIENCE, |l| l.starts_with('{'))?;
-        Ok((up, serde_json::from_str(&line)?))
+        Ok(Self { report: serde_json::from_str(&line)?, up, dir })
     }
 
     /// Kills the process as `kill -9` does.

@@ -3,7 +3,7 @@
 use super::clock::wall_now;
 use super::decoder::{size_of, wanted, with_rate};
 use super::elements::{self, bus_error, chain, make};
-use super::encoder::Encoder;
+use super::encoder::{Encoder, exact_conversion};
 use super::error::MediaError;
 use super::live::MAX_BACKLOG;
 use super::place::{Device, SourceSpec};
@@ -49,7 +49,7 @@ impl Capture {
         }
         .map_err(|e| MediaError::pipeline("link", e))?;
         let (convert, scale, rate, filter) =
-            (make("videoconvert")?, make("videoscale")?, make("videorate")?, make("capsfilter")?);
+            (exact_conversion(settings.codec)?, make("videoscale")?, make("videorate")?, make("capsfilter")?);
         // A picture that was repeated to fill a gap would look alive.
         rate.set_property("drop-only", true);
         filter.set_property("caps", wanted(settings));

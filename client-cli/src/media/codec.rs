@@ -106,6 +106,11 @@ impl Codec {
         !matches!(self, Self::Raw | Self::J2k)
     }
 
+    /// Whether its encoder gives a key frame when it is asked.
+    pub(super) const fn has_key_frames_on_request(self) -> bool {
+        matches!(self, Self::H264 | Self::H265 | Self::Vp8 | Self::Vp9)
+    }
+
     /// The format of the pictures that the encoder wants, as in caps.
     pub(super) const fn picture_format(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! A recording as pictures: `filesrc ! decodebin ! videoconvert ! videoscale ! videorate ! appsink`.
 
 use super::elements::{bus_error, chain, make};
+use super::encoder::exact_conversion;
 use super::error::MediaError;
 use super::spec::EncodeSettings;
 use gst::prelude::*;
@@ -37,7 +38,7 @@ impl Decoder {
         let pipeline = gst::Pipeline::new();
         let (source, decode) = (file_source(path)?, make("decodebin")?);
         chain(&pipeline, &[&source, &decode])?;
-        let convert = make("videoconvert")?;
+        let convert = exact_conversion(settings.codec)?;
         let (scale, rate, filter) = (make("videoscale")?, make("videorate")?, make("capsfilter")?);
         filter.set_property("caps", wanted(settings));
         let appsink = app::AppSink::builder().sync(false).max_buffers(QUEUE).build();

@@ -23,6 +23,8 @@ pub(super) struct Encoder {
     pipeline: gst::Pipeline,
     appsrc: app::AppSrc,
     encoder: gst::Element,
+    /// It gives key frames when it is asked.
+    on_request: bool,
     pending: Arc<Mutex<Pending>>,
 }
 
@@ -63,7 +65,8 @@ impl Encoder {
         deliver(&appsink, settings.codec, Arc::clone(&pending), sink, Arc::clone(shared));
         report_errors(&pipeline, shared);
         pipeline.set_state(gst::State::Playing).map_err(|e| MediaError::pipeline("encoder", e))?;
-        Ok(Self { pipeline, appsrc, encoder, pending })
+        let on_request = settings.codec.has_key_frames_on_request();
+        Ok(Self { pipeline, appsrc, encoder, on_request, pending })
     }
 
     /// Pictures that were pushed and have not come out yet.
@@ -104,9 +107,9 @@ impl Encoder {
         self.appsrc.set_caps(Some(caps));
     }
 
-    /// A handle for other threads.
-    pub(super) fn control(&self) -> Control {
-        Control { encoder: self.encoder.clone() }
+    /// A handle for other threads; none where the encoder gives no key frames when it is asked.
+    pub(super) fn control(&self) -> Option<Control> {
+        self.on_request.then(|| Control { encoder: self.encoder.clone() })
     }
 }
 
@@ -156,7 +159,16 @@ fn conversion(codec: Codec) -> Result<Vec<gst::Element>, MediaError> {
     }
     let filter = make("capsfilter")?;
     filter.set_property("caps", gst::Caps::builder("video/x-raw").field("format", codec.picture_format()).build());
-    Ok(vec![make("videoconvert")?, filter])
+    Ok(vec![exact_conversion(codec)?, filter])
+}
+
+/// `videoconvert`; of an opaque codec without the noise that it otherwise adds, even where no bit is lost.
+pub(super) fn exact_conversion(codec: Codec) -> Result<gst::Element, MediaError> {
+    let convert = make("videoconvert")?;
+    if !codec.is_compressed() {
+        convert.set_property_from_str("dither", "none");
+    }
+    Ok(convert)
 }
 
 /// The end of the pipeline: takes a frame's packets as one list and waits for no clock.

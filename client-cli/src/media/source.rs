@@ -143,7 +143,7 @@ fn encoded(size: (u32, u32, f64), settings: &EncodeSettings, replay: bool) -> Re
         fps,
         bits_per_second: tuning::bits_per_second(geometry, settings),
         replay,
-        key_frames_on_request: settings.codec.is_compressed(),
+        key_frames_on_request: settings.codec.has_key_frames_on_request(),
     })
 }
 
@@ -170,21 +170,21 @@ impl Prepared {
         match self.kind {
             Kind::Scene { scene, geometry } => {
                 let encoder = Encoder::start(&scene_caps(geometry), geometry, &self.settings, sink, &shared)?;
-                let (control, name) = (Some(encoder.control()), "trocar-scene");
+                let (control, name) = (encoder.control(), "trocar-scene");
                 Running::spawn(name, Arc::clone(&shared), events, control, move |shared| {
                     run_scene(&scene, geometry, &encoder, shared)
                 })
             }
             Kind::Decoded { mut decoder, looped } => {
                 let encoder = Encoder::start(&decoder.caps(), whole, &self.settings, sink, &shared)?;
-                let (control, name) = (Some(encoder.control()), "trocar-player");
+                let (control, name) = (encoder.control(), "trocar-player");
                 Running::spawn(name, Arc::clone(&shared), events, control, move |shared| {
                     run_decoded(&mut decoder, looped, &encoder, shared)
                 })
             }
             Kind::Capture(capture) => {
                 let encoder = Encoder::start(&capture.caps(), whole, &self.settings, sink, &shared)?;
-                let (control, name) = (Some(encoder.control()), "trocar-capture");
+                let (control, name) = (encoder.control(), "trocar-capture");
                 Running::spawn(name, Arc::clone(&shared), events, control, move |shared| capture.run(&encoder, shared))
             }
             Kind::Passthrough { mut recording, looped } => {

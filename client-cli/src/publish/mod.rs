@@ -12,6 +12,7 @@ use crate::media::{AudioSpec, Codec, Prepared, SourceSpec};
 use crate::net::api::Api;
 use crate::net::link::InvitationLink;
 use crate::net::tls::IdentityArgs;
+use crate::rtc::whip;
 use crate::sender::Sender;
 use crate::stop::Stop;
 use anyhow::Context;
@@ -35,8 +36,14 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PublishArgs {
     /// Invitation link of role local or expert.
-    #[arg(long, value_name = "LINK")]
-    invite: InvitationLink,
+    #[arg(long, value_name = "LINK", required_unless_present = "whip", conflicts_with = "whip")]
+    invite: Option<InvitationLink>,
+    /// Address of a WHIP endpoint, of this relay or of another server; instead of an invitation link.
+    #[arg(long, value_name = "URL", value_parser = crate::watch::web_address, conflicts_with = "config")]
+    whip: Option<url::Url>,
+    /// Bearer token for --whip: an access token, or an invitation's secret.
+    #[arg(long, value_name = "SECRET", requires = "whip", conflicts_with = "invite")]
+    token: Option<String>,
     #[command(flatten)]
     identity: IdentityArgs,
     /// A file with every feed of an operating room (configs/or-room.toml is one), instead of the options below.
@@ -148,15 +155,31 @@ fn open_first(room: &Room) -> anyhow::Result<Vec<Option<Prepared>>> {
     room.plans.iter().map(open).collect()
 }
 
+/// Publishes by WHIP: one picture, and one sound with it.
+async fn by_whip(args: &PublishArgs, stop: &Stop) -> anyhow::Result<()> {
+    let url = args.whip.clone().context("--invite LINK or --whip URL is needed")?;
+    let trust = crate::net::tls::read_chain(&args.identity.ca).context("--ca")?;
+    let room = resolve(args)?;
+    let prepare = |plan: &Plan| {
+        let prepared = plan.prepare().with_context(|| format!("{} {}", plan.option, plan.place()))?;
+        Ok((plan.describe(prepared.info()), prepared))
+    };
+    let opened =
+        tokio::task::spawn_blocking(move || room.plans.iter().map(prepare).collect::<anyhow::Result<Vec<_>>>());
+    let target = whip::WhipTarget { url, token: args.token.clone(), trust };
+    whip::run(target, opened.await??, stop).await
+}
+
 /// Publishes until a signal or the end of every source.
 pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
+    let Some(link) = args.invite.clone() else { return by_whip(&args, &stop).await };
     let identity = args.identity.load()?;
     let cnf = identity.chain.first().map(|c| trocar_relay::quic::cert_hash(c)).context("--cert has no certificate")?;
     let room = resolve(&args)?;
     let (room, first) = tokio::task::spawn_blocking(move || open_first(&room).map(|first| (room, first))).await??;
 
-    let api = Api::join(args.invite.clone(), &identity.trust, cnf, &room.name).await?;
+    let api = Api::join(link, &identity.trust, cnf, &room.name).await?;
     let _fresh = api.keep_fresh();
     let (tell, news) = mpsc::channel(room.plans.len().max(1) * 2);
     let (mut slots, mut supervisors) = (Vec::new(), JoinSet::new());

@@ -179,7 +179,7 @@ impl Wanted {
         }
         // A feed of sound alone has the name as it is.
         let feed = match &self.source {
-            Some(_) => FeedId::new(&format!("{}-audio", self.feed))?,
+            Some(_) => FeedId::new(format!("{}-audio", self.feed))?,
             None => self.feed.clone(),
         };
         Ok(Plan {

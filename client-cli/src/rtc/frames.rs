@@ -144,9 +144,8 @@ impl Assembler {
 
     /// The last number of the frame that begins at `next`, where all of it is there.
     fn end_of_frame(&self) -> Option<u64> {
-        let mut expected = self.next;
-        let timestamp = self.held.get(&expected)?.packet.timestamp;
-        for (&seq, held) in self.held.range(self.next..) {
+        let timestamp = self.held.get(&self.next)?.packet.timestamp;
+        for (expected, (&seq, held)) in (self.next..).zip(self.held.range(self.next..)) {
             if seq != expected {
                 return None;
             }
@@ -157,19 +156,16 @@ impl Assembler {
             if held.packet.marker || self.single {
                 return Some(seq);
             }
-            expected += 1;
         }
         None
     }
 
     /// Whether the first hole behind `next` was waited for long enough.
     fn hole_is_old(&self, now: Micros) -> bool {
-        let mut expected = self.next;
-        for (&seq, held) in self.held.range(self.next..) {
+        for (expected, (&seq, held)) in (self.next..).zip(self.held.range(self.next..)) {
             if seq != expected {
                 return now.since(held.at) >= WAIT_US || self.held.len() >= MAX_PENDING;
             }
-            expected += 1;
         }
         self.held.len() >= MAX_PENDING
     }

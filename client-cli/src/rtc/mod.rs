@@ -10,10 +10,11 @@ mod codec;
 mod frames;
 mod link;
 mod peer;
-pub(crate) mod publish;
+mod publish;
 mod requests;
 mod resource;
 pub(crate) mod watch;
+pub(crate) mod whip;
 
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use trocar_proto::session::feed::MediaKind;

@@ -5,12 +5,12 @@ use super::peer::{Peer, PeerEvent};
 use super::requests::is_request;
 use super::resource::Endpoint;
 use crate::stop::Stop;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtp::Packet;
 use rtc::rtp_transceiver::rtp_sender::{
-    RTCRtpCodingParameters, RTCRtpEncodingParameters, RTCRtpRtxParameters, RtpCodecKind,
+    RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RTCRtpRtxParameters, RtpCodecKind,
 };
 use rtc::shared::marshal::Unmarshal as _;
 use std::sync::Arc;
@@ -129,11 +129,7 @@ impl Publication {
     ) -> anyhow::Result<()> {
         let (mut wait, mut first) = (BACKOFF.0, true);
         loop {
-            let ended = tokio::select! {
-                ended = self.once(endpoint, stop, &mut wish, &mut first) => ended,
-                () = stop.requested() => Ok(()),
-            };
-            match ended {
+            match self.once(endpoint, stop, &mut wish, &mut first).await {
                 Ok(()) => return Ok(()),
                 Err(error) if first => return Err(error),
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "not publishing"),
@@ -158,7 +154,13 @@ impl Publication {
         let mut peer = Peer::new(&endpoint.url, codec::only(&codecs)?).await?;
         let (tell, mut told) = mpsc::channel(8);
         let mut tasks = JoinSet::new();
-        let opened = self.open(&mut peer, endpoint, &mut tasks, &tell).await;
+        let opened = tokio::select! {
+            opened = self.open(&mut peer, endpoint, &mut tasks, &tell) => opened,
+            () = stop.requested() => {
+                peer.close().await;
+                return Ok(());
+            }
+        };
         if let Err(error) = opened {
             peer.close().await;
             return Err(error);
@@ -199,9 +201,9 @@ impl Publication {
             lines.push((number, track, sender, Arc::clone(frames)));
         }
         peer.open(endpoint).await?;
-        for (number, track, sender, frames) in lines {
-            let line = Line::negotiated(&track, sender.as_ref(), &self.tracks).await;
-            let line = line.with_context(|| format!("track {number} was not accepted"))?;
+        for ((number, track, sender, frames), (spec, _)) in lines.into_iter().zip(&self.tracks) {
+            let line = Line::negotiated(&track, sender.as_ref(), &spec.codec).await;
+            let line = line.with_context(|| format!("the other side does not take the {}", spec.codec))?;
             let feedback = Arc::clone(&track);
             let tell = tell.clone();
             tasks.spawn(async move { pump(&line, &track, &frames).await });
@@ -255,17 +257,14 @@ struct Line {
 }
 
 impl Line {
-    async fn negotiated(
-        track: &TrackLocalStaticRTP,
-        sender: &dyn RtpSender,
-        specs: &[(TrackSpec, Arc<tokio::sync::Mutex<mpsc::Receiver<Outgoing>>>)],
-    ) -> anyhow::Result<Self> {
+    async fn negotiated(track: &TrackLocalStaticRTP, sender: &dyn RtpSender, name: &str) -> anyhow::Result<Self> {
         use webrtc::media_stream::Track as _;
         let ssrc = track.ssrcs().await.first().copied().context("a track without SSRC")?;
         let parameters = sender.get_parameters().await?.rtp_parameters;
-        let ours = |name: &str| specs.iter().any(|(s, _)| name.ends_with(&format!("/{}", s.codec)));
-        let codec = parameters.codecs.iter().find(|c| ours(&c.rtp_codec.mime_type));
-        let Some(codec) = codec else { bail!("the other side does not take its codec") };
+        let ours = |c: &&RTCRtpCodecParameters| {
+            c.rtp_codec.mime_type.rsplit('/').next().is_some_and(|n| n.eq_ignore_ascii_case(name))
+        };
+        let codec = parameters.codecs.iter().find(ours).context("its answer does not name it")?;
         let capture = parameters.header_extensions.iter().find(|e| e.uri == ABS_CAPTURE_TIME_URI);
         Ok(Self { ssrc, payload_type: codec.payload_type, capture: capture.and_then(|e| u8::try_from(e.id).ok()) })
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use webrtc::peer_connection::Slot;
 
 /// Behind all of the crate's own, which have acted on the feedback by then.
-pub(super) const LAST: u32 = 14_000;
+const LAST: usize = 14_000;
 
 /// Passes packets on, in the order in which they come; each call is followed by a poll, so the queues stay short.
 #[derive(Default)]

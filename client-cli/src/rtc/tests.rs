@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use trocar_proto::media::receive::FrameEvent;
 use trocar_proto::units::{Micros, WallMicros};
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{
@@ -161,8 +160,9 @@ async fn a_whip_publisher_is_answered_sends_its_frames_hears_of_key_frames_and_d
     let (mut server, endpoint) = Server::start().await;
     let (publication, inlets) = Publication::new(vec![spec()]);
     let (stop, asked) = Stop::by_hand();
-    let (wishes, mut wished) = mpsc::unbounded_channel();
-    let publishing = tokio::spawn(async move { publication.publish(&endpoint, &stop, |w| drop(wishes.send(w))).await });
+    let (wishes, mut wished) = mpsc::channel(16);
+    let publishing =
+        tokio::spawn(async move { publication.publish(&endpoint, &stop, |w| wishes.try_send(w).unwrap()).await });
     let (connection, mut events) = within(server.accept()).await;
     let (mut socket, fragment) = within(server.next()).await;
     assert!(fragment.contains("a=candidate:") && fragment.contains("a=ice-ufrag:"), "{fragment}");

@@ -121,6 +121,10 @@ impl Client {
             Self::WebrtcCrate => return webrtc_crate(hub, ask),
             other => bail!("{} knows neither WHIP nor WHEP", other.name()),
         };
+        if matches!(self, Self::Chromium | Self::Firefox) {
+            let [publisher, viewer] = hub.pages;
+            command.args(["--page-port", &(if ask.publish { publisher } else { viewer }).to_string()]);
+        }
         command.args(["--url", ask.url, "--token", ask.token]);
         arguments(&mut command, ask);
         Ok(command)
@@ -195,7 +199,7 @@ fn webrtc_crate(hub: &Hub, ask: &Ask<'_>) -> anyhow::Result<Command> {
     if ask.publish {
         let source = format!("file:{}", path(&hub.card)?);
         c.args(["publish", "--whip", ask.url, "--token", ask.token, "--source", &source, "--loop"]);
-        c.args(["--codec", &codec.to_lowercase()]);
+        c.args(["--codec", &codec.to_lowercase(), "--ca", hub.text("/ca_file")?]);
     } else {
         c.args(["watch", "--whep", ask.url, "--token", ask.token, "--headless", "--json"]);
         c.args(["--duration", &ask.seconds.to_string()]);
@@ -212,7 +216,9 @@ fn ffmpeg(wire: Wire, codec: &str, card: &Path, port: u16) -> anyhow::Result<Com
         "H264" => c.args(["-c:v", "libx264", "-profile:v", "baseline", "-tune", "zerolatency"]).args(live),
         "H265" => c.args(["-c:v", "libx265", "-preset", "ultrafast", "-tune", "zerolatency"]).args(live),
         "VP8" => c.args(["-c:v", "libvpx", "-deadline", "realtime"]).args(live),
-        "VP9" => c.args(["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8"]).args(live),
+        "VP9" => c
+            .args(["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-strict", "experimental"])
+            .args(live),
         other => bail!("no encoder for {other} is asked of ffmpeg here"),
     };
     match codec {
@@ -249,8 +255,10 @@ fn gstreamer(wire: Wire, codec: &str, card: &Path, port: u16) -> anyhow::Result<
         (Wire::Rtp, "H265") => "h265parse ! rtph265pay config-interval=-1 mtu=1200",
         (Wire::Rtp, "VP8") => "rtpvp8pay mtu=1200",
         (Wire::Rtp, "VP9") => "rtpvp9pay mtu=1200",
-        (Wire::Srt, "H264") => "video/x-h264,profile=constrained-baseline ! h264parse config-interval=-1 ! mpegtsmux",
-        (Wire::Srt, "H265") => "h265parse config-interval=-1 ! mpegtsmux",
+        (Wire::Srt, "H264") => {
+            "video/x-h264,profile=constrained-baseline ! h264parse config-interval=-1 ! mpegtsmux alignment=7"
+        }
+        (Wire::Srt, "H265") => "h265parse config-interval=-1 ! mpegtsmux alignment=7",
         _ => bail!("GStreamer is not asked for {codec} over that wire here"),
     };
     let out = match wire {
@@ -258,7 +266,8 @@ fn gstreamer(wire: Wire, codec: &str, card: &Path, port: u16) -> anyhow::Result<
         _ => format!("udpsink host=127.0.0.1 port={port}"),
     };
     let card = path(card)?;
-    let line = format!("filesrc location={card} ! qtdemux ! avdec_h264 ! identity sync=true ! {encode} ! {wrap} ! {out}");
+    let line =
+        format!("filesrc location={card} ! qtdemux ! avdec_h264 ! identity sync=true ! {encode} ! {wrap} ! {out}");
     let mut c = Command::new("gst-launch-1.0");
     c.arg("-q").args(line.split(' '));
     Ok(c)

@@ -9,7 +9,7 @@ use reqwest::Method;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -22,6 +22,8 @@ pub struct Hub {
     pub dir: TempDir,
     /// The test card as a file.
     pub card: PathBuf,
+    /// Origins whose pages the relay answers: browsers' pages come from there, one for a publisher, one for a viewer.
+    pub pages: [u16; 2],
     http: reqwest::Client,
     runtime: tokio::runtime::Runtime,
 }
@@ -34,8 +36,10 @@ impl Hub {
     pub fn start(media: IpAddr) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let config = dir.path().join("up.toml");
+        let pages = [free_tcp_port()?, free_tcp_port()?];
+        let origins = pages.map(|p| format!("\"http://127.0.0.1:{p}\"")).join(", ");
         let text = format!(
-            "[signaling]\nlisten = \"127.0.0.1:0\"\nloopback_http = \"127.0.0.1:0\"\n\
+            "[signaling]\nlisten = \"127.0.0.1:0\"\nloopback_http = \"127.0.0.1:0\"\norigins = [{origins}]\n\
              [relay]\nwebrtc = \"{media}:0\"\nquic = \"{media}:0\"\n"
         );
         std::fs::write(&config, text)?;
@@ -44,8 +48,10 @@ impl Hub {
         let mut up = Process::trocar("trocar up", &arguments)?;
         let line = up.line(PATIENCE, |l| l.starts_with('{'))?;
         let card = make_card(dir.path())?;
+        // No connection is kept: one that the server closes at its idle limit would look like a dead relay.
+        let http = crate::http_builder().pool_max_idle_per_host(0).build()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { up, report: serde_json::from_str(&line)?, card, dir, http: crate::http_client()?, runtime })
+        Ok(Self { up, report: serde_json::from_str(&line)?, card, dir, pages, http, runtime })
     }
 
     /// A text of what `trocar up --json` printed, by JSON pointer.
@@ -92,7 +98,13 @@ impl Hub {
     ///
     /// # Errors
     /// Where the status is none of success, with the problem document.
-    pub fn request(&self, method: Method, url: &str, token: Option<&str>, body: Option<&Value>) -> anyhow::Result<Value> {
+    pub fn request(
+        &self,
+        method: Method,
+        url: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let mut request = self.http.request(method, url).timeout(PATIENCE);
         if let Some(t) = token {
             request = request.bearer_auth(t);
@@ -128,7 +140,7 @@ impl Hub {
             // Waits for an error line, a fifth of a second at most, between two looks at the feed.
             match publisher.line(Duration::from_millis(200), |l| l.contains("\"error\"")) {
                 Ok(line) => bail!("{}", reason_of(&line)),
-                Err(e) if e.to_string().contains("ended without") => bail!("{}", last_line(&e.to_string())),
+                Err(e) if e.to_string().contains("ended without") => bail!("{}", complaint(&e.to_string())),
                 Err(_) => {}
             }
         }
@@ -152,16 +164,24 @@ pub fn reason_of(line: &str) -> String {
     parsed.get("reason").and_then(Value::as_str).unwrap_or(line).to_owned()
 }
 
-/// The last line with something in it.
+/// What a program said is wrong: its first line that begins with `error` and the one after it, else the last line with
+/// something in it.
 #[must_use]
-pub fn last_line(text: &str) -> String {
-    text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no reason given").trim().to_owned()
+pub fn complaint(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let found = lines.iter().position(|l| l.starts_with("error")).unwrap_or_else(|| lines.len().saturating_sub(1));
+    let said: Vec<&str> = lines.into_iter().skip(found).take(2).collect();
+    if said.is_empty() { "no reason given".to_owned() } else { said.join(" ") }
 }
 
 /// A UDP port of loopback that nobody uses now.
 ///
 /// # Errors
 /// Where there is none.
-pub fn free_port() -> anyhow::Result<u16> {
+pub fn free_udp_port() -> anyhow::Result<u16> {
     Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn free_tcp_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

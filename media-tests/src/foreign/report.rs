@@ -31,9 +31,8 @@ pub fn render(rows: &[Row]) -> String {
     for (client, publish) in lines(rows) {
         let of = |r: &&Row| r.cell.client.name() == client && r.cell.publish == publish;
         let cells = COLUMNS.map(|column| {
-            let found = rows.iter().filter(of).find(|r| {
-                r.cell.control == Control::None && r.cell.media.label() == column
-            });
+            let found =
+                rows.iter().filter(of).find(|r| r.cell.control == Control::None && r.cell.media.label() == column);
             found.map_or_else(|| "–".to_owned(), |r| mark(r, &mut notes))
         });
         let controls: Vec<String> =

@@ -8,6 +8,8 @@
 
 mod browser;
 mod churn;
+mod codecs;
+mod consultation;
 mod impair;
 mod install;
 mod native;

@@ -13,7 +13,7 @@ use trocar_media_tests::stack::{PATIENCE, Stack, path, scope_fixture, summary};
 /// How long the 4K fixture is replayed.
 const SECONDS: u64 = 60;
 
-fn ledger(file: &Path) -> anyhow::Result<BTreeMap<u64, String>> {
+pub(crate) fn ledger(file: &Path) -> anyhow::Result<BTreeMap<u64, String>> {
     let text = std::fs::read_to_string(file)?;
     text.lines()
         .map(|l| {
@@ -25,7 +25,7 @@ fn ledger(file: &Path) -> anyhow::Result<BTreeMap<u64, String>> {
 }
 
 /// Every frame from the first to the last that came is in `sent` with the same checksum, and none is missing between.
-fn same_frames(sent: &BTreeMap<u64, String>, came: &BTreeMap<u64, String>) -> anyhow::Result<()> {
+pub(crate) fn same_frames(sent: &BTreeMap<u64, String>, came: &BTreeMap<u64, String>) -> anyhow::Result<()> {
     let (first, last) = came.keys().next().zip(came.keys().last()).context("no frame came")?;
     ensure!(last - first + 1 == came.len() as u64, "{} frames from {first} to {last}", came.len());
     for (frame, sum) in came {

@@ -75,9 +75,17 @@ fn a_whep_address_and_a_token_are_enough_and_an_age_that_nobody_told_is_called_u
     ensure!(number(&s, "/frames") == 60.0 && s["feed"] == "scope" && s["codec"] == "H264", "{s}");
     ensure!(s["age_ms"].is_null() && number(&s, "/age_unknown_frames") == 60.0, "{s}");
     ensure!(viewer.wait(PATIENCE)?.success(), "{}", viewer.stderr());
-    // The resource is gone with its player.
-    let legs = runtime().block_on(stack.metric("trocar_legs"));
-    ensure!(legs.is_err() || legs.is_ok_and(|n| n == 0.0), "a leg is left over");
+    // The player deleted its resource, and had its candidates taken before.
+    let figures = runtime().block_on(async {
+        let response = http_client()?.get(stack.text("/metrics")?).send().await?.error_for_status()?;
+        anyhow::Ok(response.text().await?)
+    })?;
+    for answered in [r#"method="PATCH",status="204"} 1"#, r#"method="DELETE",status="200"} 1"#] {
+        ensure!(
+            figures.lines().any(|l| l.contains("/whep/{leg}") && l.contains(answered)),
+            "no {answered}:\n{figures}"
+        );
+    }
     Ok(())
 }
 
@@ -116,6 +124,46 @@ fn a_webrtc_viewer_survives_a_publisher_that_goes_and_comes_back() -> anyhow::Re
     let _second = stack.publish(&["--source", "test:640x360@30"])?;
     viewer.line(PATIENCE, |l| l.contains("\"state\":\"live\""))?;
     viewer.stop()
+}
+
+/// Starts a WHIP publisher with picture and sound.
+fn publish_whip(stack: &Stack, token: &str) -> anyhow::Result<Process> {
+    let url = format!("{}v1/sessions/{}/whip?feed=cam", stack.text("/page")?, stack.text("/session")?);
+    let ca = stack.text("/ca_file")?;
+    let source = ["--source", "test:640x360@30", "--audio", "tone"];
+    let fixed = ["publish", "--whip", &url, "--token", token, "--ca", &ca];
+    Process::trocar("trocar publish --whip", &[&fixed[..], &source[..]].concat())
+}
+
+#[test]
+fn the_crate_publishes_picture_and_sound_by_whip_to_both_kinds_of_viewers() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let mut publisher = publish_whip(&stack, &stack.text("/tokens/local")?)?;
+    publisher.line(PATIENCE, |l| l.starts_with("publishing by WHIP"))?;
+    for (feed, codec, frames) in [("cam", "H264", "60"), ("cam-audio", "opus", "100")] {
+        for transport in ["webrtc", "roq"] {
+            let mut viewer = stack.watch(&["--feed", feed, "--transport", transport, "--frames", frames])?;
+            let s = summary(&mut viewer, PATIENCE)?;
+            ensure!(s["codec"].as_str().is_some_and(|c| c.eq_ignore_ascii_case(codec)), "{s}");
+            ensure!(number(&s, "/frames_lost") == 0.0 && number(&s, "/packets_missing") == 0.0, "{s}");
+        }
+    }
+    publisher.stop()?;
+    // It hung up: the feed is no longer live.
+    let mut viewer = stack.watch(&["--feed", "cam", "--duration", "2"])?;
+    let s = summary(&mut viewer, PATIENCE)?;
+    ensure!(s["state"] != "live" && number(&s, "/frames") == 0.0, "{s}");
+    Ok(())
+}
+
+#[test]
+fn an_observer_cannot_publish_by_whip_and_is_told_so() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let mut publisher = publish_whip(&stack, &stack.text("/tokens/observer")?)?;
+    ensure!(!publisher.wait(PATIENCE)?.success());
+    let _ = publisher.rest();
+    ensure!(publisher.stderr().contains("HTTP 403"), "{}", publisher.stderr());
+    Ok(())
 }
 
 #[test]

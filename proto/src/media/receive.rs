@@ -245,7 +245,8 @@ impl FrameReceiver {
         // Each turn removes one pending frame, so the number of turns is bounded by them.
         while let Some((&id, oldest)) = self.pending.first_key_value() {
             let in_turn = self.next_frame.is_none_or(|n| n == id) || self.pending_packets >= PASS_OVER_AFTER;
-            if !(oldest.is_complete() && in_turn) && !self.must_give_up() {
+            let ready = oldest.is_complete() && in_turn;
+            if !ready && !self.must_give_up() {
                 return;
             }
             let Some(p) = self.pending.remove(&id) else { return };

@@ -18,9 +18,8 @@ use trocar_proto::media::seq::SeqExtender;
 use trocar_proto::media::window::IndexWindow;
 use trocar_proto::units::{SeqNo, Ssrc};
 
-/// Bytes that sealing adds to an RTP packet under AES-GCM; [`SendStream::overhead`] says it for the keys in use.
-pub const TAG_LEN: usize = 16;
-/// Bytes that sealing adds to an RTP packet at most, whatever the profile.
+/// Bytes that sealing adds to an RTP packet at most, whatever the profile; [`SendStream::overhead`] says it for the keys in
+/// use.
 pub const MAX_OVERHEAD: usize = 16;
 /// Different SSRCs taken from one peer at most; more are refused (bad-input case 34).
 pub const MAX_SSRC: usize = 32;

@@ -190,6 +190,33 @@ mod tests {
         assert_eq!(viewer("H264", &[&two], &one), None);
     }
 
+    fn viewer_h264(profiles: &[&str], stream: &str) -> Option<u8> {
+        let of = |p: &str| format!("packetization-mode=1;profile-level-id={p}");
+        let offered: Vec<String> = profiles.iter().map(|p| of(p)).collect();
+        viewer("H264", &offered.iter().map(String::as_str).collect::<Vec<_>>(), &of(stream))
+    }
+
+    #[test]
+    fn the_exact_h264_profile_comes_before_one_that_merely_decodes_it() {
+        let browser = ["42001f", "4d001f", "42e01f"];
+        assert_eq!(viewer_h264(&browser, "42c02a"), Some(102));
+        assert_eq!(viewer_h264(&browser, "4d0033"), Some(101));
+        assert_eq!(viewer_h264(&browser, "640033"), None, "nobody here decodes High");
+        assert_eq!(viewer_h264(&["640033"], "4d0033"), Some(100));
+        assert_eq!(viewer("H264", &["packetization-mode=1;profile-level-id=42e01f"], ""), None);
+    }
+
+    #[test]
+    fn ten_bits_and_4_2_2_go_only_to_who_says_that_it_decodes_them() {
+        let browser = ["42001f", "42e01f", "4d001f", "f4001f"];
+        assert_eq!(viewer_h264(&browser, "640033"), Some(103));
+        for p in ["6e0033", "7a0033"] {
+            assert_eq!(viewer_h264(&browser, p), None, "{p}");
+            assert_eq!(viewer_h264(&["7a0033"], p), Some(100), "{p}");
+        }
+        assert_eq!(viewer_h264(&browser, "xyz"), None);
+    }
+
     #[test]
     fn h265_compares_profile_tier_and_level_with_the_defaults_of_the_rfc() {
         let main = "level-id=120;profile-id=1;tier-flag=0;tx-mode=SRST";

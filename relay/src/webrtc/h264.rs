@@ -1,7 +1,7 @@
 //! Which of the H.264 profiles that a viewer offers can show a feed (RFC 6184 section 8.1).
 
-use super::codec::{self, Fit};
-use super::sdp::{Codec, Media, fmtp_value};
+use super::codec::Fit;
+use super::sdp::fmtp_value;
 
 /// Profiles that matter here. Each can decode the ones that [`Profile::decodes`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,62 +79,5 @@ pub(super) fn fit(offer: &str, stream: &str) -> Option<Fit> {
         (true, true) => Some(Fit::Exact),
         (true, false) => Some(Fit::OtherMode),
         (false, _) => offered.decodes(of_stream).then_some(Fit::Contains),
-    }
-}
-
-/// The viewer's payload type for a feed with those format parameters: the same profile first, then one that decodes it.
-#[must_use]
-pub fn choose<'a>(media: &'a Media, feed_fmtp: &str) -> Option<&'a Codec> {
-    codec::choose_for_viewer(media, "H264", feed_fmtp, 90_000)
-}
-
-/// The RTX payload type that goes with `payload_type` (RFC 4588 section 8.1).
-#[must_use]
-pub fn rtx_for(media: &Media, payload_type: u8) -> Option<u8> {
-    codec::rtx_for(media, payload_type)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn media(profiles: &[&str]) -> Media {
-        let codecs = profiles
-            .iter()
-            .zip(100..)
-            .map(|(p, payload_type)| Codec {
-                payload_type,
-                name: "H264".to_owned(),
-                clock_rate: 90_000,
-                fmtp: format!("packetization-mode=1;profile-level-id={p}"),
-                ..Codec::default()
-            })
-            .collect();
-        Media { codecs, ..Media::default() }
-    }
-
-    #[test]
-    fn the_exact_profile_comes_before_one_that_merely_decodes_it() {
-        let m = media(&["42001f", "4d001f", "42e01f"]);
-        let fmtp = |p: &str| format!("packetization-mode=1;profile-level-id={p}");
-        assert_eq!(choose(&m, &fmtp("42c02a")).map(|c| c.payload_type), Some(102));
-        assert_eq!(choose(&m, &fmtp("4d0033")).map(|c| c.payload_type), Some(101));
-        assert_eq!(choose(&m, &fmtp("640033")), None, "nobody here decodes High");
-        assert_eq!(choose(&media(&["640033"]), &fmtp("4d0033")).map(|c| c.payload_type), Some(100));
-        let single = "packetization-mode=0;profile-level-id=42c02a";
-        assert_eq!(choose(&m, single).map(|c| c.payload_type), Some(102), "mode 1 takes single NAL units");
-        assert_eq!(choose(&m, ""), None);
-    }
-
-    #[test]
-    fn ten_bits_and_4_2_2_go_only_to_who_says_that_it_decodes_them() {
-        let browser = media(&["42001f", "42e01f", "4d001f", "f4001f"]);
-        let fmtp = |p: &str| format!("packetization-mode=1;profile-level-id={p}");
-        assert_eq!(choose(&browser, &fmtp("640033")).map(|c| c.payload_type), Some(103));
-        for p in ["6e0033", "7a0033"] {
-            assert_eq!(choose(&browser, &fmtp(p)), None, "{p}");
-            assert_eq!(choose(&media(&["7a0033"]), &fmtp(p)).map(|c| c.payload_type), Some(100), "{p}");
-        }
-        assert_eq!(choose(&browser, &fmtp("xyz")), None);
     }
 }

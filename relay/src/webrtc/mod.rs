@@ -1,6 +1,8 @@
-//! WebRTC without a WebRTC library: ICE by `is`, DTLS by `dimpl`, SDP and everything after the handshake by us.
+//! WebRTC without a WebRTC library: ICE by `is`, DTLS by `dimpl` or `rtc-dtls`, SDP and everything after the
+//! handshake by us.
 
 pub mod codec;
+mod dtls;
 pub mod h264;
 pub mod remote;
 pub mod sdp;

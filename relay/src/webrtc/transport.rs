@@ -5,12 +5,13 @@
 //! [`Transport::poll_event`]. Media never passes through here: once [`TransportEvent::Keys`] came, SRTP of a validated
 //! five-tuple is the caller's alone.
 
+use super::dtls::{Dtls, Output};
 use super::remote::Remote;
 use super::sdp::Fingerprint;
 use crate::srtp::Profile;
 use aws_lc_rs::digest;
 use aws_lc_rs::error::Unspecified;
-use dimpl::{Dtls, DtlsCertificate, Output, SrtpProfile};
+use dimpl::DtlsCertificate;
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 use std::collections::VecDeque;
@@ -104,7 +105,6 @@ pub struct Transport {
     egress: Option<Remote>,
     /// Where the newest USE-CANDIDATE came from; becomes the egress when authentic media control comes from there.
     wanted: Option<Remote>,
-    dtls_due: Option<Instant>,
     ice_due: Option<Instant>,
     queued: VecDeque<Vec<u8>>,
     out: VecDeque<(Remote, Vec<u8>)>,
@@ -127,11 +127,9 @@ impl Transport {
         }
         ice.set_remote_credentials(IceCreds { ufrag: setup.remote.0, pass: setup.remote.1 });
         ice.handle_timeout(now);
-        let mut dtls = Dtls::new_12(setup.dtls, setup.certificate.clone(), now);
-        dtls.set_active(false);
         let mut t = Self {
             ice,
-            dtls,
+            dtls: Dtls::new(setup.dtls, setup.certificate.clone()),
             candidates: setup.candidates.to_vec(),
             fingerprint: setup.fingerprint,
             verified: false,
@@ -140,14 +138,13 @@ impl Transport {
             checks: Vec::with_capacity(MAX_ADDRESSES),
             egress: None,
             wanted: None,
-            dtls_due: None,
             ice_due: None,
             queued: VecDeque::new(),
             out: VecDeque::new(),
             events: VecDeque::new(),
             closed: false,
         };
-        t.drain(now);
+        t.drain();
         t
     }
 
@@ -178,21 +175,18 @@ impl Transport {
             self.wanted = Some(from);
         }
         self.ice.handle_timeout(now);
-        self.drain(now);
+        self.drain();
         true
     }
 
-    /// Takes a DTLS datagram from a validated address. An error of the library leaves an established session alone:
-    /// a spoofed record must not end it.
+    /// Takes a DTLS datagram from a validated address. One that is refused leaves an established session alone: a spoofed
+    /// record must not end it.
     pub fn handle_dtls(&mut self, now: Instant, datagram: &[u8]) {
         if self.closed {
             return;
         }
-        // The library wants the time first: a ClientHello before the first `handle_timeout` makes it panic (0.9.0).
-        if self.dtls.handle_timeout(now).is_err() || self.dtls.handle_packet(datagram).is_err() {
-            tracing::debug!(target: "trocar::dtls", "record refused");
-        }
-        self.drain(now);
+        self.dtls.handle_packet(now, datagram);
+        self.drain();
     }
 
     /// Authentic SRTP or SRTCP with a fresh index came from `from`: if the peer wants media there, it goes there.
@@ -210,9 +204,7 @@ impl Transport {
         if self.ice_due.is_none_or(|t| now >= t) {
             self.ice.handle_timeout(now);
         }
-        if self.dtls_due.is_some_and(|t| now >= t) && self.dtls.handle_timeout(now).is_err() && !self.keys_given {
-            self.close(CloseReason::Handshake);
-        }
+        self.dtls.handle_timeout(now);
         if !self.keys_given && now.saturating_duration_since(self.started) > HANDSHAKE_TIMEOUT + DROP_TIMEOUT {
             self.close(CloseReason::Handshake);
         }
@@ -220,7 +212,7 @@ impl Transport {
         if now.saturating_duration_since(newest) > DROP_TIMEOUT {
             self.close(CloseReason::Consent);
         }
-        self.drain(now);
+        self.drain();
     }
 
     /// New credentials of the peer (ICE restart); returns ours. DTLS and keys stay, media goes on over the old pair.
@@ -235,7 +227,7 @@ impl Transport {
         self.checks.retain(|(a, _)| Some(*a) == egress);
         self.ice.set_remote_credentials(IceCreds { ufrag: remote.0, pass: remote.1 });
         self.ice.handle_timeout(now);
-        self.drain(now);
+        self.drain();
         Ok(ours)
     }
 
@@ -271,7 +263,7 @@ impl Transport {
         }
     }
 
-    fn drain(&mut self, now: Instant) {
+    fn drain(&mut self) {
         while let Some(t) = self.ice.poll_transmit() {
             let to = Remote { address: t.destination, tcp: t.proto == Protocol::Tcp };
             self.out.push_back((to, t.contents.into()));
@@ -285,51 +277,28 @@ impl Transport {
             }
         }
         self.ice_due = self.ice.poll_timeout();
-        self.drain_dtls(now);
+        self.drain_dtls();
         if let Some(to) = self.egress {
             self.out.extend(self.queued.drain(..).map(|d| (to, d)));
         }
     }
 
-    fn drain_dtls(&mut self, now: Instant) {
-        let mut small = [0_u8; 2_048];
-        let mut large = Vec::new();
-        let mut needed_room = 0;
-        // One flight is a handful of datagrams; the bound is far above.
-        for _ in 0..64 {
-            let buffer = if needed_room == 0 { small.as_mut_slice() } else { large.as_mut_slice() };
-            match self.dtls.poll_output(buffer) {
-                Output::Packet(p) if self.queued.len() < MAX_QUEUED => self.queued.push_back(p.to_vec()),
-                Output::BufferTooSmall { needed } => {
-                    needed_room = needed.min(65_535);
-                    large.resize(needed_room, 0);
-                }
-                Output::PeerCert(der) => self.verified = fingerprint_matches(&self.fingerprint, der),
-                Output::KeyingMaterial(material, profile) => {
-                    let material = Zeroizing::new(material.to_vec());
-                    self.give_keys(profile, material);
-                }
-                Output::CloseNotify => self.close(CloseReason::Goodbye),
-                Output::Timeout(t) => {
-                    // A due time far away is the library's way to say "never".
-                    self.dtls_due = Some(t).filter(|t| *t < now + Duration::from_secs(3_600));
-                    return;
-                }
-                _ => {}
+    fn drain_dtls(&mut self) {
+        while let Some(output) = self.dtls.poll() {
+            match output {
+                Output::Packet(p) if self.queued.len() < MAX_QUEUED => self.queued.push_back(p),
+                Output::Packet(_) => {}
+                Output::Certificate(der) => self.verified = fingerprint_matches(&self.fingerprint, &der),
+                Output::Keys(profile, material) => self.give_keys(profile, material),
+                Output::Closed(reason) => self.close(reason),
             }
         }
     }
 
-    fn give_keys(&mut self, profile: SrtpProfile, material: Zeroizing<Vec<u8>>) {
+    fn give_keys(&mut self, profile: Profile, material: Zeroizing<Vec<u8>>) {
         if !self.verified {
             return self.close(CloseReason::Fingerprint);
         }
-        let profile = match profile {
-            SrtpProfile::AEAD_AES_128_GCM => Profile::Aes128Gcm,
-            SrtpProfile::AEAD_AES_256_GCM => Profile::Aes256Gcm,
-            SrtpProfile::AES128_CM_SHA1_80 => Profile::Aes128CmSha1,
-            _ => return self.close(CloseReason::Profile),
-        };
         if !self.keys_given {
             self.keys_given = true;
             self.events.push_back(TransportEvent::Keys(profile, material));
@@ -364,212 +333,4 @@ pub fn dtls_certificate() -> Result<DtlsCertificate, rcgen::Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::srtp::Srtp;
-
-    fn certificate() -> DtlsCertificate {
-        dtls_certificate().unwrap()
-    }
-
-    fn fingerprint(c: &DtlsCertificate) -> Fingerprint {
-        let value = digest::digest(&digest::SHA256, &c.certificate).as_ref().to_vec();
-        Fingerprint { algorithm: "sha-256".to_owned(), value }
-    }
-
-    struct Pair {
-        server: Transport,
-        ice: IceAgent,
-        dtls: Dtls,
-        keys: Option<(SrtpProfile, Vec<u8>)>,
-        ours: SocketAddr,
-        theirs: SocketAddr,
-    }
-
-    impl Pair {
-        fn new(claimed: &DtlsCertificate, shown: DtlsCertificate, now: Instant) -> Self {
-            let ours: SocketAddr = "127.0.0.1:1000".parse().unwrap();
-            let theirs: SocketAddr = "127.0.0.1:2000".parse().unwrap();
-            let (a, b) = (IceCreds::new(), IceCreds::new());
-            let config = Arc::new(dimpl::Config::builder().use_server_cookie(false).build().unwrap());
-            let server = Transport::new(
-                Setup {
-                    local: (a.ufrag.clone(), a.pass.clone()),
-                    remote: (b.ufrag.clone(), b.pass.clone()),
-                    fingerprint: fingerprint(claimed),
-                    candidates: &[Remote::udp(ours)],
-                    dtls: Arc::clone(&config),
-                    certificate: &certificate(),
-                },
-                now,
-            );
-            let mut ice = IceAgent::new(b);
-            ice.set_controlling(true);
-            ice.set_remote_credentials(a);
-            ice.add_local_candidate(Candidate::host(theirs, "udp").unwrap());
-            ice.add_remote_candidate(Candidate::host(ours, "udp").unwrap());
-            let mut dtls = Dtls::new_12(config, shown, now);
-            dtls.set_active(true);
-            Self { server, ice, dtls, keys: None, ours, theirs }
-        }
-
-        fn client_dtls(&mut self, now: Instant) {
-            let mut b = vec![0; 2_048];
-            loop {
-                match self.dtls.poll_output(&mut b) {
-                    Output::Packet(p) => {
-                        let p = p.to_vec();
-                        self.server.handle_dtls(now, &p);
-                    }
-                    Output::KeyingMaterial(m, p) => self.keys = Some((p, m.to_vec())),
-                    Output::Timeout(_) => break,
-                    _ => {}
-                }
-            }
-        }
-
-        /// Runs both ends on a clock that jumps, for three seconds of their time.
-        fn run(&mut self, start: Instant) -> Vec<TransportEvent> {
-            let mut events = Vec::new();
-            for step in 0..150 {
-                let now = start + Duration::from_millis(step * 20);
-                self.ice.handle_timeout(now);
-                while let Some(t) = self.ice.poll_transmit() {
-                    let m: Vec<u8> = t.contents.into();
-                    self.server.handle_stun(now, Remote::udp(self.theirs), self.ours, StunMessage::parse(&m).unwrap());
-                }
-                let _ = self.dtls.handle_timeout(now);
-                self.client_dtls(now);
-                self.server.handle_timeout(now);
-                while let Some((to, p)) = self.server.poll_transmit() {
-                    assert_eq!(to, Remote::udp(self.theirs));
-                    if p[0] < 2 {
-                        let packet = StunPacket {
-                            proto: Protocol::Udp,
-                            source: self.ours,
-                            destination: self.theirs,
-                            message: StunMessage::parse(&p).unwrap(),
-                        };
-                        self.ice.handle_packet(now, packet);
-                    } else {
-                        let _ = self.dtls.handle_packet(&p);
-                        self.client_dtls(now);
-                    }
-                }
-                events.extend(std::iter::from_fn(|| self.server.poll_event()));
-            }
-            events
-        }
-    }
-
-    #[test]
-    fn two_ends_agree_on_keys_and_open_what_the_other_seals() {
-        let (now, cert) = (Instant::now(), certificate());
-        let mut pair = Pair::new(&cert, cert.clone(), now);
-        let events = pair.run(now);
-        let Some(TransportEvent::Keys(profile, material)) = events.first() else { panic!("{events:?}") };
-        let (_, theirs) = pair.keys.take().expect("the client has keys as well");
-        let mut us = Srtp::from_dtls(*profile, material, false).unwrap();
-        let mut them = Srtp::from_dtls(*profile, &theirs, true).unwrap();
-        let mut p = trocar_proto::media::rtcp::Builder::default()
-            .pli(trocar_proto::units::Ssrc(1), trocar_proto::units::Ssrc(2))
-            .finish();
-        them.send.seal_rtcp(&mut p).unwrap();
-        assert!(us.receive.open_rtcp(&mut p).is_ok());
-        assert_eq!(pair.server.egress(now + Duration::from_secs(3)), Some(Remote::udp(pair.theirs)));
-        assert_eq!(pair.server.egress(now + Duration::from_secs(30)), None, "consent runs out");
-    }
-
-    #[test]
-    fn a_certificate_that_is_not_the_one_of_the_sdp_is_refused_before_any_key() {
-        let now = Instant::now();
-        let mut pair = Pair::new(&certificate(), certificate(), now);
-        let events = pair.run(now);
-        assert!(events.iter().any(|e| matches!(e, TransportEvent::Closed(CloseReason::Fingerprint))), "{events:?}");
-        assert!(!events.iter().any(|e| matches!(e, TransportEvent::Keys(..))));
-    }
-
-    #[test]
-    fn rubbish_before_and_after_the_handshake_does_not_end_the_session() {
-        let (now, cert) = (Instant::now(), certificate());
-        let mut pair = Pair::new(&cert, cert.clone(), now);
-        // A plaintext fatal alert, a truncated record, a zero-length fragment.
-        let rubbish: [&[u8]; 3] = [
-            &[21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40],
-            &[22, 0xfe],
-            &[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        ];
-        let events = pair.run(now);
-        assert!(events.iter().any(|e| matches!(e, TransportEvent::Keys(..))));
-        for r in rubbish {
-            pair.server.handle_dtls(now + Duration::from_secs(3), r);
-        }
-        pair.server.handle_timeout(now + Duration::from_secs(3));
-        assert!(!std::iter::from_fn(|| pair.server.poll_event()).any(|e| matches!(e, TransportEvent::Closed(_))));
-    }
-
-    #[test]
-    fn after_the_handshake_a_check_alone_moves_nothing_and_an_authentic_packet_does() {
-        let (now, cert) = (Instant::now(), certificate());
-        let mut pair = Pair::new(&cert, cert.clone(), now);
-        pair.run(now);
-        let later = now + Duration::from_secs(3);
-        let elsewhere: SocketAddr = "127.0.0.1:3000".parse().unwrap();
-        // The same agent, seen from another address: authentic checks with USE-CANDIDATE.
-        let mut seen = 0;
-        for step in 0..200 {
-            let t = later + Duration::from_millis(step * 20);
-            pair.ice.handle_timeout(t);
-            while let Some(x) = pair.ice.poll_transmit() {
-                let m: Vec<u8> = x.contents.into();
-                for from in [pair.theirs, elsewhere] {
-                    seen += usize::from(pair.server.handle_stun(
-                        t,
-                        Remote::udp(from),
-                        pair.ours,
-                        StunMessage::parse(&m).unwrap(),
-                    ));
-                }
-            }
-        }
-        let end = later + Duration::from_secs(4);
-        assert!(seen >= 2, "{seen} checks were taken");
-        assert_eq!(pair.server.egress(end), Some(Remote::udp(pair.theirs)), "a check alone moves nothing");
-        pair.server.handle_authentic(Remote::udp(elsewhere));
-        assert_eq!(pair.server.egress(end), Some(Remote::udp(elsewhere)));
-    }
-
-    #[test]
-    fn a_peer_may_check_from_a_bounded_number_of_addresses() {
-        let (now, cert) = (Instant::now(), certificate());
-        let mut pair = Pair::new(&cert, cert.clone(), now);
-        let mut taken = 0;
-        for step in 0..100_u64 {
-            let t = now + Duration::from_millis(step * 50);
-            pair.ice.handle_timeout(t);
-            while let Some(x) = pair.ice.poll_transmit() {
-                let m: Vec<u8> = x.contents.into();
-                for port in 0..4 {
-                    let from = SocketAddr::new(pair.theirs.ip(), 4_000 + u16::try_from(step * 4).unwrap() + port);
-                    taken += usize::from(pair.server.handle_stun(
-                        t,
-                        Remote::udp(from),
-                        pair.ours,
-                        StunMessage::parse(&m).unwrap(),
-                    ));
-                }
-            }
-        }
-        assert_eq!(taken, MAX_ADDRESSES);
-    }
-
-    #[test]
-    fn a_peer_that_never_checks_is_dropped() {
-        let (now, cert) = (Instant::now(), certificate());
-        let mut pair = Pair::new(&cert, cert.clone(), now);
-        pair.server.handle_timeout(now + DROP_TIMEOUT + Duration::from_millis(1));
-        let closed = std::iter::from_fn(|| pair.server.poll_event())
-            .any(|e| matches!(e, TransportEvent::Closed(CloseReason::Consent)));
-        assert!(closed);
-    }
-}
+mod tests;

@@ -83,7 +83,7 @@ pub(super) fn resource_options(request: &Request) -> Response {
     response
 }
 
-/// 204. What a page of another origin may send goes with it; whether it may at all is `Access-Control-Allow-Origin`, which
+/// What a page of another origin may send goes with it; whether it may at all is `Access-Control-Allow-Origin`, which
 /// [`crate::guard::watch`] sets by policy.
 fn options(asked: &HeaderMap, methods: &'static str) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();

@@ -91,3 +91,22 @@ async fn unknown_foreign_and_broken_files_are_refused() {
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
     assert!(open(&cut).is_err(), "half a file was taken");
 }
+
+#[tokio::test]
+async fn a_store_of_the_first_version_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trocar.db");
+    let world = World::with(at(&path)).await;
+    let grant = world.join(Role::Expert).await;
+    world.app.store.stop().await;
+    let first = "ALTER TABLE participants DROP COLUMN organisation; PRAGMA user_version = 1;";
+    Connection::open(&path).unwrap().execute_batch(first).unwrap();
+    for _ in 0..2 {
+        let (store, stored) = open(&path).unwrap();
+        assert_eq!(
+            (&stored.participants[0].participant, &stored.participants[0].organisation),
+            (&grant.participant, &None)
+        );
+        store.stop().await;
+    }
+}

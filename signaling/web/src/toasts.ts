@@ -17,6 +17,12 @@ export class Toasts {
     if (this.#waiting.length > TOASTS_KEPT) this.#waiting.shift();
   }
 
+  /** What they told of is being looked at. */
+  clear(): void {
+    this.#waiting = [];
+    this.#endsMs = -Infinity;
+  }
+
   /** To be called every tick. */
   handleTick(nowMs: number): void {
     if (nowMs < this.#endsMs) return;

@@ -114,6 +114,7 @@ export class View {
   toggleSide(side: Side): void {
     this.#showSide(this.#side === side ? null : side);
     if (this.#side === "chat") {
+      this.toasts.clear();
       this.#chat.scrollToEnd();
       this.#chat.focus();
     }

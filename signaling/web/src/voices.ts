@@ -29,6 +29,7 @@ export class VoicesPlayer {
   readonly element = el("div", { class: "voices", hidden: true });
   readonly #runner: Runner<VoicesLeg>;
   #speaker = "";
+  #feedOf: (mid: string) => string | null = () => null;
 
   constructor(private readonly options: VoicesOptions) {
     this.#runner = new Runner({ open: () => this.#open(), renew: options.renew });
@@ -45,6 +46,8 @@ export class VoicesPlayer {
 
   /** Which feed is heard on which m-line, for whoever looks into the page. */
   handleSlots(feedOf: (mid: string) => string | null): void {
+    // The relay may say who is where before the answer has made the elements.
+    this.#feedOf = feedOf;
     for (const audio of this.element.querySelectorAll("audio")) {
       setData(audio, "feed", feedOf(audio.dataset["mid"] ?? "") ?? "");
     }
@@ -72,7 +75,7 @@ export class VoicesPlayer {
     const elements: HTMLAudioElement[] = [];
     peer.connection.ontrack = ({ track, transceiver, receiver }) => {
       if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
-      const audio = el("audio", { "data-mid": transceiver.mid ?? "" });
+      const audio = el("audio", { "data-mid": transceiver.mid ?? "", "data-feed": this.#feedOf(transceiver.mid ?? "") ?? "" });
       audio.autoplay = true;
       audio.srcObject = new MediaStream([track]);
       elements.push(audio);

@@ -78,7 +78,9 @@ fn run() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
     let (client, action) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let wanted = Wanted::parse(words)?;
-    say(&json!({ "event": "client", "name": "gst-plugins-rs", "version": "0.15.4", "gstreamer": gst::version_string().as_str() }));
+    say(
+        &json!({ "event": "client", "name": "gst-plugins-rs", "version": "0.15.4", "gstreamer": gst::version_string().as_str() }),
+    );
     let (pipeline, seen) = (gst::Pipeline::new(), Seen::default());
     match (client.as_str(), action.as_str()) {
         ("client" | "simple", "publish") => webrtc::publish(&pipeline, &wanted, client == "simple")?,
@@ -94,7 +96,10 @@ fn run() -> anyhow::Result<()> {
         Ok(()) => say(&json!({ "event": "result", "video": video, "audio": audio })),
         Err(e) => {
             let told = told.lock().unwrap().join("; ");
-            bail!("{e:#} [{told}] (video {video}, audio {audio})")
+            if told.is_empty() {
+                bail!("{e:#} (video {video}, audio {audio})")
+            }
+            bail!("{e:#} [{told}]")
         }
     }
     Ok(())
@@ -109,11 +114,26 @@ fn remember_errors() -> Arc<Mutex<Vec<String>>> {
     gst::log::remove_default_log_function();
     gst::log::add_log_function(move |category, level, _, _, _, _, message| {
         let mut told = keep.lock().unwrap();
-        if level == gst::DebugLevel::Error && told.len() < 4 {
+        // webrtcbin minds an empty address of a STUN server, and goes on without one.
+        if level == gst::DebugLevel::Error && category.name() != "webrtcnice" && told.len() < 2 {
             told.push(format!("{}: {}", category.name(), message.get().map(|m| m.to_string()).unwrap_or_default()));
         }
     });
+    let (panicked, said) = (Arc::clone(&told), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        // The plug-in ends the process with a panic after some failures: the failure is the reason.
+        let told = panicked.lock().map(|t| t.join("; ")).unwrap_or_default();
+        say(
+            &json!({ "event": "error", "reason": format!("{told}; then the plug-in panicked: {}", panic_text(panic)) }),
+        );
+        said(panic);
+    }));
     told
+}
+
+fn panic_text(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    let text = panic.payload_as_str().unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// Plays for a while; the pipeline's first error ends it.
@@ -124,11 +144,14 @@ fn play(pipeline: &gst::Pipeline, duration: Duration) -> anyhow::Result<()> {
     let end = Instant::now() + duration;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
         let wait = gst::ClockTime::try_from(left)?;
-        let Some(message) = bus.timed_pop_filtered(wait, &[gst::MessageType::Error, gst::MessageType::Eos]) else { break };
+        let Some(message) = bus.timed_pop_filtered(wait, &[gst::MessageType::Error, gst::MessageType::Eos]) else {
+            break;
+        };
         match message.view() {
             gst::MessageView::Error(e) => {
                 let source = message.src().map(|s| s.name().to_string()).unwrap_or_default();
-                bail!("{source}: {} {}", e.error(), e.debug().unwrap_or_default());
+                let debug = e.debug().unwrap_or_default();
+                bail!("{source}: {} {}", e.error(), debug.lines().last().unwrap_or_default());
             }
             _ => bail!("the stream ended"),
         }
@@ -230,10 +253,16 @@ pub fn packets(codec: &str) -> anyhow::Result<&'static str> {
              ! video/x-h264,profile=constrained-baseline \
              ! rtph264pay config-interval=-1 aggregate-mode=zero-latency pt=96 mtu=1100"
         }
-        "H265" => "x265enc tune=zerolatency speed-preset=ultrafast key-int-max=15 bitrate=400 ! h265parse \
-             ! rtph265pay config-interval=-1 pt=96 mtu=1100",
-        "VP8" => "vp8enc deadline=1 keyframe-max-dist=15 target-bitrate=400000 ! rtpvp8pay pt=96 mtu=1100 picture-id-mode=15-bit",
-        "VP9" => "vp9enc deadline=1 cpu-used=8 keyframe-max-dist=15 target-bitrate=400000 ! rtpvp9pay pt=96 mtu=1100 picture-id-mode=15-bit",
+        "H265" => {
+            "x265enc tune=zerolatency speed-preset=ultrafast key-int-max=15 bitrate=400 ! h265parse \
+             ! rtph265pay config-interval=-1 pt=96 mtu=1100"
+        }
+        "VP8" => {
+            "vp8enc deadline=1 keyframe-max-dist=15 target-bitrate=400000 ! rtpvp8pay pt=96 mtu=1100 picture-id-mode=15-bit"
+        }
+        "VP9" => {
+            "vp9enc deadline=1 cpu-used=8 keyframe-max-dist=15 target-bitrate=400000 ! rtpvp9pay pt=96 mtu=1100 picture-id-mode=15-bit"
+        }
         "OPUS" => "opusenc ! rtpopuspay pt=97",
         other => bail!("no encoder for {other} here"),
     })

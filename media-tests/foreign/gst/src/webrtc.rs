@@ -39,8 +39,8 @@ pub fn publish(pipeline: &gst::Pipeline, wanted: &Wanted, simple: bool) -> anyho
                 .field("media", if codec == "OPUS" { "audio" } else { "video" })
                 .field("encoding-name", name)
                 .field("payload", if codec == "OPUS" { 97 } else { 96 })
-                .field("clock-rate", if codec == "OPUS" { 48_000 } else { 90_000 })
-                .build();
+                .field("clock-rate", if codec == "OPUS" { 48_000 } else { 90_000 });
+            let caps = if codec == "OPUS" { caps.field("encoding-params", "2") } else { caps }.build();
             packets.link_filtered(&sink, &caps)?;
         } else {
             source.link_pads(None, &sink, Some(pad))?;
@@ -61,6 +61,9 @@ pub fn view(pipeline: &gst::Pipeline, wanted: &Wanted, seen: &Seen, simple: bool
         let rtp = |media: &str, codec: &str, rate: i32, pt: i32| {
             let caps = gst::Caps::builder("application/x-rtp").field("media", media).field("encoding-name", codec);
             let caps = caps.field("payload", pt).field("clock-rate", rate);
+            if codec == "OPUS" {
+                return caps.field("encoding-params", "2").build();
+            }
             if codec == "H264" {
                 let caps = caps.field("packetization-mode", "1").field("level-asymmetry-allowed", "1");
                 return caps.field("profile-level-id", "42e01f").build();

@@ -4,7 +4,6 @@
 use super::answer::{CandidateAddress, render_candidates};
 use super::parse;
 use super::{MAX_CANDIDATES, SdpError};
-use std::net::SocketAddr;
 
 /// A trickled fragment or an ICE restart: new credentials, where there are any, and candidates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -112,13 +111,6 @@ impl FragmentAnswer<'_> {
         render_candidates(&mut out, self.candidates);
         out
     }
-}
-
-/// The answer to an ICE restart of a video m-line with UDP candidates only.
-#[must_use]
-pub fn render_restart(ufrag: &str, password: &str, mid: &str, candidates: &[SocketAddr]) -> String {
-    let candidates: Vec<CandidateAddress> = candidates.iter().map(|a| CandidateAddress::udp(*a)).collect();
-    FragmentAnswer { ufrag, password, kind: "video", mid, candidates: &candidates }.render()
 }
 
 #[cfg(test)]

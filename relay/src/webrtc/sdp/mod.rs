@@ -8,8 +8,8 @@ mod answer;
 mod fragment;
 mod parse;
 
-pub use answer::{AcceptedMedia, Answer, CandidateAddress, MediaDirection, SendIds, SessionAnswer};
-pub use fragment::{Fragment, FragmentAnswer, render_restart};
+pub use answer::{AcceptedMedia, CandidateAddress, MediaDirection, SendIds, SessionAnswer};
+pub use fragment::{Fragment, FragmentAnswer};
 
 use trocar_proto::units::Ssrc;
 
@@ -211,14 +211,6 @@ impl Media {
 /// An offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// ICE user fragment of the first m-line that has one; see [`Self::transport`] for the one that counts.
-    pub ufrag: String,
-    /// ICE password that goes with it.
-    pub password: String,
-    /// Fingerprint that goes with it.
-    pub fingerprint: Fingerprint,
-    /// DTLS role that goes with it.
-    pub setup: String,
     /// m-lines, in order.
     pub media: Vec<Media>,
     /// m-lines of the BUNDLE group, as indexes, in the group's order; empty where none was offered (RFC 9143).

@@ -311,15 +311,11 @@ impl Draft {
         }
         self.share_within(&bundle);
         one_identity_per_ufrag(&self.media)?;
-        let Some(first) = self.media.iter().find_map(|m| m.transport.clone()) else {
+        if self.media.iter().all(|m| m.transport.is_none()) {
             let section = self.sections.first().unwrap_or(&self.session);
             return Err(SdpError::Missing { what: section.lacks(&self.session) });
-        };
+        }
         Ok(Offer {
-            ufrag: first.ufrag,
-            password: first.password,
-            fingerprint: first.fingerprint,
-            setup: first.setup,
             media: self.media,
             bundle,
             extmap_allow_mixed: self.extmap_allow_mixed,

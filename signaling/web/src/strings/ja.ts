@@ -190,7 +190,7 @@ export const ja: Strings = {
     rate: "フレームレート",
     bits: "ビットレート",
     loss: "損失",
-    buffer: "ジッターバッファー",
+    buffer: "バッファー",
     trip: "往復時間",
     export: "JSON で保存",
     none: "計測する映像がありません。",

@@ -1,0 +1,107 @@
+//! A machine of its own for one program: a Linux network namespace, tied to this one by a cable (a veth pair) that can be
+//! pulled out. Needs root.
+
+use anyhow::{Context, bail};
+use std::path::Path;
+use std::process::Command;
+use std::time::SystemTime;
+
+/// What the names of namespaces and links begin with; the process's id follows.
+const PREFIX: &str = "trtest";
+
+/// A network namespace and the cable to it. It ends with its owner, also where that panics.
+pub struct Namespace {
+    name: String,
+    /// Third byte of its addresses.
+    net: u32,
+}
+
+impl Namespace {
+    /// Makes one, with the cable plugged in. What processes that were killed left behind is cleared away first.
+    ///
+    /// # Errors
+    /// Where `ip` is missing or namespaces are not permitted.
+    pub fn new() -> anyhow::Result<Self> {
+        clear_left_behind()?;
+        let id = std::process::id();
+        let space = Self { name: format!("{PREFIX}{id}"), net: id % 250 + 1 };
+        let (name, here, there) = (space.name(), space.here(), space.there());
+        ip(&["netns", "add", name])
+            .context("network namespaces need root, and a kernel and container that permit them")?;
+        ip(&["link", "add", &here, "type", "veth", "peer", "name", &there, "netns", name])?;
+        ip(&["address", "add", &format!("{}/30", space.host()), "dev", &here])?;
+        ip(&["link", "set", &here, "up"])?;
+        ip(&["-n", name, "address", "add", &format!("10.203.{}.2/30", space.net), "dev", &there])?;
+        ip(&["-n", name, "link", "set", "lo", "up"])?;
+        ip(&["-n", name, "link", "set", &there, "up"])?;
+        Ok(space)
+    }
+
+    /// Its name, for `ip netns exec`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Address of this machine on the cable.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("10.203.{}.1", self.net)
+    }
+
+    /// Takes the namespace's network down, as when a cable is pulled out or the wireless is switched off.
+    ///
+    /// # Errors
+    /// Where `ip` fails.
+    pub fn unplug(&self) -> anyhow::Result<()> {
+        ip(&["-n", &self.name, "link", "set", &self.there(), "down"])
+    }
+
+    /// Plugs it in again; returns the wall clock in milliseconds at which it was done.
+    ///
+    /// # Errors
+    /// Where `ip` fails.
+    pub fn plug_in(&self) -> anyhow::Result<f64> {
+        ip(&["-n", &self.name, "link", "set", &self.there(), "up"])?;
+        Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64() * 1e3)
+    }
+
+    fn here(&self) -> String {
+        format!("{}h", self.name)
+    }
+
+    fn there(&self) -> String {
+        format!("{}n", self.name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The pair goes at once, the namespace when its last process has ended.
+        let _ = ip(&["link", "delete", &self.here()]);
+        let _ = ip(&["netns", "delete", &self.name]);
+    }
+}
+
+/// Namespaces of ours whose process is gone.
+fn clear_left_behind() -> anyhow::Result<()> {
+    let out =
+        Command::new("ip").args(["netns", "list"]).output().context("`ip` is missing: apt-get install iproute2")?;
+    let list = String::from_utf8_lossy(&out.stdout).into_owned();
+    for name in list.lines().filter_map(|l| l.split_whitespace().next()) {
+        let id = name.strip_prefix(PREFIX).and_then(|id| id.parse::<u32>().ok());
+        if id.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            let _ = ip(&["link", "delete", &format!("{name}h")]);
+            ip(&["netns", "delete", name])?;
+        }
+    }
+    Ok(())
+}
+
+fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+    let out = Command::new("ip").args(arguments).output().context("`ip` is missing: apt-get install iproute2")?;
+    if out.status.success() {
+        return Ok(());
+    }
+    bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr).trim())
+}

@@ -1,0 +1,54 @@
+//! STATUS: the register as everybody is told it (HO-M-012, HO-M-013).
+
+use super::output::Output;
+use super::register::State;
+use super::stops::Causes;
+use super::Gate;
+use crate::handover::checks::Checks;
+use crate::handover::message::{FromGate, Status};
+use crate::handover::types::ChannelId;
+
+impl<C: Checks> Gate<C> {
+    /// The register as it is now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let offer = self.state.offer();
+        let links = self.state.links();
+        let stopped = match &self.state {
+            State::Remote(remote) => remote.shown_causes::<C>(self.now, &self.cfg),
+            _ => Causes::default(),
+        };
+        Status {
+            epoch: self.epochs.current(),
+            mode: self.state.mode(),
+            expert: offer.map(|o| o.expert),
+            set: offer.map(|o| o.set).unwrap_or_default(),
+            since_ms: self.now.since(self.since) / 1_000,
+            stopped: stopped.0,
+            alarms: self.alarms.0,
+            colours: links.map(|l| l.colours).unwrap_or_default(),
+            figures: links.map(|l| l.figures).unwrap_or_default(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// To every channel now, each with the answers to its own probes; the next one after `status`.
+    pub(super) fn tell_status(&mut self) {
+        self.status_due = self.now.plus(self.cfg.status);
+        let status = self.status();
+        let told: Vec<(ChannelId, Status)> = self
+            .channels
+            .iter_mut()
+            .filter(|c| c.hello)
+            .map(|c| (c.id, Status { answers: c.answers(), ..status.clone() }))
+            .collect();
+        for (channel, status) in told {
+            self.emit(Output::Send(channel, FromGate::Status(status)));
+        }
+    }
+
+    /// Something that STATUS shows changed.
+    pub(super) fn tell_change(&mut self) {
+        self.tell_status();
+    }
+}

@@ -13,6 +13,10 @@ pub const KEY_FRAME_SPACING_US: u64 = 500_000;
 pub const JOIN_FROM_CACHE_US: u64 = 600_000;
 /// … and only where at most this many bytes came since.
 pub const JOIN_FROM_CACHE_BYTES: u64 = 256 << 10;
+/// A key frame that was asked for and has not come for so long is overdue, in microseconds.
+pub const KEY_FRAME_OVERDUE_US: u64 = 3_000_000;
+/// Packets that can stand before the one that shows a frame to be independent: delimiter, parameter sets, SEI.
+const MAX_LEADING: usize = 64;
 /// A jump of more than this many sequence numbers is a new source, not loss.
 const MAX_JUMP: i64 = 3_000;
 
@@ -54,15 +58,23 @@ pub enum Refused {
     TooLarge(#[from] TooLarge),
 }
 
-/// Where the last key frame starts.
+/// Where a viewer begins that is given a key frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyPoint {
-    /// Index of its first packet.
+pub struct Entry {
+    /// Index of the packet that came first, of those that are not before the frame.
     pub index: u64,
-    /// When that came.
-    pub at: Micros,
+    /// The frame's first packet by number.
+    pub start: PacketInfo,
+}
+
+/// The last key frame.
+#[derive(Debug, Clone, Copy)]
+struct KeyPoint {
+    entry: Entry,
+    /// When the packet at the entry came.
+    at: Micros,
     /// Bytes stored from there on.
-    pub bytes_since: u64,
+    bytes_since: u64,
 }
 
 /// A packet was taken.
@@ -107,11 +119,15 @@ pub struct Feed {
     ring: Ring,
     source: Option<Source>,
     /// First packet of what may be another source.
-    probation: Option<(Ssrc, u16, Vec<u8>)>,
+    probation: Option<(Ssrc, u16)>,
+    /// That packet.
+    held: Vec<u8>,
     last_key: Option<KeyPoint>,
     last_arrival: Option<Micros>,
     key_wanted: bool,
     key_asked: Option<Micros>,
+    /// When a key frame was first asked for after the last one came.
+    key_asked_first: Option<Micros>,
     jitter: Jitter,
     counters: FeedCounters,
 }
@@ -125,10 +141,12 @@ impl Feed {
             config,
             source: None,
             probation: None,
+            held: Vec::new(),
             last_key: None,
             last_arrival: None,
             key_wanted: false,
             key_asked: None,
+            key_asked_first: None,
             jitter: Jitter::default(),
             counters: FeedCounters::default(),
         }
@@ -165,15 +183,26 @@ impl Feed {
     /// A packet that does not go on from the last one. The first is kept aside; when the next one follows it, a new source
     /// begins with both. One stray packet changes nothing.
     fn probe(&mut self, now: Micros, h: &Header, packet: &[u8]) -> Result<Taken, Refused> {
-        let held = self.probation.take_if(|(ssrc, seq, _)| *ssrc == h.ssrc && seq.wrapping_add(1) == h.seq);
-        let Some((_, _, first)) = held else {
-            self.probation = Some((h.ssrc, h.seq, packet.to_vec()));
+        if self.probation.take_if(|(ssrc, seq)| *ssrc == h.ssrc && seq.wrapping_add(1) == h.seq).is_none() {
+            self.ring.fits(packet)?;
+            self.probation = Some((h.ssrc, h.seq));
+            // At most a slot of the ring, and allocated once.
+            self.held.reserve_exact(self.ring.slot_size().saturating_sub(self.held.len()));
+            self.held.clear();
+            self.held.extend_from_slice(packet);
             return Err(Refused::Probation);
-        };
-        let first_header = Header::parse(&first)?;
+        }
+        let held = std::mem::take(&mut self.held);
+        let taken = self.begin_with(now, &held, h, packet);
+        self.held = held;
+        taken
+    }
+
+    fn begin_with(&mut self, now: Micros, first: &[u8], h: &Header, packet: &[u8]) -> Result<Taken, Refused> {
+        let first_header = Header::parse(first)?;
         let generation = self.begin(&first_header);
         let seq = self.extend(first_header.seq);
-        self.store(now, &first_header, &first, seq, generation)?;
+        self.store(now, &first_header, first, seq, generation)?;
         let seq = self.extend(h.seq);
         self.store(now, h, packet, seq, generation)
     }
@@ -245,22 +274,63 @@ impl Feed {
     }
 
     fn note(&mut self, now: Micros, index: u64, info: &PacketInfo, len: usize) {
-        self.last_arrival = Some(now);
+        // Padding is no sign of life: a sender that lost its camera goes on with it.
+        if info.payload_len > 0 {
+            self.last_arrival = Some(now);
+        }
         self.counters.packets += 1;
         self.counters.bytes += len as u64;
         if info.frame.marks.end || info.marker {
             self.counters.frames += 1;
         }
         self.jitter.handle_packet(now, info.timestamp, self.config.clock_rate);
-        // A key frame's first packet that comes late does not move the joiners' place back.
-        let newer = self.last_key.is_none_or(|k| self.ring.get(k.index).is_none_or(|(p, _)| p.seq < info.seq));
-        if info.frame.marks.start && info.frame.marks.independent && newer {
-            self.last_key = Some(KeyPoint { index, at: now, bytes_since: 0 });
-            self.key_wanted = false;
-        }
         if let Some(k) = &mut self.last_key {
             k.bytes_since += len as u64;
         }
+        let known = self.last_key.is_some_and(|k| k.entry.start.frame.frame_id == info.frame.frame_id);
+        if info.frame.marks.independent && !known {
+            self.note_key_frame(index);
+        }
+    }
+
+    fn note_key_frame(&mut self, index: u64) {
+        let Some(entry) = self.entry_of(index) else { return };
+        // A key frame that comes late does not move the joiners' place back.
+        if self.last_key.is_some_and(|k| k.entry.start.seq >= entry.start.seq) {
+            return;
+        }
+        let stored = (entry.index..=index).filter_map(|i| self.ring.get(i));
+        let bytes_since = stored.map(|(_, packet)| packet.len() as u64).sum();
+        let at = self.ring.get(entry.index).map_or(entry.start.arrived, |(first, _)| first.arrived);
+        self.last_key = Some(KeyPoint { entry, at, bytes_since });
+        self.key_wanted = false;
+        self.key_asked_first = None;
+    }
+
+    /// Where a viewer begins to whom the packet of that index shows that its frame is independent: at the frame's first
+    /// packet, where that and all between the two are here. What comes first in a frame may not show it, for a delimiter or
+    /// parameter sets precede pictures of all kinds; and packets that come late may complete what goes before.
+    #[must_use]
+    pub fn entry_of(&self, index: u64) -> Option<Entry> {
+        let (shown, _) = self.ring.get(index).filter(|(p, _)| p.frame.marks.independent)?;
+        let (generation, frame_id) = (shown.generation, shown.frame.frame_id);
+        let (mut at, mut start) = (index, shown);
+        let mut first = index;
+        for _ in 0..MAX_LEADING {
+            if start.frame.marks.start {
+                break;
+            }
+            at = self.ring.find(generation, SeqNo(start.seq.0.checked_sub(1)?))?;
+            start = self.ring.get(at).map(|(p, _)| p).filter(|p| p.frame.frame_id == frame_id)?;
+            first = first.min(at);
+        }
+        if !start.frame.marks.start {
+            return None;
+        }
+        // What came before its first packet and is not older belongs to it, or to what needs it.
+        let later = |i: &u64| self.ring.get(*i).is_some_and(|(p, _)| p.generation == generation && p.seq > start.seq);
+        first = (self.ring.oldest()..first).rev().take_while(later).last().unwrap_or(first);
+        Some(Entry { index: first, start: *start })
     }
 
     /// A packet of the publisher was refused before it got here.
@@ -287,8 +357,16 @@ impl Feed {
             return None;
         }
         self.key_asked = Some(now);
+        self.key_asked_first.get_or_insert(now);
         self.counters.key_requests += 1;
         Some(ssrc)
+    }
+
+    /// Whether a key frame was asked for [`KEY_FRAME_OVERDUE_US`] ago, is still wanted, and none came since: the publisher may
+    /// refresh its pictures gradually and send no key frames at all.
+    #[must_use]
+    pub fn key_frame_overdue(&self, now: Micros) -> bool {
+        self.key_wanted && self.key_asked_first.is_some_and(|t| now.since(t) >= KEY_FRAME_OVERDUE_US)
     }
 
     /// Where a joiner can start at once: the last key frame, where it is fresh and little enough came since.
@@ -296,7 +374,7 @@ impl Feed {
     pub fn join_point(&self, now: Micros) -> Option<u64> {
         let k = self.last_key?;
         let fresh = now.since(k.at) <= JOIN_FROM_CACHE_US && k.bytes_since <= JOIN_FROM_CACHE_BYTES;
-        (fresh && k.index >= self.ring.oldest()).then_some(k.index)
+        (fresh && k.entry.index >= self.ring.oldest()).then_some(k.entry.index)
     }
 
     /// The stored packets.
@@ -311,7 +389,7 @@ impl Feed {
         self.config.clock_rate
     }
 
-    /// When the last packet came.
+    /// When the last packet with a payload came: padding does not make a feed live.
     #[must_use]
     pub const fn last_arrival(&self) -> Option<Micros> {
         self.last_arrival

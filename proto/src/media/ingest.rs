@@ -34,6 +34,9 @@ pub enum IngestError {
     /// It cannot be written.
     #[error(transparent)]
     Rtp(#[from] RtpError),
+    /// It comes late, and nothing is remembered from before it: its frame may have had an id long ago.
+    #[error("packet is older than the frames that are remembered")]
+    TooOld,
 }
 
 /// What is remembered of a frame. Its packets share source and timestamp.
@@ -45,8 +48,6 @@ struct Frame {
     /// Lowest sequence number so far.
     lowest: u16,
     independent: bool,
-    /// A packet of it was marked as start and independent: where a joiner begins.
-    entry: bool,
 }
 
 /// Where the present source is.
@@ -82,13 +83,30 @@ pub struct Ingest {
     /// Ticks of the RTP clock from one frame to the next, as last seen without loss.
     interval: u32,
     size: Option<(u32, u32)>,
+    refresh_is_entry: bool,
 }
 
 impl Ingest {
     /// Nothing has come yet.
     #[must_use]
     pub const fn new(config: IngestConfig) -> Self {
-        Self { config, frames: [None; FRAMES], begun: 0, next_id: 0, source: None, interval: 0, size: None }
+        Self {
+            config,
+            frames: [None; FRAMES],
+            begun: 0,
+            next_id: 0,
+            source: None,
+            interval: 0,
+            size: None,
+            refresh_is_entry: false,
+        }
+    }
+
+    /// Whether a picture from which gradual refresh begins is marked as independent too. A viewer that begins there sees
+    /// pictures that are not whole for a while, so this is for a publisher that was asked for a key frame and sends none
+    /// ([`super::feed::Feed::key_frame_overdue`]).
+    pub const fn take_refresh_as_entry(&mut self, yes: bool) {
+        self.refresh_is_entry = yes;
     }
 
     /// Last picture size learnt, in pixels.
@@ -108,8 +126,9 @@ impl Ingest {
             self.mark_of_nothing(h)
         } else {
             let seen = inspect(self.config.codec, payload)?;
+            let mark = self.mark(h, seen)?;
             self.size = seen.size.or(self.size);
-            self.mark(h, seen)
+            mark
         };
         let capture = self.capture_time(h, packet);
         let frame_bytes = mark.to_bytes();
@@ -147,7 +166,7 @@ impl Ingest {
         FrameMark { frame_id, marks: FrameMarks::default() }
     }
 
-    fn mark(&mut self, h: &Header, seen: Seen) -> FrameMark {
+    fn mark(&mut self, h: &Header, seen: Seen) -> Result<FrameMark, IngestError> {
         let place = self.place(h);
         if place == Place::New && self.source.is_some_and(|s| s.ssrc == h.ssrc) {
             // Its timestamps begin anew as well, and could meet the old ones.
@@ -155,26 +174,24 @@ impl Ingest {
         }
         let (at, begins) = match self.find(h) {
             Some(at) => (at, false),
-            None => (self.begin_frame(h, place), true),
+            None => (self.begin_frame(h, place)?, true),
         };
         if place != Place::Late {
             self.source = Some(Source { ssrc: h.ssrc, highest: h.seq, timestamp: h.timestamp });
         }
         let whole = self.config.codec == Codec::Opus;
-        let Some(Some(f)) = self.frames.get_mut(at) else { return FrameMark::default() };
+        let Some(Some(f)) = self.frames.get_mut(at) else { return Ok(FrameMark::default()) };
         let before = !begins && distance(f.lowest, h.seq) < 0;
         if begins || before {
             f.lowest = h.seq;
         }
-        f.independent |= seen.independent;
-        // The first packet of a frame, by the numbers or by the codec; and where only a later one shows that this is a key
-        // frame (a delimiter came before the parameter sets), that one too, for a joiner to begin with.
-        let first = if begins { place == Place::Next || seen.start } else { before && seen.start };
-        let start = first || (seen.start && seen.independent && !f.entry);
-        f.entry |= start && f.independent;
+        f.independent |= seen.independent || (seen.refresh && self.refresh_is_entry);
+        // The first packet of a frame, by the numbers or by the codec. That the frame is independent may first show in a
+        // later packet, after delimiter, parameter sets and SEI: the feed finds the start from there.
+        let start = if begins { place == Place::Next || seen.start } else { before && seen.start };
         let marks =
             FrameMarks { start, end: h.marker || whole, independent: f.independent, discardable: seen.discardable };
-        FrameMark { frame_id: f.id, marks }
+        Ok(FrameMark { frame_id: f.id, marks })
     }
 
     fn place(&self, h: &Header) -> Place {
@@ -195,9 +212,9 @@ impl Ingest {
     }
 
     /// Remembers a new frame in the place of the oldest and returns that place.
-    fn begin_frame(&mut self, h: &Header, place: Place) -> usize {
+    fn begin_frame(&mut self, h: &Header, place: Place) -> Result<usize, IngestError> {
         let id = match place {
-            Place::Late => self.id_between(h),
+            Place::Late => self.id_between(h)?,
             Place::New => self.take_id(),
             Place::Next => {
                 self.interval = self.step(h).unwrap_or(self.interval);
@@ -217,10 +234,10 @@ impl Ingest {
         let at = self.begun % FRAMES;
         if let Some(slot) = self.frames.get_mut(at) {
             let (ssrc, timestamp) = (h.ssrc, h.timestamp);
-            *slot = Some(Frame { ssrc, timestamp, id, lowest: h.seq, independent: false, entry: false });
+            *slot = Some(Frame { ssrc, timestamp, id, lowest: h.seq, independent: false });
         }
         self.begun = self.begun.wrapping_add(1);
-        at
+        Ok(at)
     }
 
     /// Ticks since the last frame. With B-frames the timestamps also go back: those steps say nothing.
@@ -236,19 +253,21 @@ impl Ingest {
     }
 
     /// The id of a frame that comes late as a whole: one that was kept free between its neighbours by number, at the place
-    /// that its timestamp says. Without a free one it is numbered as if it were new.
-    fn id_between(&mut self, h: &Header) -> u32 {
+    /// that its timestamp says. Without a free one it is numbered as if it were new; without an older neighbour it may be a
+    /// copy of what came long ago, and takes none.
+    fn id_between(&mut self, h: &Header) -> Result<u32, IngestError> {
         let of_source = || self.frames.iter().flatten().filter(|f| f.ssrc == h.ssrc);
         let before = of_source().filter(|f| distance(h.seq, f.lowest) < 0).max_by_key(|f| distance(h.seq, f.lowest));
         let after = of_source().filter(|f| distance(h.seq, f.lowest) > 0).min_by_key(|f| distance(h.seq, f.lowest));
-        if let Some((before, after)) = before.zip(after) {
+        let before = before.ok_or(IngestError::TooOld)?;
+        if let Some(after) = after {
             let free = after.id.wrapping_sub(before.id).wrapping_sub(1);
             if (1..FRAMES as u32).contains(&free) {
                 let frames = rounded(h.timestamp.wrapping_sub(before.timestamp), self.interval);
-                return before.id.wrapping_add(frames.clamp(1, free));
+                return Ok(before.id.wrapping_add(frames.clamp(1, free)));
             }
         }
-        self.take_id()
+        Ok(self.take_id())
     }
 }
 
@@ -344,8 +363,8 @@ pub(crate) mod tests {
     #[test]
     fn frames_are_counted_and_their_packets_marked() {
         let mut i = ingest(Codec::H264);
-        assert_eq!(mark(&mut i, 10, 0, false, &SPS), (0, true, false, true));
-        assert_eq!(mark(&mut i, 11, 0, false, &PPS), (0, false, false, true));
+        assert_eq!(mark(&mut i, 10, 0, false, &SPS), (0, true, false, false));
+        assert_eq!(mark(&mut i, 11, 0, false, &PPS), (0, false, false, false));
         assert_eq!(mark(&mut i, 12, 0, true, &IDR), (0, false, true, true));
         assert_eq!(mark(&mut i, 13, 3000, false, &DELTA), (1, true, false, false));
         assert_eq!(mark(&mut i, 14, 3000, true, &LATER_SLICE), (1, false, true, false));
@@ -354,12 +373,30 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_key_frame_that_a_delimiter_announces_has_its_entry_at_the_parameter_sets() {
+    fn a_key_frame_that_a_delimiter_announces_starts_there_and_is_independent_from_its_picture_on() {
         let mut i = ingest(Codec::H264);
         assert_eq!(mark(&mut i, 1, 0, false, &DELIMITER), (0, true, false, false));
-        assert_eq!(mark(&mut i, 2, 0, false, &SPS), (0, true, false, true));
-        assert_eq!(mark(&mut i, 3, 0, false, &PPS), (0, false, false, true));
-        assert_eq!(mark(&mut i, 4, 0, true, &IDR), (0, false, true, true), "one entry is enough");
+        assert_eq!(mark(&mut i, 2, 0, false, &SPS), (0, false, false, false));
+        assert_eq!(mark(&mut i, 3, 0, false, &PPS), (0, false, false, false));
+        assert_eq!(mark(&mut i, 4, 0, true, &IDR), (0, false, true, true));
+    }
+
+    #[test]
+    fn a_late_packet_from_before_all_that_is_remembered_is_refused_and_takes_no_id() {
+        let mut i = ingest(Codec::Opus);
+        for n in 0..=FRAMES as u16 {
+            assert_eq!(mark(&mut i, n, 960 * u32::from(n), false, &[1]).0, n.into());
+        }
+        // Of frames 0 to 64 the first is forgotten; the second is not, and keeps its id.
+        assert_eq!(pass(&mut i, &packet(1, 0, 0, false, &[1])), Err(IngestError::TooOld));
+        assert_eq!(mark(&mut i, 1, 960, false, &[1]).0, 1);
+        assert_eq!(mark(&mut i, 65, 960 * 65, false, &[1]).0, 65, "no id was taken");
+        // The same for a picture, whose size is not taken either.
+        use super::super::codec::tests::sps;
+        let mut i = ingest(Codec::H264);
+        (0..100_u16).for_each(|n| drop(mark(&mut i, n, 3000 * u32::from(n), true, &DELTA)));
+        assert_eq!(pass(&mut i, &packet(1, 3, 9000, true, &sps(120, 68, 8))), Err(IngestError::TooOld));
+        assert_eq!((i.size(), mark(&mut i, 100, 300_000, true, &DELTA).0), (None, 100));
     }
 
     #[test]
@@ -369,7 +406,7 @@ pub(crate) mod tests {
         // The parameter sets and the first fragment (2, 3) are missing.
         assert_eq!(mark(&mut i, 4, 3000, false, &[0x7c, 0x05, 1]), (1, false, false, true));
         assert_eq!(mark(&mut i, 5, 3000, true, &[0x7c, 0x45, 1]), (1, false, true, true));
-        // Sent again, they are.
+        // Sent again, they are part of it.
         assert_eq!(mark(&mut i, 3, 3000, false, &[0x7c, 0x85, 0x88]), (1, true, false, true));
         assert_eq!(mark(&mut i, 2, 3000, false, &SPS), (1, true, false, true));
     }
@@ -452,7 +489,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_joiner_begins_at_the_parameter_sets_and_gets_the_whole_key_frame() {
+    fn a_joiner_begins_before_the_parameter_sets_and_gets_the_whole_key_frame() {
         let mut i = ingest(Codec::H264);
         let mut f = Feed::new(CONFIG);
         let mut seq = 65_530_u16;
@@ -475,9 +512,9 @@ pub(crate) mod tests {
         })
         .collect();
         let payloads: Vec<_> = sent.iter().map(|(_, p)| Header::parse(p).unwrap().payload(p).to_vec()).collect();
-        let want: [&[u8]; 5] = [&SPS, &PPS, &IDR, &DELIMITER, &DELTA];
+        let want: [&[u8]; 6] = [&DELIMITER, &SPS, &PPS, &IDR, &DELIMITER, &DELTA];
         assert_eq!(payloads, want);
-        assert_eq!(sent.iter().map(|s| s.0).collect::<Vec<_>>(), vec![5, 6, 7, 8, 9]);
+        assert_eq!(sent.iter().map(|s| s.0).collect::<Vec<_>>(), vec![5, 6, 7, 8, 9, 10]);
         assert_eq!((f.counters().frames, f.counters().missing), (3, 0));
     }
 

@@ -1,7 +1,7 @@
 //! A leg: one viewer's way through a feed. It is a cursor into the ring that *returns* what to send next; whoever owns
 //! the socket sends it. A leg never holds a packet, so its queue is the distance between its cursor and the ring's head.
 
-use super::feed::Feed;
+use super::feed::{Entry, Feed};
 use super::ring::PacketInfo;
 use super::rtp::HeaderFields;
 use super::seq::nearest;
@@ -91,6 +91,10 @@ pub struct Leg {
     numbering: Numbering,
     cursor: u64,
     state: State,
+    /// Where the waiting for a key frame began: what is left out from there on may yet turn out to belong to one.
+    waiting_from: u64,
+    /// No key frame is taken that begins before: of such a one packets were sent, or left out for want of room.
+    passed: u64,
     pieces: VecDeque<Piece>,
     last: Option<LastSent>,
     /// [`LegCounters::shed`] when the newest piece began.
@@ -116,6 +120,8 @@ impl Leg {
             numbering,
             cursor: 0,
             state: State::WaitKey,
+            waiting_from: 0,
+            passed: 0,
             pieces: VecDeque::with_capacity(MAX_PIECES),
             last: None,
             shed_at_piece: 0,
@@ -127,7 +133,16 @@ impl Leg {
     /// Puts the leg at the feed's join point; to be called again when its transport is connected.
     pub fn start(&mut self, feed: &Feed, now: Micros) {
         self.cursor = feed.join_point(now).unwrap_or(feed.ring().head());
+        self.wait_for_key();
+        // A key frame may be under way that nothing has shown to be one yet.
+        self.passed = 0;
+    }
+
+    /// Waits from the cursor on.
+    const fn wait_for_key(&mut self) {
         self.state = State::WaitKey;
+        self.waiting_from = self.cursor;
+        self.passed = self.cursor;
     }
 
     /// Goes on with another feed of the same clock rate and payload format, from its next key frame on: another voice, or
@@ -144,33 +159,29 @@ impl Leg {
         if self.cursor < ring.oldest() {
             self.counters.shed += ring.oldest() - self.cursor;
             self.cursor = ring.oldest();
-            self.state = State::WaitKey;
+            self.wait_for_key();
         }
-        // Bounded by the ring: the cursor only rises, up to its head.
+        // Bounded by the ring: the cursor only rises, up to its head, but for one step back to each key frame's beginning,
+        // which then is passed.
         while let Some((info, _)) = ring.get(self.cursor) {
             let index = self.cursor;
-            self.cursor += 1;
-            let key_start = info.frame.marks.start && info.frame.marks.independent;
             // A new source that begins in the middle of a group of pictures cannot be decoded.
-            if !key_start && self.pieces.back().is_some_and(|p| !self.is_piece_of(p, info)) {
-                self.state = State::WaitKey;
+            let anew = self.pieces.back().is_some_and(|p| !self.is_piece_of(p, info));
+            if self.state == State::Live && anew {
+                self.wait_for_key();
             }
+            self.cursor += 1;
             if self.state == State::WaitKey {
-                if !key_start {
-                    // What a viewer misses after its start is left out by the leg; before it, it is not its to have.
-                    self.counters.shed += u64::from(!self.pieces.is_empty());
-                    continue;
+                // What a viewer misses after its start is left out by the leg; before it, it is not its to have.
+                self.counters.shed += u64::from(!self.pieces.is_empty());
+                if let Some(entry) = feed.entry_of(index).filter(|e| e.index >= self.passed) {
+                    self.go_live(feed, index, &entry);
                 }
-                self.state = State::Live;
-                let info = *info;
-                // The numbers begin here, but packets of this frame that came before its first one belong to it.
-                self.piece_for(&info, feed.clock_rate(), self.first_seq());
-                self.cursor = first_of_frame(feed, index, &info);
                 continue;
             }
             if !has_room {
                 self.counters.shed += 1;
-                self.state = State::WaitKey;
+                self.wait_for_key();
                 continue;
             }
             let info = *info;
@@ -184,6 +195,19 @@ impl Leg {
             State::WaitKey => Next::NeedKeyFrame,
             State::Live => Next::Idle,
         }
+    }
+
+    /// Begins with a key frame, of which the packet of that index is the last one looked at.
+    fn go_live(&mut self, feed: &Feed, index: u64, entry: &Entry) {
+        self.state = State::Live;
+        if !self.pieces.is_empty() {
+            // It is not left out after all.
+            let back = index + 1 - entry.index.max(self.waiting_from);
+            self.counters.shed = self.counters.shed.saturating_sub(back);
+        }
+        // The numbers begin with its first packet, but others of it may have come before that.
+        self.piece_for(&entry.start, feed.clock_rate(), self.first_seq());
+        self.cursor = entry.index;
     }
 
     const fn is_piece_of(&self, p: &Piece, info: &PacketInfo) -> bool {
@@ -281,7 +305,7 @@ impl Leg {
     pub fn skip_to_now(&mut self, feed: &Feed) {
         self.counters.shed += self.behind(feed);
         self.cursor = feed.ring().head();
-        self.state = State::WaitKey;
+        self.wait_for_key();
     }
 
     /// When the oldest packet came that the leg has not looked at.
@@ -315,16 +339,6 @@ impl Leg {
     pub const fn counters(&self) -> LegCounters {
         self.counters
     }
-}
-
-/// Where the packets of a frame begin in the ring: a few may have come before its first one.
-fn first_of_frame(feed: &Feed, index: u64, info: &PacketInfo) -> u64 {
-    let same = |i: &u64| {
-        feed.ring().get(*i).is_some_and(|(p, _)| {
-            p.generation == info.generation && p.frame.frame_id == info.frame.frame_id && p.seq > info.seq
-        })
-    };
-    (feed.ring().oldest()..index).rev().take_while(same).last().unwrap_or(index)
 }
 
 #[cfg(test)]

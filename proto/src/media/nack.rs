@@ -2,10 +2,15 @@
 //!
 //! A packet is asked for while a round trip fits the time that is left of its budget, and given up when that is over. The
 //! caller chooses the budget; at a rate of R packets/s about R × loss × (round trip + budget) numbers are missing at a time.
+//!
+//! The round trip is learnt from the numbers that come after they were asked for: it rises to what is seen at once and falls
+//! by an eighth of the difference. What comes after it was asked for twice answers an unknown one of the two (Karn), and so
+//! says only that the round trip is no shorter than the time since the last.
 
 use super::seq::nearest;
 use crate::units::Micros;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 /// Numbers named by one call of [`NackGenerator::poll`] at most.
 pub const MAX_ASKED: usize = 128;
@@ -17,8 +22,15 @@ pub const REORDER_PACKETS: u64 = 2;
 pub const REORDER_US: u64 = 5_000;
 /// A jump of more than this many numbers is a new start of the publisher, not loss.
 const MAX_JUMP: i64 = 3_000;
-/// Shortest round trip that is reckoned with, in microseconds.
+/// Shortest round trip that asking again reckons with, in microseconds.
 const MIN_ROUND_TRIP_US: u64 = 10_000;
+/// Round trip until one is known, in microseconds; half the budget where that is shorter.
+const FIRST_ROUND_TRIP_US: u64 = 50_000;
+/// Round trips that can be learnt, in microseconds.
+const ROUND_TRIPS_US: RangeInclusive<u64> = 1_000..=2_000_000;
+/// A round trip that nothing confirmed for so long is forgotten, in microseconds: one that is longer than the budget lets
+/// nothing be asked, and so would never be found to have become shorter.
+const FORGET_US: u64 = 10_000_000;
 
 /// Counters since the generator began. What was missing is in the end asked for or not, and comes or is given up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,17 +53,28 @@ pub struct NackCounters {
 struct Missing {
     seq: u64,
     since: Micros,
-    asked: Option<Micros>,
+    asked: Option<Asked>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    first: Micros,
+    last: Micros,
 }
 
 /// Knows which numbers of one source are missing.
 #[derive(Debug)]
 pub struct NackGenerator {
     budget_us: u64,
-    round_trip_us: u64,
+    /// As learnt, and when.
+    round_trip: Option<(u64, Micros)>,
+    /// While it is in doubt whether the round trip is longer than that: what it may be, for asking again; 0 otherwise.
+    doubtful_us: u64,
     highest: Option<u64>,
     /// In order of number, and so in order of time.
     missing: VecDeque<Missing>,
+    /// A number that was given up after it was asked for. When it comes, it shows a round trip longer than the budget.
+    late: Option<(u64, Asked)>,
     asking: Vec<u16>,
     counters: NackCounters,
 }
@@ -62,20 +85,38 @@ impl NackGenerator {
     pub fn new(budget_us: u64) -> Self {
         Self {
             budget_us,
-            round_trip_us: 0,
+            round_trip: None,
+            doubtful_us: 0,
             highest: None,
             missing: VecDeque::new(),
+            late: None,
             asking: Vec::with_capacity(MAX_ASKED),
             counters: NackCounters::default(),
         }
     }
 
-    /// The round trip to the publisher, in microseconds. Until it is known, 0 is reckoned with for what fits the budget.
-    pub const fn set_round_trip(&mut self, us: u64) {
-        self.round_trip_us = us;
+    /// The publisher sends by another SSRC from now on: what was missing of the one before is given up, and its numbers mean
+    /// nothing any more. The way to the publisher, and so the round trip, is the same.
+    pub fn begin_source(&mut self) {
+        self.forget_missing();
+        self.highest = None;
     }
 
-    /// Takes the number of a packet that came, for the first time or again.
+    fn forget_missing(&mut self) {
+        self.counters.given_up += self.missing.len() as u64;
+        self.missing.clear();
+        self.late = None;
+    }
+
+    /// Time from asking for a packet until it comes that is reckoned with, in microseconds.
+    #[must_use]
+    pub fn round_trip_us(&self, now: Micros) -> u64 {
+        let known = self.round_trip.filter(|(_, at)| now.since(*at) < FORGET_US);
+        known.map_or(FIRST_ROUND_TRIP_US.min(self.budget_us / 2), |(us, _)| us)
+    }
+
+    /// Takes the number of a packet that came, for the first time or again. Before the first one of another SSRC,
+    /// [`Self::begin_source`] is to be called.
     pub fn handle_packet(&mut self, now: Micros, seq: u16) {
         // One cycle up, so that a packet from before the first has a number.
         let Some(highest) = self.highest else {
@@ -85,13 +126,12 @@ impl NackGenerator {
         let seq = nearest(highest, seq);
         let jump = seq.cast_signed().wrapping_sub(highest.cast_signed());
         if jump.abs() > MAX_JUMP {
-            self.counters.given_up += self.missing.len() as u64;
-            self.missing.clear();
+            self.forget_missing();
             self.highest = Some(0x1_0000 + (seq & 0xffff));
             return;
         }
         if jump <= 0 {
-            self.came(seq);
+            self.came(now, seq);
             return;
         }
         // At most MAX_JUMP turns.
@@ -106,42 +146,81 @@ impl NackGenerator {
         self.highest = Some(seq);
     }
 
-    fn came(&mut self, seq: u64) {
-        let Ok(at) = self.missing.binary_search_by_key(&seq, |m| m.seq) else { return };
+    fn came(&mut self, now: Micros, seq: u64) {
+        let Ok(at) = self.missing.binary_search_by_key(&seq, |m| m.seq) else {
+            if let Some((_, asked)) = self.late.take_if(|(late, _)| *late == seq) {
+                self.learn(now, asked);
+            }
+            return;
+        };
         match self.missing.remove(at).and_then(|m| m.asked) {
-            Some(_) => self.counters.recovered += 1,
+            Some(asked) => {
+                self.counters.recovered += 1;
+                self.learn(now, asked);
+            }
             None => self.counters.reordered += 1,
+        }
+    }
+
+    /// From a number that was asked for and came.
+    fn learn(&mut self, now: Micros, asked: Asked) {
+        let bounded = |us: u64| us.clamp(*ROUND_TRIPS_US.start(), *ROUND_TRIPS_US.end());
+        let known = self.round_trip_us(now);
+        let since_last = bounded(now.since(asked.last));
+        if asked.first == asked.last {
+            let fallen = known - known.saturating_sub(since_last) / 8;
+            self.round_trip = Some((bounded(fallen.max(since_last)), now));
+            self.doubtful_us = 0;
+        } else if since_last >= known / 4 * 3 {
+            // It may well answer the last time; whichever it answers, a round trip is no shorter than this.
+            self.round_trip = Some((bounded(known.max(since_last)), now));
+        } else {
+            // It hardly answers the last time, which then was too soon: the next number is asked for once, and tells.
+            self.doubtful_us = bounded(now.since(asked.first));
         }
     }
 
     /// The numbers to ask for now, in order, at most [`MAX_ASKED`]; none where nothing is due. To be called until none, at
     /// each packet or every few milliseconds.
     pub fn poll(&mut self, now: Micros) -> Option<&[u16]> {
-        while self.missing.front().is_some_and(|m| now.since(m.since) > self.budget_us) {
-            self.missing.pop_front();
-            self.counters.given_up += 1;
-        }
+        self.give_up(now);
         let highest = self.highest?;
-        let again_after = self.round_trip_us.max(MIN_ROUND_TRIP_US) * 3 / 2;
+        let round_trip_us = self.round_trip_us(now);
+        let again_after = round_trip_us.max(self.doubtful_us).max(MIN_ROUND_TRIP_US) * 3 / 2;
         self.asking.clear();
         for m in &mut self.missing {
             let age = now.since(m.since);
-            let fits = age.saturating_add(self.round_trip_us) <= self.budget_us;
+            let fits = age.saturating_add(round_trip_us) <= self.budget_us;
             let settled = highest.saturating_sub(m.seq) > REORDER_PACKETS || age >= REORDER_US;
-            let due = m.asked.is_none_or(|t| now.since(t) >= again_after);
+            let due = m.asked.is_none_or(|a| now.since(a.last) >= again_after);
             if !(fits && settled && due) {
                 continue;
             }
             if self.asking.len() >= MAX_ASKED {
                 break;
             }
-            match m.asked.replace(now) {
-                Some(_) => self.counters.asked_again += 1,
-                None => self.counters.asked += 1,
+            match &mut m.asked {
+                Some(asked) => {
+                    asked.last = now;
+                    self.counters.asked_again += 1;
+                }
+                None => {
+                    m.asked = Some(Asked { first: now, last: now });
+                    self.counters.asked += 1;
+                }
             }
             self.asking.push((m.seq & 0xffff) as u16);
         }
         (!self.asking.is_empty()).then_some(&self.asking)
+    }
+
+    /// Gives up what is over its budget.
+    fn give_up(&mut self, now: Micros) {
+        self.late.take_if(|(_, asked)| now.since(asked.last) > *ROUND_TRIPS_US.end());
+        while let Some(m) = self.missing.pop_front_if(|m| now.since(m.since) > self.budget_us) {
+            self.late = self.late.or(m.asked.map(|a| (m.seq, a)));
+            self.counters.given_up += 1;
+        }
     }
 
     /// How many numbers are missing now.
@@ -169,6 +248,10 @@ mod tests {
 
     fn asked(g: &mut NackGenerator, now: Micros) -> Vec<u16> {
         g.poll(now).unwrap_or(&[]).to_vec()
+    }
+
+    fn asked_at(g: &mut NackGenerator, at_ms: u64) -> Vec<u16> {
+        asked(g, ms(at_ms))
     }
 
     #[test]
@@ -199,24 +282,88 @@ mod tests {
     #[test]
     fn it_is_asked_for_again_after_one_and_a_half_round_trips_while_that_fits_the_budget() {
         let mut g = NackGenerator::new(200_000);
-        g.set_round_trip(40_000);
         g.handle_packet(ms(0), 1);
         g.handle_packet(ms(0), 5);
         let times: Vec<_> = (0..400).filter(|t| g.poll(ms(*t)).is_some()).collect();
-        // 2 at once, 3 and 4 after 5 ms; each again after 60 ms; not after 160 ms, because 40 ms would be late.
-        assert_eq!(times, vec![0, 5, 60, 65, 120, 125]);
+        // 2 at once, 3 and 4 after 5 ms; each again after 75 ms; not after 160 ms, because 50 ms would be late.
+        assert_eq!(times, vec![0, 5, 75, 80, 150]);
         let c = g.counters();
-        assert_eq!((c.asked, c.asked_again, c.given_up, g.missing()), (3, 6, 3, 0));
+        assert_eq!((c.asked, c.asked_again, c.given_up, g.missing()), (3, 4, 3, 0));
+    }
+
+    /// Every tenth of 4,000 packets, one each millisecond, is lost, and comes `round_trip_ms` after it was first asked for,
+    /// and again for each further time. Returns how often numbers were asked for, from the second half alone.
+    fn lossy(g: &mut NackGenerator, round_trip_ms: u64) -> (u64, u64) {
+        let mut answers: VecDeque<(u64, u16)> = VecDeque::new();
+        let mut half = NackCounters::default();
+        for t in 0..4_000_u64 {
+            if t == 2_000 {
+                half = g.counters();
+            }
+            while let Some((_, seq)) = answers.pop_front_if(|a| a.0 <= t) {
+                g.handle_packet(ms(t), seq);
+            }
+            if t % 10 != 9 {
+                g.handle_packet(ms(t), t as u16);
+            }
+            while let Some(list) = g.poll(ms(t)) {
+                answers.extend(list.iter().map(|s| (t + round_trip_ms, *s)));
+            }
+        }
+        let c = g.counters();
+        (c.asked - half.asked, c.asked_again - half.asked_again)
     }
 
     #[test]
-    fn a_round_trip_that_does_not_fit_the_budget_is_never_asked() {
+    fn one_lost_packet_is_asked_for_once_whatever_the_round_trip() {
+        for round_trip in [2, 20, 50, 75, 100, 150, 180] {
+            let mut g = NackGenerator::new(200_000);
+            let (asked, again) = lossy(&mut g, round_trip);
+            assert!((199..=201).contains(&asked), "{round_trip} ms: {asked}");
+            assert_eq!(again, 0, "{round_trip} ms");
+            let known = g.round_trip_us(ms(4_000));
+            assert!((round_trip * 1_000..round_trip * 1_000 + 1_100).contains(&known), "{round_trip} ms: {known}");
+        }
+    }
+
+    #[test]
+    fn a_round_trip_that_does_not_fit_the_budget_is_learnt_and_then_not_asked_before_it_is_forgotten() {
         let mut g = NackGenerator::new(100_000);
-        g.set_round_trip(100_001);
+        let (asked, again) = lossy(&mut g, 150);
+        assert_eq!((asked, again), (0, 0));
+        assert_eq!(g.round_trip_us(ms(4_000)), 150_000);
+        assert!(g.counters().asked > 0, "that is how it was learnt");
+        g.begin_source();
+        for (seq, at) in [(1, 4_000), (3, 4_000), (5, 9_000)] {
+            g.handle_packet(ms(at), seq);
+            assert_eq!(g.poll(ms(at + 6)), None);
+        }
+        g.handle_packet(ms(11_000), 7);
+        assert_eq!(asked_at(&mut g, 11_006), vec![6], "the way may have become shorter");
+    }
+
+    #[test]
+    fn a_shorter_budget_than_the_first_round_trip_still_asks() {
+        let mut g = NackGenerator::new(30_000);
         g.handle_packet(ms(0), 1);
-        g.handle_packet(ms(0), 9);
-        assert!((0..300).all(|t| g.poll(ms(t)).is_none()));
-        assert_eq!((g.counters().asked, g.counters().given_up), (0, 7));
+        g.handle_packet(ms(0), 3);
+        assert_eq!(asked_at(&mut g, 5), vec![2]);
+    }
+
+    #[test]
+    fn another_source_does_not_meet_the_numbers_of_the_one_before() {
+        let mut g = NackGenerator::new(200_000);
+        g.handle_packet(ms(0), 100);
+        g.handle_packet(ms(0), 110);
+        g.begin_source();
+        assert_eq!((g.missing(), g.counters().given_up), (0, 9));
+        // Near the old numbers, above and below them: nothing was skipped.
+        g.handle_packet(ms(1), 600);
+        assert_eq!(g.poll(ms(20)), None);
+        g.begin_source();
+        g.handle_packet(ms(21), 90);
+        g.handle_packet(ms(21), 92);
+        assert_eq!(asked_at(&mut g, 30), vec![91]);
     }
 
     #[test]
@@ -228,7 +375,7 @@ mod tests {
         for seq in [3, 3, 2, 6, 1] {
             g.handle_packet(ms(20), seq);
         }
-        assert_eq!(asked(&mut g, ms(30)), vec![4, 5]);
+        assert_eq!(asked(&mut g, ms(100)), vec![4, 5]);
         assert_eq!((g.counters().recovered, g.counters().reordered), (2, 0));
     }
 
@@ -260,7 +407,6 @@ mod tests {
     #[test]
     fn at_a_high_rate_with_loss_nearly_everything_comes_back_in_time() {
         let mut g = NackGenerator::new(200_000);
-        g.set_round_trip(30_000);
         let mut rng = Rng::new(11);
         let mut answers: VecDeque<(Micros, u16)> = VecDeque::new();
         let mut lost = BTreeSet::new();

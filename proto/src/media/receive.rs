@@ -165,9 +165,12 @@ impl FrameReceiver {
             first_arrival: now,
             last_arrival: now,
         });
+        // A key frame of a foreign publisher has two starts where something stands before its parameter sets: where it
+        // begins, and where a joiner begins. It is whole from the first of them.
         if frame.marks.start {
-            p.first = Some(seq);
+            p.first = Some(p.first.map_or(seq, |f| f.min(seq)));
         }
+        p.independent |= frame.marks.independent;
         if frame.marks.end {
             p.last = Some(seq);
         }
@@ -381,6 +384,30 @@ mod tests {
         let report = r.poll_report(0, 0).unwrap();
         assert_eq!((report.cumulative_lost, report.fraction_lost), (1, (256 / 60) as u8));
         assert_eq!(r.poll_report(0, 0).unwrap().fraction_lost, 0, "nothing since");
+    }
+
+    #[test]
+    fn a_key_frame_whose_parameter_sets_are_not_its_first_packet_is_whole_from_its_first_packet() {
+        use super::super::ext::{FrameMark, FrameMarks};
+        use super::super::rtp::{HeaderFields, write_header};
+        let packet = |seq: u16, marks: FrameMarks| {
+            let fields = HeaderFields { marker: marks.end, payload_type: 96, seq, timestamp: 9, ssrc: Ssrc(1) };
+            let mark = FrameMark { frame_id: 7, marks }.to_bytes();
+            let mut b = vec![0; 64];
+            let at = write_header(&mut b, fields, &[(ExtensionIds::OURS.frame, &mark)]).unwrap();
+            b.truncate(at + 4);
+            b
+        };
+        let delimiter = FrameMarks { start: true, ..FrameMarks::default() };
+        let parameters = FrameMarks { start: true, independent: true, ..FrameMarks::default() };
+        let last = FrameMarks { end: true, independent: true, ..FrameMarks::default() };
+        for order in [[0, 1, 2], [1, 0, 2], [0, 2, 1]] {
+            let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
+            let packets = [packet(10, delimiter), packet(11, parameters), packet(12, last)];
+            order.iter().for_each(|i| r.handle_packet(Micros(0), &packets[*i]));
+            let Some(FrameEvent::Complete(f)) = r.poll_event() else { panic!("{order:?}") };
+            assert_eq!((f.frame_id, f.payloads.len(), f.independent), (7, 3, true), "{order:?}");
+        }
     }
 
     #[test]

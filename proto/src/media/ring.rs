@@ -1,5 +1,5 @@
-//! The feed ring: the only copy of a packet in the relay. Fixed size, allocated once; the newest packet overwrites the
-//! oldest (loss policy: a leg or a repair that comes too late finds the packet gone, and is told so).
+//! The feed ring: the only copy of a packet in the relay. Fixed size, allocated once, at most [`MAX_BYTES`]; the newest
+//! packet overwrites the oldest (loss policy: a leg or a repair that comes too late finds the packet gone, and is told so).
 
 use super::ext::FrameMark;
 use crate::units::{Micros, SeqNo, WallMicros};
@@ -54,15 +54,20 @@ pub struct TooLarge {
     pub slot_size: usize,
 }
 
+/// Largest memory of a ring's packets, in bytes, whatever rate a descriptor names.
+pub const MAX_BYTES: usize = 64 << 20;
 /// Smallest and largest number of slots of a ring.
 pub const SLOTS: std::ops::RangeInclusive<usize> = 256..=65_536;
 
 impl Ring {
-    /// A ring of `slots` packets (rounded up to a power of two within [`SLOTS`]) of at most `slot_size` bytes each.
+    /// A ring of `slots` packets (rounded up to a power of two within [`SLOTS`]) of at most `slot_size` bytes each; fewer
+    /// where they would take more than [`MAX_BYTES`].
     #[must_use]
     pub fn new(slots: usize, slot_size: usize) -> Self {
-        let slots = slots.clamp(*SLOTS.start(), *SLOTS.end()).next_power_of_two();
         let slot_size = slot_size.clamp(64, 9_216);
+        // At least 4,096: the largest slots are 9,216 bytes.
+        let largest = 1 << (MAX_BYTES / slot_size).ilog2();
+        let slots = slots.clamp(*SLOTS.start(), *SLOTS.end()).next_power_of_two().min(largest);
         Self {
             slots: vec![None; slots],
             by_seq: vec![u64::MAX; slots],
@@ -72,16 +77,34 @@ impl Ring {
         }
     }
 
-    /// Slots for one second of a feed of that rate in packets of about 1,000 bytes.
+    /// Slots for a feed of that rate in packets of about 1,000 bytes: one second up to 100 Mbit/s, half a second above 200.
+    /// A joiner needs the last 600 ms, but no more than [`super::feed::JOIN_FROM_CACHE_BYTES`]; a repair its budget.
     #[must_use]
     pub fn slots_for(bits_per_second: u64) -> usize {
-        usize::try_from(bits_per_second / 8_000).unwrap_or(*SLOTS.end()).clamp(*SLOTS.start(), *SLOTS.end())
+        let second = bits_per_second / 8_000;
+        let slots = second.min(12_500.max(second / 2));
+        usize::try_from(slots).unwrap_or(*SLOTS.end()).clamp(*SLOTS.start(), *SLOTS.end())
     }
 
     /// How many packets it holds.
     #[must_use]
     pub const fn slots(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Most bytes of a packet.
+    #[must_use]
+    pub const fn slot_size(&self) -> usize {
+        self.slot_size
+    }
+
+    /// # Errors
+    /// [`TooLarge`] where the packet is larger than a slot.
+    pub const fn fits(&self, packet: &[u8]) -> Result<(), TooLarge> {
+        if packet.len() > self.slot_size {
+            return Err(TooLarge { len: packet.len(), slot_size: self.slot_size });
+        }
+        Ok(())
     }
 
     fn place(&self, number: u64) -> usize {
@@ -175,6 +198,30 @@ mod tests {
         assert_eq!(r.find(0, SeqNo(1299)), Some(299));
         assert_eq!(r.find(0, SeqNo(1043)), None);
         assert_eq!(r.find(1, SeqNo(1299)), None, "another generation is another source");
+    }
+
+    #[test]
+    fn no_ring_takes_more_than_64_mib_whatever_the_descriptor_says() {
+        for (rate, slots) in [(1_000_000, 256), (100_000_000, 16_384), (200_000_000, 16_384), (500_000_000, 32_768)] {
+            assert_eq!(Ring::new(Ring::slots_for(rate), 2_048).slots(), slots, "{rate} bit/s");
+        }
+        for rate in [2_000_000_000, u64::MAX] {
+            for slot_size in [0, 64, 1_500, 2_048, 9_216, usize::MAX] {
+                let r = Ring::new(Ring::slots_for(rate), slot_size);
+                assert!(r.bytes.len() <= MAX_BYTES && r.slots().is_power_of_two(), "{rate} {slot_size}");
+                assert_eq!(r.bytes.len(), r.slots() * r.slot_size);
+                assert!(r.slots() >= 4_096);
+            }
+        }
+        assert_eq!(Ring::new(Ring::slots_for(2_000_000_000), 2_048).bytes.len(), MAX_BYTES);
+    }
+
+    #[test]
+    fn up_to_100_mbit_per_second_a_second_is_kept_and_half_a_second_above_200() {
+        for (rate, slots) in [(8_000_000, 1_000), (100_000_000, 12_500), (150_000_000, 12_500), (200_000_000, 12_500)] {
+            assert_eq!(Ring::slots_for(rate), slots, "{rate} bit/s");
+        }
+        assert_eq!(Ring::slots_for(400_000_000), 25_000);
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub fn split(datagram: &[u8]) -> Option<(FlowId, &[u8])> {
     Some((FlowId(value), datagram.get(len..)?))
 }
 
-/// Longest packet that a stream may carry, in bytes: what fits a slot of the largest ring.
-pub const MAX_STREAM_PACKET: usize = 9_216;
+/// Longest packet that a stream may carry, in bytes: what fits a slot of a feed's ring.
+pub const MAX_STREAM_PACKET: usize = 2_048;
 
 /// Appends a packet as streams carry it: its length as a variable-length integer, then the packet.
 pub fn put_on_stream(out: &mut Vec<u8>, packet: &[u8]) {

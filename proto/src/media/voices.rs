@@ -54,6 +54,8 @@ pub struct Speakers {
     sources: Vec<Source>,
     told: Vec<usize>,
     told_at: Option<Micros>,
+    /// One who was told is gone.
+    lost_one: bool,
 }
 
 impl Speakers {
@@ -92,6 +94,10 @@ impl Speakers {
     /// The source is gone.
     pub fn remove(&mut self, source: usize) {
         self.sources.retain(|s| s.key != source);
+        // The caller may give the key to another source.
+        let before = self.told.len();
+        self.told.retain(|k| *k != source);
+        self.lost_one |= self.told.len() < before;
     }
 
     fn source(&mut self, now: Micros, key: usize) -> Option<&mut Source> {
@@ -120,7 +126,7 @@ impl Speakers {
         let same = speaking().count() == self.told.len() && speaking().all(|s| self.told.contains(&s.key));
         let first = self.told.first().map_or(0, |k| self.level(*k));
         let overtaken = speaking().any(|s| s.level > first.saturating_add(LOUDER));
-        if same && !overtaken {
+        if same && !overtaken && !self.lost_one {
             return None;
         }
         let mut list: Vec<_> = speaking().map(|s| (std::cmp::Reverse(s.level), s.key)).collect();
@@ -128,6 +134,7 @@ impl Speakers {
         self.told.clear();
         self.told.extend(list.iter().map(|(_, key)| *key));
         self.told_at = Some(now);
+        self.lost_one = false;
         Some(&self.told)
     }
 
@@ -288,6 +295,19 @@ mod tests {
         let mut s = speaking(&[5, 6]);
         s.remove(5);
         assert_eq!(play(&mut s, 600, 700, &[(6, 20)]), vec![(600, vec![6])]);
+    }
+
+    #[test]
+    fn the_key_of_a_speaker_who_is_gone_is_told_neither_again_nor_for_who_gets_it_next() {
+        let mut s = speaking(&[5, 6]);
+        s.remove(5);
+        assert_eq!(s.told, vec![6]);
+        s.handle_silent_source(Micros(400_000), 5);
+        assert_eq!(play(&mut s, 400, 1_000, &[(6, 20)]), vec![(400, vec![6])], "told at once, and only once");
+        assert!(!s.is_speaking(5));
+        let mut s = speaking(&[5]);
+        s.remove(7);
+        assert_eq!(play(&mut s, 400, 900, &[(5, 20)]), vec![], "who was never told is no news");
     }
 
     #[test]

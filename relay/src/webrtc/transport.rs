@@ -28,8 +28,10 @@ pub const DROP_TIMEOUT: Duration = Duration::from_secs(15);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// DTLS datagrams kept while no pair is nominated. Loss policy: the newest is dropped; DTLS sends its flight again.
 const MAX_QUEUED: usize = 30;
-/// Addresses that one peer may check from (bad-input case 26). The ICE library has no bound of its own for these.
+/// Addresses that one peer may check from within [`DROP_TIMEOUT`] (bad-input case 26).
 pub const MAX_ADDRESSES: usize = 8;
+/// Addresses that it may check from before an ICE restart: the ICE library forgets none and has no bound of its own.
+pub const MAX_MOVES: usize = 256;
 
 /// What happened.
 #[derive(Debug)]
@@ -102,6 +104,10 @@ pub struct Transport {
     started: Instant,
     /// When each address last checked; at most [`MAX_ADDRESSES`].
     checks: Vec<(Remote, Instant)>,
+    /// Addresses since the start or the last ICE restart.
+    moves: usize,
+    /// When an authentic check last came.
+    newest: Instant,
     egress: Option<Remote>,
     /// Where the newest USE-CANDIDATE came from; becomes the egress when authentic media control comes from there.
     wanted: Option<Remote>,
@@ -136,6 +142,8 @@ impl Transport {
             keys_given: false,
             started: now,
             checks: Vec::with_capacity(MAX_ADDRESSES),
+            moves: 0,
+            newest: now,
             egress: None,
             wanted: None,
             ice_due: None,
@@ -156,8 +164,14 @@ impl Transport {
             return false;
         }
         let known = self.checks.iter().any(|(a, _)| *a == from);
-        if !known && self.checks.len() >= MAX_ADDRESSES {
-            return false;
+        if !known {
+            // A peer that moves leaves addresses behind; without this it could move so many times only.
+            let egress = self.egress;
+            let is_live = |at: Instant| now.saturating_duration_since(at) <= DROP_TIMEOUT;
+            self.checks.retain(|(a, at)| is_live(*at) || Some(*a) == egress);
+            if self.checks.len() >= MAX_ADDRESSES || self.moves >= MAX_MOVES {
+                return false;
+            }
         }
         let wants = message.is_binding_request() && message.use_candidate();
         let ours = |c: &&Remote| c.tcp == from.tcp;
@@ -169,8 +183,12 @@ impl Transport {
         }
         match self.checks.iter_mut().find(|(a, _)| *a == from) {
             Some((_, at)) => *at = now,
-            None => self.checks.push((from, now)),
+            None => {
+                self.moves += 1;
+                self.checks.push((from, now));
+            }
         }
+        self.newest = now;
         if wants {
             self.wanted = Some(from);
         }
@@ -196,6 +214,14 @@ impl Transport {
         }
     }
 
+    /// The TCP connection that led to `place` is gone. Media waits until the peer has proved another place.
+    pub fn forget(&mut self, place: Remote) {
+        self.checks.retain(|(a, _)| *a != place);
+        for at in [&mut self.egress, &mut self.wanted] {
+            *at = at.filter(|a| *a != place);
+        }
+    }
+
     /// Lets time pass. To be called at least every 50 ms.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.closed {
@@ -208,8 +234,7 @@ impl Transport {
         if !self.keys_given && now.saturating_duration_since(self.started) > HANDSHAKE_TIMEOUT + DROP_TIMEOUT {
             self.close(CloseReason::Handshake);
         }
-        let newest = self.checks.iter().map(|(_, at)| *at).max().unwrap_or(self.started);
-        if now.saturating_duration_since(newest) > DROP_TIMEOUT {
+        if now.saturating_duration_since(self.newest) > DROP_TIMEOUT {
             self.close(CloseReason::Consent);
         }
         self.drain();
@@ -225,6 +250,7 @@ impl Transport {
         // The address that media goes to stays until another one has proved itself; the others begin anew.
         let egress = self.egress;
         self.checks.retain(|(a, _)| Some(*a) == egress);
+        self.moves = 0;
         self.ice.set_remote_credentials(IceCreds { ufrag: remote.0, pass: remote.1 });
         self.ice.handle_timeout(now);
         self.drain();

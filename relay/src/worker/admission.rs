@@ -116,7 +116,9 @@ impl Core {
             slots: Ring::slots_for(d.max_bitrate.0),
             slot_size: SLOT_SIZE,
         };
-        let is_voice = d.kind == MediaKind::Audio && d.purpose == Purpose::Voice;
+        // A place for a voice is Opus at its listener: anything else would be played as noise.
+        let is_opus = d.codec.eq_ignore_ascii_case("opus") && d.clock_rate == 48_000;
+        let is_voice = is_opus && d.kind == MediaKind::Audio && d.purpose == Purpose::Voice;
         let session = key.session.clone();
         let index = self.feeds.insert(FeedEntry {
             key: key.clone(),
@@ -131,6 +133,7 @@ impl Core {
             delay: DelayHistogram::default(),
             last_sr: None,
             last_report: Micros(0),
+            last_news: Micros(0),
             reported: ReportedLoss::default(),
             receiver_ssrc: Ssrc(random_u32()),
         });

@@ -4,19 +4,34 @@ use super::media::Ways;
 use super::state::{Core, FeedEntry, Origin, ReportedLoss, Way, wall_now};
 use bytes::Bytes;
 use std::time::Instant;
+use trocar_proto::media::ingest::Ingest;
 use trocar_proto::media::roq::FlowPrefix;
 use trocar_proto::media::rtcp::{Builder, Compound, ReportBlock, Rtcp, SenderReport, ntp_middle};
+use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
-use trocar_proto::session::feed::MediaKind;
+use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Purpose};
 use trocar_proto::units::{Micros, Ssrc};
 
 /// Reports go out this often, in microseconds.
 const REPORT_SPACING_US: u64 = 1_000_000;
 /// A native leg that nobody has connected for is dropped after this long, in microseconds.
 const UNCONNECTED_US: u64 = 15_000_000;
-/// A feed without a packet for this long is stalled, in microseconds.
+/// A picture without a packet for this long is stalled, in microseconds, or for three of its frames where that is longer.
 const STALL_US: u64 = 300_000;
+/// The same of a feed whose pace is not known or not even: sound with pauses, a screen that stands still.
+const STALL_UNEVEN_US: u64 = 1_500_000;
+/// Viewers are told of a new picture size at most this often, in microseconds: a publisher must not flood them.
+const NEWS_SPACING_US: u64 = 1_000_000;
+
+/// How long a feed may be silent before it is said to be stalled.
+fn stall_after(feed: &FeedDescriptor) -> u64 {
+    if feed.kind != MediaKind::Video || (feed.fps <= 0.0 && feed.purpose == Purpose::Secondary) {
+        return STALL_UNEVEN_US;
+    }
+    let three_frames = if feed.fps > 0.0 { (3e6 / feed.fps) as u64 } else { 0 };
+    three_frames.max(STALL_US)
+}
 
 impl Core {
     /// RTCP of a native publisher: its sender reports are echoed in our receiver reports.
@@ -45,19 +60,19 @@ impl Core {
                         self.note_report(index, &block, middle);
                     }
                 }
-                Rtcp::KeyFrameRequest { .. } => self.want_key_frame(index, at),
+                Rtcp::KeyFrameRequest { .. } => self.want_key_frame(index, now, at),
                 _ => {}
             }
         }
     }
 
     /// A leg's viewer needs a key frame.
-    pub(super) fn want_key_frame(&mut self, leg: usize, at: Micros) {
+    pub(super) fn want_key_frame(&mut self, leg: usize, now: Instant, at: Micros) {
         let Some(feed) = self.legs.get(leg).and_then(|l| l.feed) else { return };
         if let Some(f) = self.feeds.get_mut(feed) {
             f.feed.handle_key_frame_request();
         }
-        self.ask_key_frame(feed, at);
+        self.ask_key_frame(feed, now, at);
     }
 
     pub(super) fn note_report(&mut self, index: usize, block: &ReportBlock, now_middle: u32) {
@@ -70,7 +85,7 @@ impl Core {
     }
 
     /// Asks the publisher for a key frame where one is wanted and the budget allows it.
-    pub(crate) fn ask_key_frame(&mut self, index: usize, at: Micros) {
+    pub(crate) fn ask_key_frame(&mut self, index: usize, now: Instant, at: Micros) {
         let Some(entry) = self.feeds.get_mut(index) else { return };
         if entry.descriptor.kind != MediaKind::Video || !entry.origin.is_connected() {
             return;
@@ -78,7 +93,7 @@ impl Core {
         if let Some(media) = entry.feed.poll_key_frame_request(at) {
             let from = entry.receiver_ssrc;
             let bytes = Builder::default().receiver_report(from, None).pli(from, media).finish();
-            self.send_upstream(index, bytes);
+            self.send_upstream(index, now, bytes);
         }
     }
 
@@ -110,10 +125,12 @@ impl Core {
         }
         let feeds: Vec<usize> = self.feeds.iter().map(|(i, _)| i).collect();
         for index in feeds {
-            self.report_to_publisher(index, at);
-            self.ask_key_frame(index, at);
+            self.report_to_publisher(index, now, at);
+            self.ask_key_frame(index, now, at);
+            self.tell_size(index, at);
             let silent = self.feeds.get(index).is_some_and(|f| {
-                f.state == FeedState::Live && f.feed.last_arrival().is_some_and(|t| at.since(t) > STALL_US)
+                f.state == FeedState::Live
+                    && f.feed.last_arrival().is_some_and(|t| at.since(t) > stall_after(&f.descriptor))
             });
             if silent {
                 self.set_feed_state(index, FeedState::Stalled);
@@ -156,7 +173,21 @@ impl Core {
         }
     }
 
-    fn report_to_publisher(&mut self, index: usize, at: Micros) {
+    /// The size of a feed's pictures was read from its stream: viewers are told the newest one.
+    fn tell_size(&mut self, index: usize, at: Micros) {
+        let Some(entry) = self.feeds.get_mut(index) else { return };
+        let Some((width, height)) = entry.ingest.as_ref().and_then(Ingest::size) else { return };
+        let d = &mut entry.descriptor;
+        if (d.width, d.height) == (width, height) || at.since(entry.last_news) < NEWS_SPACING_US {
+            return;
+        }
+        (d.width, d.height) = (width, height);
+        entry.last_news = at;
+        let (key, descriptor) = (entry.key.clone(), entry.descriptor.clone());
+        self.tell(RelayEvent::Descriptor { key, descriptor });
+    }
+
+    fn report_to_publisher(&mut self, index: usize, now: Instant, at: Micros) {
         let Some(entry) = self.feeds.get_mut(index) else { return };
         if !entry.origin.is_connected() || at.since(entry.last_report) < REPORT_SPACING_US {
             return;
@@ -181,18 +212,18 @@ impl Core {
             delay_since_sr,
         };
         let bytes = Builder::default().receiver_report(entry.receiver_ssrc, Some(&block)).finish();
-        self.send_upstream(index, bytes);
+        self.send_upstream(index, now, bytes);
     }
 
     /// RTCP to the publisher. Loss policy: what its connection does not take is not sent; reports and requests come again.
-    fn send_upstream(&mut self, index: usize, rtcp: Vec<u8>) {
+    fn send_upstream(&mut self, index: usize, now: Instant, rtcp: Vec<u8>) {
         match self.feeds.get(index).map(|f| &f.origin) {
             Some(Origin::Roq { connection: Some(c), rtcp_flow, .. }) => {
                 if let Some(prefix) = FlowPrefix::new(*rtcp_flow) {
                     let _ = c.send_datagram(Bytes::from([prefix.as_bytes(), &rtcp].concat()));
                 }
             }
-            Some(Origin::Webrtc { peer, .. }) => self.send_to_peer(*peer, Instant::now(), rtcp),
+            Some(Origin::Webrtc { peer, .. }) => self.send_to_peer(*peer, now, rtcp),
             _ => {}
         }
     }
@@ -207,5 +238,28 @@ impl Core {
         if let Some(outlet) = (Ways { peers, listeners, tcp_out }).of(index, now) {
             outlet.send(&rtcp);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_picture_and_sound_with_pauses_are_not_called_stalled_between_two_packets() {
+        let mut d: FeedDescriptor = serde_json::from_str(
+            r#"{"feed":"a","source":"a","view":"overview","kind":"video","purpose":"scope","codec":"H264",
+                "clock_rate":90000,"payload_type":96,"max_bitrate":1000000,"budget_ms":200,"transport":"webrtc"}"#,
+        )
+        .unwrap();
+        assert_eq!(stall_after(&d), STALL_US, "an endoscope whose rate is unknown");
+        d.fps = 60.0;
+        assert_eq!(stall_after(&d), STALL_US);
+        d.fps = 2.0;
+        assert_eq!(stall_after(&d), 1_500_000);
+        (d.fps, d.purpose) = (0.0, Purpose::Secondary);
+        assert_eq!(stall_after(&d), STALL_UNEVEN_US, "a screen");
+        (d.kind, d.purpose) = (MediaKind::Audio, Purpose::Voice);
+        assert_eq!(stall_after(&d), STALL_UNEVEN_US);
     }
 }

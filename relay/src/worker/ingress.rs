@@ -70,7 +70,7 @@ impl Core {
                 }
                 Rtcp::KeyFrameRequest { media } => {
                     if let Some(leg) = self.leg_of_ssrc(index, media) {
-                        self.want_key_frame(leg, at);
+                        self.want_key_frame(leg, now, at);
                     }
                 }
                 Rtcp::Nack { media, lost } => {

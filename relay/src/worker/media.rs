@@ -18,7 +18,6 @@ use std::time::Instant;
 use trocar_proto::media::bytes::put;
 use trocar_proto::media::ext::playout_delay;
 use trocar_proto::media::feed::Feed;
-use trocar_proto::media::ingest::Ingest;
 use trocar_proto::media::leg::Next;
 use trocar_proto::media::ring::PacketInfo;
 use trocar_proto::media::roq;
@@ -53,7 +52,8 @@ impl Core {
         self.send_on(now);
     }
 
-    /// One packet of a flow, by datagram or by stream. What it makes due is sent by [`Self::send_on`].
+    /// One packet of a flow, by datagram or by stream; false where this connection may not use the flow. What it makes due
+    /// is sent by [`Self::send_on`].
     pub(crate) fn handle_roq_packet(
         &mut self,
         connection: &quinn::Connection,
@@ -61,7 +61,7 @@ impl Core {
         flow: FlowId,
         packet: &[u8],
         now: Instant,
-    ) {
+    ) -> bool {
         let at = self.micros(now);
         match self.flows.get(&flow).filter(|(owner, _)| *owner == cnf).map(|(_, flow)| *flow) {
             Some(Flow::FeedRtp(index)) => {
@@ -73,8 +73,12 @@ impl Core {
                 self.attach(index, connection, now);
                 self.handle_viewer_rtcp(index, now, packet);
             }
-            None => self.counters.unknown_flow += 1,
+            None => {
+                self.counters.unknown_flow += 1;
+                return false;
+            }
         }
+        true
     }
 
     /// Key-frame requests go to the connection that the newest packet came by.
@@ -107,13 +111,8 @@ impl Core {
         if let Ok(header) = &header {
             hear(&mut self.voices, entry, index, at, header, packet);
         }
-        let learnt = entry.ingest.as_ref().and_then(Ingest::size);
-        let news = learnt.filter(|s| *s != (entry.descriptor.width, entry.descriptor.height));
-        let begins = entry.state != FeedState::Live;
-        if let Some(size) = news {
-            self.learn_size(index, size);
-        }
-        if begins {
+        // A packet of nothing but padding shows nothing.
+        if entry.state != FeedState::Live && entry.feed.last_arrival() == Some(at) {
             self.set_feed_state(index, FeedState::Live);
         }
         if !self.touched.note(index) {
@@ -127,14 +126,6 @@ impl Core {
         for index in self.touched.take() {
             self.fan_out(index, now);
         }
-    }
-
-    /// The size of a picture was read from the stream: viewers are told.
-    fn learn_size(&mut self, index: usize, (width, height): (u32, u32)) {
-        let Some(entry) = self.feeds.get_mut(index) else { return };
-        (entry.descriptor.width, entry.descriptor.height) = (width, height);
-        let (key, descriptor) = (entry.key.clone(), entry.descriptor.clone());
-        self.tell(RelayEvent::Descriptor { key, descriptor });
     }
 
     /// Lets every leg of a feed send what it returns.
@@ -159,7 +150,7 @@ impl Core {
             feed.handle_key_frame_request();
         }
         self.points(index, now, at);
-        self.ask_key_frame(index, at);
+        self.ask_key_frame(index, now, at);
     }
 
     /// Lets one leg catch up, after it joined or its transport came up.
@@ -173,7 +164,7 @@ impl Core {
         let need_key = send_leg(leg, feed, Ways { peers, listeners, tcp_out }, batch, now);
         if need_key {
             feed.handle_key_frame_request();
-            self.ask_key_frame(feed_index, at);
+            self.ask_key_frame(feed_index, now, at);
         }
     }
 
@@ -332,7 +323,7 @@ fn hear(
     if entry.descriptor.kind != MediaKind::Audio {
         return;
     }
-    let Some(voices) = voices.get_mut(&entry.key.session) else { return };
+    let Some(voices) = voices.get_mut(&entry.key.session).filter(|v| v.has_voice(index)) else { return };
     let level = header.extensions(packet).find(|(id, _)| *id == entry.level_id && *id != 0);
     voices.hear(at, index, level.map(|(_, data)| data));
 }

@@ -37,9 +37,6 @@ pub(crate) const MAX_VOICES: usize = 12;
 const VOICE_RATE: Bitrate = Bitrate(128_000);
 /// Other feeds that a client is told of when it can take nothing of the one that it asked for.
 const MAX_ALTERNATIVES: usize = 8;
-/// What the relay takes from publishers, by the offer's own preference.
-const VIDEO_CODECS: [&str; 5] = ["H264", "H265", "VP8", "VP9", "AV1"];
-const AUDIO_CODECS: [&str; 1] = ["opus"];
 
 /// One m-line on its way into the answer.
 struct Line<'a> {
@@ -416,13 +413,14 @@ fn accept<'a>(line: &'a Line<'a>, stream: &'a str) -> AcceptedMedia<'a> {
 
 /// The m-line that a publisher sends that kind of media on, if any.
 fn line_of_publisher(offer: &Offer, kind: MediaKind) -> Result<Option<(&Media, Line<'_>)>, AdmitError> {
-    let (codecs, known): (&[&str], &[&str]) = match kind {
-        MediaKind::Audio => (&AUDIO_CODECS, &[TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI, AUDIO_LEVEL_URI]),
-        _ => (&VIDEO_CODECS, &[TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI]),
+    let known: &[&str] = match kind {
+        MediaKind::Audio => &[TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI, AUDIO_LEVEL_URI],
+        _ => &[TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI],
     };
     let Some((index, media)) = offer.senders(kind_name(kind)).next() else { return Ok(None) };
     media.check().map_err(bad_sdp)?;
-    let codec = choose_from_publisher(media, codecs);
+    // By the offer's own order: what a publisher prefers is what its encoder does best.
+    let codec = choose_from_publisher(media, &[]);
     Ok(codec.map(|c| (media, Line::new(index, media, c, known))))
 }
 

@@ -192,6 +192,9 @@ impl Core {
             // Another peer may have proved itself at that address since.
             if self.peer_by_address.get(&(peer.listener, a)) == Some(&index) {
                 self.peer_by_address.remove(&(peer.listener, a));
+                if let Some(out) = self.tcp_out.get(&(peer.listener, a.address)).filter(|_| a.tcp) {
+                    out.close();
+                }
             }
         }
         match peer.role {

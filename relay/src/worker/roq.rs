@@ -18,6 +18,8 @@ use trocar_proto::units::FlowId;
 pub(super) const BATCH: usize = 16;
 /// Bytes taken from a stream at a time: a few packets, so that others get their turn.
 const STREAM_CHUNK: usize = 16 * 1_024;
+/// A stream that brings nothing for this long is given up.
+const STREAM_SILENCE: Duration = Duration::from_secs(2);
 /// A TLS handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Above this many handshakes under way, a client must first prove its address (RFC 9000 section 8.1.2).
@@ -85,13 +87,20 @@ async fn read_stream(
     mut stream: quinn::RecvStream,
 ) {
     let mut reader = StreamReader::default();
-    while let Ok(Some(chunk)) = stream.read_chunk(STREAM_CHUNK, true).await {
+    // A stream carries a frame; one that stays silent longer than any frame's budget is of no more use.
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout(STREAM_SILENCE, stream.read_chunk(STREAM_CHUNK, true)).await {
         reader.handle_bytes(&chunk.bytes);
         let now = Instant::now();
         let mut core = core.borrow_mut();
         loop {
             match reader.poll_packet() {
-                Ok(Some((flow, packet))) => core.handle_roq_packet(&connection, cnf, flow, packet, now),
+                Ok(Some((flow, packet))) => {
+                    if !core.handle_roq_packet(&connection, cnf, flow, packet, now) {
+                        let _ = stream.stop(error_code::UNKNOWN_FLOW_ID.into());
+                        core.send_on(now);
+                        return;
+                    }
+                }
                 Ok(None) => break,
                 Err(error) => {
                     tracing::debug!(%error, "stream of a publisher");
@@ -102,7 +111,11 @@ async fn read_stream(
             }
         }
         core.send_on(now);
+        drop(core);
+        // Chunks that wait are ready at once: others get their turn.
+        tokio::task::yield_now().await;
     }
+    let _ = stream.stop(error_code::NO_ERROR.into());
 }
 
 fn identify(connection: &quinn::Connection, realm: &RealmId) -> Option<CertHash> {

@@ -53,6 +53,8 @@ pub(crate) struct FeedEntry {
     pub(crate) delay: DelayHistogram,
     pub(crate) last_sr: Option<(u32, Micros)>,
     pub(crate) last_report: Micros,
+    /// When viewers were last told of a change of the descriptor.
+    pub(crate) last_news: Micros,
     pub(crate) reported: ReportedLoss,
     pub(crate) receiver_ssrc: Ssrc,
 }

@@ -38,6 +38,11 @@ impl SessionVoices {
         self.changed = true;
     }
 
+    /// Whether a feed is one of the voices.
+    pub(crate) fn has_voice(&self, feed: usize) -> bool {
+        self.voices.contains(&feed)
+    }
+
     /// A packet of a voice came, with the audio level element that it has (RFC 6464).
     pub(crate) fn hear(&mut self, at: Micros, feed: usize, element: Option<&[u8]>) {
         match element.and_then(AudioLevel::from_bytes) {
@@ -72,7 +77,7 @@ impl Core {
     pub(super) fn forget_voice(&mut self, feed: usize) {
         let Some(session) = self.feeds.get(feed).map(|f| f.key.session.clone()) else { return };
         let Some(voices) = self.voices.get_mut(&session) else { return };
-        if !voices.voices.contains(&feed) {
+        if !voices.has_voice(feed) {
             return;
         }
         voices.voices.retain(|v| *v != feed);

@@ -86,7 +86,7 @@ fn obu(bytes: &[u8], fragment: bool) -> Result<Seen, Malformed> {
     }
     let leads = matches!(kind, SEQUENCE_HEADER | TEMPORAL_DELIMITER | FRAME_HEADER | METADATA | FRAME);
     let size = (kind == SEQUENCE_HEADER).then(|| picture_size(rest)).flatten();
-    Ok(Seen { start: leads && spatial == 0, independent: false, discardable: false, size })
+    Ok(Seen { start: leads && spatial == 0, size, ..Seen::default() })
 }
 
 /// Largest frame size of a sequence header (section 5.5).
@@ -160,7 +160,7 @@ mod tests {
         for timing in [false, true] {
             let s = sequence_header(timing);
             let p = [&[0x28, u8::try_from(s.len()).unwrap()][..], &s, &[0x30, 1, 2]].concat();
-            let want = Seen { start: true, independent: true, discardable: false, size: Some((3840, 2160)) };
+            let want = Seen { start: true, independent: true, size: Some((3840, 2160)), ..Seen::default() };
             assert_eq!(inspect(&p).unwrap(), want);
             let all_sized = [&[0x08, u8::try_from(s.len()).unwrap()][..], &s, &[3, 0x30, 1, 2]].concat();
             assert_eq!(inspect(&all_sized).unwrap(), want);

@@ -84,11 +84,39 @@ impl<'a> Bits<'a> {
         ((1_u32 << zeros) - 1).checked_add(tail)
     }
 
+    /// Type or size of an SEI message: bytes are added up to the first that is not 255.
+    fn sei_number(&mut self) -> Option<u32> {
+        let mut sum = 0_u32;
+        loop {
+            let byte = self.bits(8)?;
+            sum = sum.checked_add(byte)?;
+            if byte < 255 {
+                return Some(sum);
+            }
+        }
+    }
+
     /// A signed exponential-Golomb number: se(v) of H.264.
     pub(super) fn se(&mut self) -> Option<i32> {
         let k = self.ue()?;
         let half = i32::try_from(k.div_ceil(2)).ok()?;
         Some(if k % 2 == 1 { half } else { -half })
+    }
+}
+
+/// First bits of the recovery point message (H.264 section D.1.8, H.265 section D.2.8) of an SEI unit's bytes, where it has
+/// one. `body` is what follows the unit's header, emulation prevention included.
+pub(super) fn recovery_point(body: &[u8]) -> Option<Bits<'_>> {
+    const RECOVERY_POINT: u32 = 6;
+    let mut b = Bits::of_nal(body);
+    // Each turn takes at least two bytes.
+    loop {
+        let kind = b.sei_number()?;
+        let size = b.sei_number()?;
+        if kind == RECOVERY_POINT {
+            return Some(b);
+        }
+        b.skip(size.checked_mul(8)?)?;
     }
 }
 
@@ -160,6 +188,18 @@ mod tests {
         assert_eq!(Bits::new(&bytes).bits(24), Some(3));
         let mut b = Bits::of_nal(&bytes);
         assert_eq!((b.skip(40), b.bit()), (Some(()), None), "ends with the escape");
+    }
+
+    #[test]
+    fn the_recovery_point_is_found_behind_other_messages_and_only_where_it_is() {
+        // Messages of type 1 (two bytes), of type 5 with 258 bytes, of which escapes are no part, and of type 6.
+        let long = [&[5, 255, 3][..], &[0, 0, 3, 0, 0, 3].repeat(64), &[0, 0], &[6, 1, 0x84]].concat();
+        let unit = [&[1, 2, 9, 9][..], &long].concat();
+        assert_eq!(recovery_point(&unit).and_then(|mut b| b.ue()), Some(0));
+        assert_eq!(recovery_point(&[6, 1, 0x48]).and_then(|mut b| b.ue()), Some(1));
+        for (n, other) in [&[][..], &[6], &[255; 40], &[5, 255], &[5, 9, 6, 1, 0x84], &[1, 1, 6, 0x80]].iter().enumerate() {
+            assert!(recovery_point(other).is_none(), "{n}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! H.264 in RTP (RFC 6184): single NAL units, aggregation packets and fragments of all three packetization modes.
+//!
+//! A picture is independent where it is an IDR picture, or where its recovery point says that it is whole at once. Parameter
+//! sets say nothing about it: encoders that refresh gradually repeat them with pictures that others are needed for.
 
-use super::bits::Bits;
+use super::bits::{Bits, recovery_point};
 use super::{Malformed, Seen, believable};
 use crate::media::bytes::be16;
 
@@ -75,9 +78,12 @@ fn nal_unit(header: u8, body: &[u8], first: bool) -> Seen {
     // A slice begins with ue(v) first_mb_in_slice: a one bit is 0, the first of its picture.
     let first_slice = matches!(kind, SLICE | PARTITION_A | IDR) && body.first().is_some_and(|b| b & 0x80 != 0);
     let leads = matches!(kind, SEI | SPS | PPS | DELIMITER | PREFIX | SUBSET_SPS);
+    // recovery_frame_cnt: how many frames later the pictures are whole.
+    let recovery = (first && kind == SEI).then(|| recovery_point(body)?.ue()).flatten();
     Seen {
         start: first && (first_slice || leads),
-        independent: matches!(kind, IDR | SPS),
+        independent: kind == IDR || recovery == Some(0),
+        refresh: kind == SPS || recovery.is_some_and(|frames| frames > 0),
         // nal_ref_idc is 0: no picture refers to this one. Units that are not slices say nothing about it.
         discardable: header & 0x60 == 0 && (SLICE..IDR).contains(&kind),
         size: (first && kind == SPS).then(|| picture_size(body)).flatten(),
@@ -208,6 +214,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn parameter_sets_and_gradual_refresh_do_not_make_a_picture_independent() {
+        let seen = |p: &[u8]| inspect(p).map(|s| (s.start, s.independent, s.refresh)).unwrap();
+        let sps = sps(120, 68, 8);
+        assert_eq!(seen(&sps), (true, false, true));
+        assert_eq!(seen(&[0x68, 0xce]), (true, false, false));
+        // Recovery point after 0 and after 33 frames (1 is ue(v) 0; 0000 0100 010 is ue(v) 33), by itself and aggregated.
+        let (at_once, later) = ([0x06, 6, 1, 0xc4, 0x80], [0x06, 6, 2, 0x04, 0x50, 0x80]);
+        assert_eq!(seen(&at_once), (true, true, false));
+        assert_eq!(seen(&later), (true, false, true));
+        assert_eq!(seen(&stap_a(&[&sps, &[0x68, 0xce], &later, &[0x41, 0x9a]])), (true, false, true));
+        assert_eq!(seen(&stap_a(&[&at_once, &[0x41, 0x9a]])), (true, true, false));
+        assert_eq!(seen(&[0x06, 5, 1, 0xc4, 0x80]), (true, false, false), "another message");
+        assert_eq!(seen(&[0x7c, 0x06, 6, 1, 0xc4]), (false, false, false), "the rest of a unit");
+    }
+
+    #[test]
     fn the_picture_size_is_the_cropped_one() {
         assert_eq!(inspect(&sps(120, 68, 8)).unwrap().size, Some((1920, 1080)));
         assert_eq!(inspect(&sps(240, 135, 0)).unwrap().size, Some((3840, 2160)));
@@ -251,7 +273,10 @@ pub(crate) mod tests {
     fn an_aggregation_packet_shows_what_its_units_show() {
         let s = sps(120, 68, 8);
         let seen = inspect(&stap_a(&[&[0x09, 0x10], &s, &[0x68, 0xce], &[0x65, 0x88]])).unwrap();
-        assert_eq!(seen, Seen { start: true, independent: true, discardable: false, size: Some((1920, 1080)) });
+        let want = Seen { start: true, independent: true, refresh: true, size: Some((1920, 1080)), ..Seen::default() };
+        assert_eq!(seen, want);
+        let parameters = inspect(&stap_a(&[&s, &[0x68, 0xce]])).unwrap();
+        assert_eq!(parameters, Seen { independent: false, ..want }, "as browsers send it before the fragments of a picture");
         let b = [&[0x79, 0, 1][..], &stap_a(&[&[0x65, 0x88]])[1..]].concat();
         assert!(inspect(&b).unwrap().independent, "STAP-B");
         assert!(inspect(&[0x7a, 0, 1, 0, 2, 9, 9, 9, 0x65, 0x88]).unwrap().independent, "MTAP16");

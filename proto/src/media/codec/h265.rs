@@ -1,8 +1,11 @@
 //! H.265 in RTP (RFC 7798): single NAL units, aggregation packets, fragments, and PACI around one of those.
 //!
+//! A picture is independent where it is an IRAP picture. Parameter sets say nothing about it: encoders that refresh gradually
+//! repeat them with pictures that others are needed for.
+//!
 //! Decoding order numbers (`sprop-max-don-diff` above 0) are not expected: no real-time sender uses them.
 
-use super::bits::Bits;
+use super::bits::{Bits, recovery_point};
 use super::{Malformed, Seen, believable};
 use crate::media::bytes::be16;
 
@@ -84,11 +87,13 @@ fn nal_unit(kind: u8, body: &[u8], first: bool) -> Seen {
     // A slice segment begins with first_slice_segment_in_pic_flag.
     let first_slice = kind < VPS && body.first().is_some_and(|b| b & 0x80 != 0);
     let leads = matches!(kind, VPS | SPS | PPS | DELIMITER | PREFIX_SEI);
+    let recovers = first && kind == PREFIX_SEI && recovery_point(body).is_some();
     Seen {
         start: first && (first_slice || leads),
-        independent: matches!(kind, 16..=23 | VPS | SPS),
-        discardable: false,
+        independent: matches!(kind, 16..=23),
+        refresh: matches!(kind, VPS | SPS) || recovers,
         size: (first && kind == SPS).then(|| picture_size(body)).flatten(),
+        ..Seen::default()
     }
 }
 
@@ -158,9 +163,20 @@ mod tests {
             assert_eq!(seen(irap, 0x00), Seen { independent: true, ..Seen::default() });
         }
         assert_eq!(seen(1, 0x80), Seen { start: true, ..Seen::default() });
-        assert!(seen(VPS, 0).independent);
         assert_eq!(seen(DELIMITER, 0), Seen { start: true, ..Seen::default() });
         assert_eq!(seen(40, 0), Seen::default(), "a suffix comes after its picture");
+    }
+
+    #[test]
+    fn parameter_sets_and_gradual_refresh_do_not_make_a_picture_independent() {
+        let seen = |p: &[u8]| inspect(p).map(|s| (s.start, s.independent, s.refresh)).unwrap();
+        for kind in [VPS, SPS] {
+            assert_eq!(seen(&[kind << 1, 1, 0]), (true, false, true));
+        }
+        assert_eq!(seen(&[PPS << 1, 1, 0]), (true, false, false));
+        // A recovery point at the same picture (se(v) 0) and another message.
+        assert_eq!(seen(&[PREFIX_SEI << 1, 1, 6, 1, 0xd0, 0x80]), (true, false, true));
+        assert_eq!(seen(&[PREFIX_SEI << 1, 1, 5, 1, 0xd0, 0x80]), (true, false, false));
     }
 
     #[test]
@@ -177,8 +193,10 @@ mod tests {
         let s = sps();
         let len = u16::try_from(s.len()).unwrap().to_be_bytes();
         let p = [&header(AGGREGATION)[..], &[0, 3], &header(VPS), &[9], &len, &s].concat();
-        let want = Seen { start: true, independent: true, discardable: false, size: Some((3840, 2160)) };
+        let want = Seen { start: true, refresh: true, size: Some((3840, 2160)), ..Seen::default() };
         assert_eq!(inspect(&p).unwrap(), want);
+        let whole = [&p[..], &[0, 3], &header(19), &[0x80]].concat();
+        assert_eq!(inspect(&whole).unwrap(), Seen { independent: true, ..want });
         assert!(inspect(&[FRAGMENT << 1, 1, 0x80 | 19, 0x80]).unwrap().start);
         let later = inspect(&[FRAGMENT << 1, 1, 19, 0x80]).unwrap();
         assert_eq!((later.start, later.independent), (false, true));

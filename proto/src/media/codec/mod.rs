@@ -51,8 +51,12 @@ pub struct Seen {
     /// A picture can begin with this packet: it holds the first bytes of a picture or of what is sent before one
     /// (parameter sets, delimiter). Several packets of one picture may show this; the first of them is its start.
     pub start: bool,
-    /// The picture can be decoded without any other. False also where this packet does not show it.
+    /// The picture can be decoded without any other, and it and all after it are whole. False also where this packet does
+    /// not show it: parameter sets come before the picture that they announce, and may come before any.
     pub independent: bool,
+    /// A decoder may begin with this picture, but what it shows is not whole at once, as far as this packet tells: parameter
+    /// sets, or a point where gradual refresh begins.
+    pub refresh: bool,
     /// No other picture needs this one.
     pub discardable: bool,
     /// Width and height in pixels, where the packet says so.
@@ -64,6 +68,7 @@ impl Seen {
     fn add(&mut self, other: Self) {
         self.start |= other.start;
         self.independent |= other.independent;
+        self.refresh |= other.refresh;
         self.discardable &= other.discardable;
         self.size = other.size.or(self.size);
     }
@@ -89,7 +94,7 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> Result<Seen, Malformed> {
         Codec::Vp8 => vp8::inspect(payload),
         Codec::Vp9 => vp9::inspect(payload),
         Codec::Opus | Codec::Other => {
-            Ok(Seen { start: true, independent: true, discardable: codec == Codec::Opus, size: None })
+            Ok(Seen { start: true, independent: true, discardable: codec == Codec::Opus, ..Seen::default() })
         }
     }
 }
@@ -173,7 +178,10 @@ pub(crate) mod tests {
         ];
         for (codec, payload, size) in cases {
             let seen = inspect(codec, payload).unwrap();
-            assert_eq!((seen.size, seen.start, seen.independent), (Some(size), true, true), "{codec:?}");
+            // Parameter sets by themselves are no picture.
+            let parameters = matches!(codec, Codec::H264 | Codec::H265);
+            let want = (Some(size), true, !parameters, parameters);
+            assert_eq!((seen.size, seen.start, seen.independent, seen.refresh), want, "{codec:?}");
         }
     }
 

@@ -26,6 +26,7 @@ pub(super) fn inspect(payload: &[u8]) -> Result<Seen, Malformed> {
         independent: key,
         discardable: first & 0x20 != 0,
         size: key.then(|| picture_size(rest)).flatten(),
+        ..Seen::default()
     })
 }
 
@@ -53,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_key_frame_shows_its_size_without_the_scale() {
-        let want = Seen { start: true, independent: true, discardable: false, size: Some((640, 480)) };
+        let want = Seen { start: true, independent: true, size: Some((640, 480)), ..Seen::default() };
         for descriptor in [&[0x10][..], &[0x90, 0x80, 0x11], &[0x90, 0x80, 0x80, 0x11], &[0x90, 0xf0, 0x80, 1, 2, 3]] {
             assert_eq!(inspect(&packet(descriptor, &KEY)).unwrap(), want, "{descriptor:02x?}");
         }

@@ -35,7 +35,7 @@ pub(super) fn inspect(payload: &[u8]) -> Result<Seen, Malformed> {
     if size.is_none() && start && independent {
         size = picture_size(d.0);
     }
-    Ok(Seen { start, independent, discardable: false, size })
+    Ok(Seen { start, independent, size, ..Seen::default() })
 }
 
 /// What is left of the packet.
@@ -150,7 +150,7 @@ mod tests {
         // Two layers with sizes and a group of two pictures, the second with one reference.
         let ss = [0x38, 0x02, 0x80, 0x01, 0x68, 0x05, 0x00, 0x02, 0xd0, 2, 0x00, 0x04, 1];
         let p = [&[0x8a, 0x11][..], &ss, &[0xff]].concat();
-        let want = Seen { start: true, independent: true, discardable: false, size: Some((1280, 720)) };
+        let want = Seen { start: true, independent: true, size: Some((1280, 720)), ..Seen::default() };
         assert_eq!(inspect(&p).unwrap(), want);
         for n in 0..p.len() {
             assert!(inspect(&p[..n]).is_err(), "{n} bytes");

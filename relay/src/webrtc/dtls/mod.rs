@@ -96,6 +96,7 @@ impl Dtls {
     }
 
     fn begin(&mut self, chosen: Chosen, now: Instant) -> Stage {
+        tracing::debug!(target: "trocar::dtls", library = ?chosen, "handshake begins");
         match chosen {
             Chosen::Dimpl => {
                 Stage::Dimpl(Box::new(ByDimpl::new(Arc::clone(&self.config), self.certificate.clone(), now)))
@@ -155,6 +156,7 @@ impl Dtls {
     }
 }
 
+#[derive(Debug)]
 enum Chosen {
     Dimpl,
     Rtc,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::srtp::Srtp;
+use aws_lc_rs::hmac;
 use rtc_dtls::config::{ConfigBuilder, HandshakeConfig};
 use rtc_dtls::crypto::Certificate;
 use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
@@ -124,9 +125,11 @@ struct Pair {
     theirs: SocketAddr,
     /// Comes to the server besides, at each step.
     noise: Vec<Vec<u8>>,
-    /// Datagrams of the client that are lost, by their place in the order sent.
-    lost: Vec<usize>,
+    /// DTLS datagrams that are lost, by their place in the order sent by both.
+    lost: Option<usize>,
     sent: usize,
+    /// Fragment and password of the server.
+    secrets: (String, String),
 }
 
 impl Pair {
@@ -138,19 +141,20 @@ impl Pair {
                 local: (a.ufrag.clone(), a.pass.clone()),
                 remote: (b.ufrag.clone(), b.pass.clone()),
                 fingerprint: fingerprint(claimed),
-                candidates: &[Remote::udp(SERVER)],
+                candidates: &[Remote::udp(SERVER), Remote::tcp(SERVER)],
                 dtls: Arc::new(dimpl::Config::builder().use_server_cookie(false).build().unwrap()),
                 certificate: &certificate(),
             },
             now,
         );
+        let secrets = (a.ufrag.clone(), a.pass.clone());
         let mut ice = IceAgent::new(b);
         ice.set_controlling(true);
         ice.set_remote_credentials(a);
         ice.add_local_candidate(Candidate::host(theirs, "udp").unwrap());
         ice.add_remote_candidate(Candidate::host(SERVER, "udp").unwrap());
-        let (noise, lost) = (Vec::new(), Vec::new());
-        Self { server, ice, client, keys: None, ours: SERVER, theirs, noise, lost, sent: 0 }
+        let (noise, lost) = (Vec::new(), None);
+        Self { server, ice, client, keys: None, ours: SERVER, theirs, noise, lost, sent: 0, secrets }
     }
 
     /// A peer that shows the certificate of its SDP.
@@ -159,14 +163,18 @@ impl Pair {
         Self::new(&shown, client, now)
     }
 
+    fn arrives(&mut self) -> bool {
+        self.sent += 1;
+        self.lost != Some(self.sent - 1)
+    }
+
     fn client_dtls(&mut self, now: Instant) {
         let (packets, keys) = self.client.poll();
         self.keys = keys.or(self.keys.take());
         for p in packets {
-            if !self.lost.contains(&self.sent) {
+            if self.arrives() {
                 self.server.handle_dtls(now, &p);
             }
-            self.sent += 1;
         }
     }
 
@@ -196,7 +204,7 @@ impl Pair {
                         message: StunMessage::parse(&p).unwrap(),
                     };
                     self.ice.handle_packet(now, packet);
-                } else {
+                } else if self.arrives() {
                     self.client.handle_packet(now, &p);
                     self.client_dtls(now);
                 }
@@ -288,12 +296,12 @@ fn a_forged_client_hello_during_and_after_the_handshake_does_not_end_the_session
 }
 
 #[test]
-fn a_lost_datagram_of_the_client_costs_time_and_no_session() {
+fn a_lost_datagram_of_the_handshake_costs_time_and_no_session() {
     for kind in KINDS {
-        for lost in 0..6 {
+        for lost in 0..12 {
             let now = Instant::now();
             let mut pair = Pair::honest(kind, now);
-            pair.lost = vec![lost];
+            pair.lost = Some(lost);
             let events = pair.run(now);
             assert!(matches!(events[..], [TransportEvent::Keys(..)]), "datagram {lost}: {events:?}");
         }
@@ -353,6 +361,63 @@ fn a_peer_may_check_from_a_bounded_number_of_addresses() {
         }
     }
     assert_eq!(taken, MAX_ADDRESSES);
+}
+
+/// An authentic check with USE-CANDIDATE from there, and the answer to it. The other agent would take part of the answers
+/// for a translated address of its own.
+fn nominate(pair: &mut Pair, from: Remote, now: Instant) -> bool {
+    let username = format!("{}:{}", pair.secrets.0, pair.server.remote_ufrag().unwrap());
+    let message = StunMessage::binding_request(&username, is::stun::TransId::new(), true, 1, 0x6e00_01ff, true);
+    let sign = |key: &[u8], parts: &[&[u8]]| {
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
+        hmac::sign(&key, &parts.concat()).as_ref().try_into().unwrap()
+    };
+    let mut bytes = vec![0; 600];
+    let len = message.to_bytes(Some(pair.secrets.1.as_bytes()), &mut bytes, sign).unwrap();
+    let taken = pair.server.handle_stun(now, from, pair.ours, StunMessage::parse(&bytes[..len]).unwrap());
+    pair.server.handle_timeout(now);
+    let answers: Vec<Remote> = std::iter::from_fn(|| pair.server.poll_transmit()).map(|(to, _)| to).collect();
+    assert_eq!(answers, if taken { vec![from] } else { vec![] }, "an answer goes where the check came from");
+    taken
+}
+
+#[test]
+fn a_peer_may_move_again_and_again_between_udp_and_tcp_and_media_follows() {
+    let now = Instant::now();
+    let mut pair = Pair::honest(KINDS[0], now);
+    pair.run(now);
+    let mut at = now + Duration::from_secs(3);
+    for n in 0..200_u16 {
+        let address = SocketAddr::new(pair.theirs.ip(), 5_000 + n);
+        let from = if n % 2 == 0 { Remote::tcp(address) } else { Remote::udp(address) };
+        assert!(nominate(&mut pair, from, at), "move {n}");
+        pair.server.handle_authentic(from);
+        assert_eq!(pair.server.egress(at), Some(from), "move {n}");
+        at += Duration::from_secs(6);
+    }
+    assert!(pair.server.poll_event().is_none(), "nothing ended");
+}
+
+#[test]
+fn a_connection_that_is_gone_takes_no_media_and_ends_nothing() {
+    let now = Instant::now();
+    let mut pair = Pair::honest(KINDS[0], now);
+    pair.run(now);
+    let at = now + Duration::from_secs(3);
+    let tcp = Remote::tcp(pair.theirs);
+    assert!(nominate(&mut pair, tcp, at));
+    pair.server.handle_authentic(tcp);
+    assert_eq!(pair.server.egress(at), Some(tcp));
+    pair.server.forget(tcp);
+    pair.server.handle_timeout(at);
+    assert_eq!(pair.server.egress(at), None);
+    pair.server.handle_authentic(tcp);
+    assert_eq!(pair.server.egress(at), None);
+    assert!(pair.server.poll_event().is_none(), "it may come again");
+    let again = Remote::tcp("127.0.0.1:7".parse().unwrap());
+    assert!(nominate(&mut pair, again, at));
+    pair.server.handle_authentic(again);
+    assert_eq!(pair.server.egress(at), Some(again));
 }
 
 #[test]

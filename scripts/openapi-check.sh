@@ -52,6 +52,9 @@ cat >"$dir/schemathesis.toml" <<END
 "path.feed" = "scope"
 END
 
+# Bodies of session descriptions are text, which schemathesis must be told.
+export PYTHONPATH=media-tests/foreign PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=openapi_hooks
+
 checks=not_a_server_error,status_code_conformance,content_type_conformance
 checks+=,response_headers_conformance,response_schema_conformance
 

@@ -11,7 +11,7 @@ const pages = new Map();
 
 // Runs inside the page before anything of the page's own: notes when things happened, by the page's wall clock.
 function observe() {
-  const log = { states: [], connections: [], errors: [], whep: [], firstFrames: [], lastFrame: 0 };
+  const log = { states: [], connections: [], errors: [], whep: [], requests: [], firstFrames: [], lastFrame: 0 };
   Object.defineProperty(window, "__test", { value: log });
   addEventListener("error", (e) => log.errors.push(String(e.message)));
   addEventListener("unhandledrejection", (e) => log.errors.push(String(e.reason)));
@@ -25,8 +25,8 @@ function observe() {
       if (last?.value !== tile.dataset.state) {
         log.states.push({ feed: tile.dataset.feed, value: tile.dataset.state, at: Date.now(), lastFrame: log.lastFrame });
       }
-      const video = tile.querySelector("video");
-      if (video && !video.watched) {
+      for (const video of tile.querySelectorAll("video")) {
+        if (video.watched) continue;
         video.watched = true;
         const frame = () => {
           log.lastFrame = video.lastFrame = Date.now();
@@ -42,8 +42,10 @@ function observe() {
   };
   const plain = window.fetch;
   window.fetch = async (...args) => {
-    const response = await plain(...args);
     const url = String(args[0]?.url ?? args[0]);
+    log.requests.push({ method: args[1]?.method ?? "GET", url, at: Date.now() });
+    if (log.requests.length > 1000) log.requests.shift();
+    const response = await plain(...args);
     if (url.endsWith("/whep")) log.whep.push(Date.now());
     return response;
   };
@@ -284,7 +286,8 @@ const commands = {
     return pages.get(page).evaluate(look, { feed, ms });
   },
   async record({ page, hz }) {
-    return pages.get(page).evaluate(record, hz);
+    await pages.get(page).evaluate(record, hz);
+    return true;
   },
   async recorded({ page }) {
     return pages.get(page).evaluate(recorded);

@@ -10,8 +10,7 @@ const HEIGHT: usize = 360;
 const EIGHTHS: usize = 8;
 
 /// A tone of `hz` as a WAV file (16 bit, one channel) of one second, which has a whole number of periods: played again and
-/// again it has no seam. It swells four times a second as syllables do: a browser takes a steady tone for noise, and
-/// suppresses it.
+/// again it has no seam. It comes as two words a second: a browser takes a steady tone for noise, and suppresses it.
 ///
 /// # Errors
 /// Where the file cannot be written.
@@ -30,14 +29,19 @@ pub fn write_tone(dir: &Path, hz: u32) -> anyhow::Result<PathBuf> {
     wav.extend(b"data");
     wav.extend(bytes.to_le_bytes());
     for i in 0..SAMPLES_PER_SECOND {
-        let turns = TAU * f64::from(i) / f64::from(SAMPLES_PER_SECOND);
-        let swell = (1.0 - (turns * 4.0).cos()) / 2.0;
-        let [low, high, ..] = (((turns * f64::from(hz)).sin() * swell * 8_000.0).round() as i32).to_le_bytes();
+        let second = f64::from(i) / f64::from(SAMPLES_PER_SECOND);
+        let loud = (TAU * f64::from(hz) * second).sin() * word(second % 0.5) * 8_000.0;
+        let [low, high, ..] = (loud.round() as i32).to_le_bytes();
         wav.extend([low, high]);
     }
     let path = dir.join(format!("tone-{hz}.wav"));
     std::fs::write(&path, wav)?;
     Ok(path)
+}
+
+/// How loud a word is, 0 to 1, so many seconds after it began: up, steady, down, and a pause.
+fn word(second: f64) -> f64 {
+    (second / 0.03).min((0.38 - second) / 0.03).clamp(0.0, 1.0)
 }
 
 /// A camera's picture as a Y4M file, 640x360 at 15 frames a second: the left half as bright as the first number says, the

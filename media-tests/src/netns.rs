@@ -1,5 +1,5 @@
-//! A machine of its own for one program: a Linux network namespace, tied to this one by a cable (a veth pair) that can be
-//! pulled out. Needs root.
+//! A machine of its own for one program: a Linux network namespace, tied to this one by a cable (a veth pair) into a switch
+//! (a bridge), so that the cable can be pulled out, or the switch can swallow what it carries. Needs root.
 
 use anyhow::{Context, bail};
 use std::path::Path;
@@ -8,6 +8,15 @@ use std::time::SystemTime;
 
 /// What the names of namespaces and links begin with; the process's id follows.
 const PREFIX: &str = "trtest";
+
+/// How the network is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outage {
+    /// The cable is pulled out: the machine in the namespace knows that it has no network.
+    Unplugged,
+    /// Everything is swallowed on the way, and nobody is told.
+    Silent,
+}
 
 /// A network namespace and the cable to it. It ends with its owner, also where that panics.
 pub struct Namespace {
@@ -25,13 +34,15 @@ impl Namespace {
         clear_left_behind()?;
         let id = std::process::id();
         let space = Self { name: format!("{PREFIX}{id}"), net: id % 250 + 1 };
-        let (name, here, there) = (space.name(), space.here(), space.there());
+        let (name, switch, here, there) = (space.name(), space.switch(), space.here(), space.there());
         ip(&["netns", "add", name])
             .context("network namespaces need root, and a kernel and container that permit them")?;
+        ip(&["link", "add", &switch, "type", "bridge"])?;
+        ip(&["address", "add", &format!("{}/24", space.host()), "dev", &switch])?;
+        ip(&["link", "set", &switch, "up"])?;
         ip(&["link", "add", &here, "type", "veth", "peer", "name", &there, "netns", name])?;
-        ip(&["address", "add", &format!("{}/30", space.host()), "dev", &here])?;
-        ip(&["link", "set", &here, "up"])?;
-        ip(&["-n", name, "address", "add", &format!("10.203.{}.2/30", space.net), "dev", &there])?;
+        ip(&["link", "set", &here, "master", &switch, "up"])?;
+        ip(&["-n", name, "address", "add", &format!("10.203.{}.2/24", space.net), "dev", &there])?;
         ip(&["-n", name, "link", "set", "lo", "up"])?;
         ip(&["-n", name, "link", "set", &there, "up"])?;
         Ok(space)
@@ -43,27 +54,37 @@ impl Namespace {
         &self.name
     }
 
-    /// Address of this machine on the cable.
+    /// Address of this machine on the switch; it stays whatever happens to the cable.
     #[must_use]
     pub fn host(&self) -> String {
         format!("10.203.{}.1", self.net)
     }
 
-    /// Takes the namespace's network down, as when a cable is pulled out or the wireless is switched off.
+    /// Begins an outage.
     ///
     /// # Errors
     /// Where `ip` fails.
-    pub fn unplug(&self) -> anyhow::Result<()> {
-        ip(&["-n", &self.name, "link", "set", &self.there(), "down"])
+    pub fn cut(&self, outage: Outage) -> anyhow::Result<()> {
+        match outage {
+            Outage::Unplugged => ip(&["link", "set", &self.here(), "down"]),
+            Outage::Silent => bridge(&["link", "set", "dev", &self.here(), "state", "disabled"]),
+        }
     }
 
-    /// Plugs it in again; returns the wall clock in milliseconds at which it was done.
+    /// Ends it; returns the wall clock in milliseconds at which it ended.
     ///
     /// # Errors
     /// Where `ip` fails.
-    pub fn plug_in(&self) -> anyhow::Result<f64> {
-        ip(&["-n", &self.name, "link", "set", &self.there(), "up"])?;
+    pub fn mend(&self, outage: Outage) -> anyhow::Result<f64> {
+        match outage {
+            Outage::Unplugged => ip(&["link", "set", &self.here(), "up"])?,
+            Outage::Silent => bridge(&["link", "set", "dev", &self.here(), "state", "forwarding"])?,
+        }
         Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64() * 1e3)
+    }
+
+    fn switch(&self) -> String {
+        format!("{}s", self.name)
     }
 
     fn here(&self) -> String {
@@ -79,6 +100,7 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         // The pair goes at once, the namespace when its last process has ended.
         let _ = ip(&["link", "delete", &self.here()]);
+        let _ = ip(&["link", "delete", &self.switch()]);
         let _ = ip(&["netns", "delete", &self.name]);
     }
 }
@@ -92,6 +114,7 @@ fn clear_left_behind() -> anyhow::Result<()> {
         let id = name.strip_prefix(PREFIX).and_then(|id| id.parse::<u32>().ok());
         if id.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
             let _ = ip(&["link", "delete", &format!("{name}h")]);
+            let _ = ip(&["link", "delete", &format!("{name}s")]);
             ip(&["netns", "delete", name])?;
         }
     }
@@ -99,9 +122,18 @@ fn clear_left_behind() -> anyhow::Result<()> {
 }
 
 fn ip(arguments: &[&str]) -> anyhow::Result<()> {
-    let out = Command::new("ip").args(arguments).output().context("`ip` is missing: apt-get install iproute2")?;
+    run("ip", arguments)
+}
+
+fn bridge(arguments: &[&str]) -> anyhow::Result<()> {
+    run("bridge", arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let out = Command::new(program).args(arguments).output();
+    let out = out.with_context(|| format!("`{program}` is missing: apt-get install iproute2"))?;
     if out.status.success() {
         return Ok(());
     }
-    bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr).trim())
+    bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr).trim())
 }

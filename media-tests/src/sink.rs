@@ -1,18 +1,20 @@
 //! A light WebRTC viewer that stands for many: WHEP, ICE, DTLS, and every SRTP packet opened and counted. It decodes nothing.
 
+mod wire;
+
 use anyhow::{Context, bail};
 use dimpl::{Dtls, Output, SrtpProfile};
 use is::stun::{StunMessage, StunPacket};
-use is::{Candidate, IceAgent, IceCreds, Protocol};
+use is::{Candidate, IceAgent, IceCreds};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::UdpSocket;
 use trocar_proto::media::rtp;
 use trocar_relay::srtp::{Profile, Srtp};
 use trocar_relay::webrtc::transport::dtls_certificate;
+use wire::Wire;
 
 /// From the offer to the first packet.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +38,7 @@ pub struct Viewer {
     base: String,
     session: String,
     token: String,
+    tcp: bool,
 }
 
 impl Viewer {
@@ -49,7 +52,13 @@ impl Viewer {
         let response = http.post(format!("{base}v1/join")).json(&body).send().await?.error_for_status()?;
         let grant: Value = response.json().await?;
         let text = |k: &str| grant.get(k).and_then(Value::as_str).map(ToOwned::to_owned).context("join");
-        Ok(Self { http, base: base.to_owned(), session: text("session")?, token: text("token")? })
+        Ok(Self { http, base: base.to_owned(), session: text("session")?, token: text("token")?, tcp: false })
+    }
+
+    /// The same viewer where no UDP gets through: its sinks connect by TCP (RFC 6544).
+    #[must_use]
+    pub fn over_tcp(self) -> Self {
+        Self { tcp: true, ..self }
     }
 
     /// Answer and address of the resource.
@@ -103,20 +112,25 @@ impl Viewer {
     }
 
     async fn open(&self, feed: &str) -> anyhow::Result<(Sink, String)> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await?;
-        let buffer = 4 << 20;
-        let _ = socket_buffer(&socket, buffer);
         let certificate = dtls_certificate()?;
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.certificate);
         let fingerprint: Vec<String> = hash.as_ref().iter().map(|b| format!("{b:02X}")).collect();
         let local = IceCreds::new();
         let (answer, location) = self.whep(feed, offer(&local, &fingerprint.join(":"))).await?;
-        Ok((Sink::new(socket, local, &answer, certificate)?, location))
+        let remote = candidate(&answer, if self.tcp { "tcp" } else { "udp" })?;
+        let wire = if self.tcp { Wire::tcp(remote).await? } else { Wire::udp().await? };
+        Ok((Sink::new(wire, remote, local, &answer, certificate)?, location))
     }
 }
 
-fn socket_buffer(socket: &UdpSocket, bytes: usize) -> std::io::Result<()> {
-    socket2::SockRef::from(socket).set_recv_buffer_size(bytes)
+/// The first candidate of an answer with that protocol.
+fn candidate(answer: &str, protocol: &str) -> anyhow::Result<SocketAddr> {
+    let words = |line: &str| line.split(' ').map(ToOwned::to_owned).collect::<Vec<_>>();
+    let mut all = answer.lines().filter_map(|l| l.strip_prefix("a=candidate:")).map(words);
+    let found = all.find(|w| w.get(2).is_some_and(|p| p == protocol));
+    let found = found.with_context(|| format!("answer without a {protocol} candidate"))?;
+    let (Some(ip), Some(port)) = (found.get(4), found.get(5)) else { bail!("candidate {}", found.join(" ")) };
+    Ok(SocketAddr::new(ip.parse()?, port.parse()?))
 }
 
 /// An offer as a viewer of H.264 makes it, with random credentials and a fingerprint of nobody: for tests of the HTTP side.
@@ -137,7 +151,7 @@ fn offer(local: &IceCreds, fingerprint: &str) -> String {
 }
 
 struct Sink {
-    socket: UdpSocket,
+    wire: Wire,
     address: SocketAddr,
     ice: IceAgent,
     dtls: Dtls,
@@ -149,7 +163,8 @@ struct Sink {
 
 impl Sink {
     fn new(
-        socket: UdpSocket,
+        wire: Wire,
+        remote: SocketAddr,
         local: IceCreds,
         answer: &str,
         certificate: dimpl::DtlsCertificate,
@@ -162,23 +177,19 @@ impl Sink {
             ufrag: value("ice-ufrag").context("answer without ice-ufrag")?,
             pass: value("ice-pwd").context("answer without ice-pwd")?,
         };
-        let candidate = value("candidate").context("answer without candidate")?;
-        let words: Vec<&str> = candidate.split(' ').collect();
-        let (Some(ip), Some(port)) = (words.get(4), words.get(5)) else { bail!("candidate {candidate}") };
-        let remote: SocketAddr = format!("{ip}:{port}").parse()?;
-        let address = socket.local_addr()?;
+        let (address, protocol) = (wire.address()?, wire.protocol());
         let now = Instant::now();
         let mut ice = IceAgent::new(local);
         ice.set_controlling(true);
         ice.set_remote_credentials(creds);
-        ice.add_local_candidate(Candidate::host(address, "udp")?);
-        ice.add_remote_candidate(Candidate::host(remote, "udp")?);
+        ice.add_local_candidate(Candidate::host(address, protocol)?);
+        ice.add_remote_candidate(Candidate::host(remote, protocol)?);
         ice.handle_timeout(now);
         let config = Arc::new(dimpl::Config::builder().use_server_cookie(false).build()?);
         let mut dtls = Dtls::new_12(config, certificate, now);
         dtls.set_active(true);
         dtls.handle_timeout(now)?;
-        Ok(Self { socket, address, ice, dtls, remote, srtp: None, last: None, counts: Arc::default() })
+        Ok(Self { wire, address, ice, dtls, remote, srtp: None, last: None, counts: Arc::default() })
     }
 
     /// Runs until there are keys.
@@ -203,14 +214,14 @@ impl Sink {
         self.ice.handle_timeout(now);
         while let Some(t) = self.ice.poll_transmit() {
             let bytes: Vec<u8> = t.contents.into();
-            self.socket.send_to(&bytes, t.destination).await?;
+            self.wire.send_to(&bytes, t.destination).await?;
         }
         while self.ice.poll_event().is_some() {}
         if self.srtp.is_none() && self.ice.state().is_connected() {
             self.drive_dtls(now).await?;
         }
         let until = tokio::time::Instant::now() + Duration::from_millis(50);
-        while let Ok(read) = tokio::time::timeout_at(until, self.socket.recv_from(buffer)).await {
+        while let Ok(read) = tokio::time::timeout_at(until, self.wire.recv_from(buffer)).await {
             let (len, from) = read?;
             let data = buffer.get_mut(..len).unwrap_or(&mut []);
             if !self.handle(from, data) {
@@ -227,7 +238,8 @@ impl Sink {
         match data.first() {
             Some(0..=1) => {
                 if let Ok(message) = StunMessage::parse(data) {
-                    let packet = StunPacket { proto: Protocol::Udp, source: from, destination: self.address, message };
+                    let packet =
+                        StunPacket { proto: self.wire.protocol(), source: from, destination: self.address, message };
                     self.ice.handle_packet(now, packet);
                 }
                 false
@@ -279,7 +291,7 @@ impl Sink {
                 Output::Timeout(_) => break,
                 _ => continue,
             };
-            self.socket.send_to(&datagram, self.remote).await?;
+            self.wire.send_to(&datagram, self.remote).await?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@
 //! [`units::Micros`] of a monotonic clock, [`units::WallMicros`] is for tokens, audit, capture times and display.
 #![forbid(unsafe_code)]
 
+pub mod handover;
 pub mod link;
 pub mod media;
 pub mod session;

@@ -125,6 +125,8 @@ pub struct Limits {
     pub requests: Rate,
     /// Messages on one event socket; above it the socket is closed.
     pub socket_messages: Rate,
+    /// Chat messages of one participant, over all of its sockets; above it a message is refused, to its writer alone.
+    pub chat: Rate,
     /// Largest WebSocket message and frame, in bytes; larger ones close the socket with 1009.
     pub socket_message_bytes: usize,
     /// Outbound messages that wait for one event socket. Capture events are dropped when it is half full; when it is
@@ -146,6 +148,9 @@ pub struct Limits {
     pub participants_per_session: usize,
     /// Feeds of one session.
     pub feeds_per_session: usize,
+    /// Bits per second that the feeds of one participant, or of all guests of one invitation, may have together: the relay
+    /// keeps memory for what they might send.
+    pub bitrate_per_participant: u64,
     /// Legs of one session.
     pub legs_per_session: usize,
     /// Legs of one participant.
@@ -170,6 +175,7 @@ impl Default for Limits {
             joins: Rate { burst: 60, per_second: 5 },
             requests: Rate { burst: 120, per_second: 40 },
             socket_messages: Rate { burst: 60, per_second: 20 },
+            chat: Rate { burst: 5, per_second: 1 },
             socket_message_bytes: 64 * 1024,
             socket_queue: 256,
             socket_stall: Duration::from_secs(2),
@@ -180,6 +186,7 @@ impl Default for Limits {
             invitations_per_session: 256,
             participants_per_session: 256,
             feeds_per_session: 64,
+            bitrate_per_participant: 400_000_000,
             legs_per_session: 1024,
             legs_per_participant: 32,
             admission_timeout: Duration::from_secs(5),

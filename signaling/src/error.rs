@@ -32,6 +32,14 @@ pub enum SessionError {
     /// No such leg, or it is somebody else's.
     #[error("the participant has no such leg")]
     NoLeg,
+    /// The feeds of the participant would have more than [`crate::Limits::bitrate_per_participant`] together.
+    #[error("the feeds of one participant may have {limit} bit/s together, and {left} bit/s of that are left")]
+    Bitrate {
+        /// The most, in bit/s.
+        limit: u64,
+        /// What is left of it, in bit/s.
+        left: u64,
+    },
     /// A bound of [`crate::Limits`] is reached.
     #[error("limit reached: {0}")]
     Full(&'static str),

@@ -24,8 +24,9 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_tungstenite::tungstenite;
 use trocar_proto::session::clock::Offset;
-use trocar_proto::session::event::ClientEvent;
+use trocar_proto::session::event::{ClientEvent, ServerEvent};
 use trocar_proto::session::ids::{ParticipantId, SessionId};
+use trocar_proto::units::WallMicros;
 
 /// How often a silent client is pinged, and after how long without a sign of life its socket ends.
 const PING_EVERY: Duration = Duration::from_secs(5);
@@ -232,15 +233,26 @@ impl<'a> Conversation<'a> {
                 let reported = self.app.live().report_clock(self.session, self.participant, report);
                 reported.map_err(|e| Some((4403, e.to_string())))
             }
-            Ok(ClientEvent::Chat { text }) => {
-                let told = self.app.live().chat(t1, self.session, self.participant, &text);
-                told.map_err(|e| match e {
-                    SessionError::Invalid { .. } => Some((1008, e.to_string())),
-                    e => Some((4403, e.to_string())),
-                })
-            }
+            Ok(ClientEvent::Chat { text }) => self.chat(socket, t1, &text).await,
             Ok(ClientEvent::Hello { .. }) => Err(Some((1008, "one hello is enough".to_owned()))),
             Err(e) => Err(Some((1008, format!("message cannot be used: {e}")))),
+        }
+    }
+
+    /// Passes on what the client wrote. What comes too often is refused, to this socket alone.
+    async fn chat(&mut self, socket: &mut WebSocket, at: WallMicros, text: &str) -> Result<(), Option<Close>> {
+        let told = self.app.live().chat((self.app.now(), at), self.session, self.participant, text);
+        let wait_s = match told {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(wait_s)) => wait_s,
+            Err(e @ SessionError::Invalid { .. }) => return Err(Some((1008, e.to_string()))),
+            Err(e) => return Err(Some((4403, e.to_string()))),
+        };
+        let detail = format!("too many messages: the next one can be sent in {wait_s} s");
+        let refused = ServerEvent::Refused { what: "chat".to_owned(), detail };
+        match serde_json::to_string(&refused) {
+            Ok(text) => self.send(socket, Message::Text(Utf8Bytes::from(text))).await,
+            Err(_) => Err(Some((1011, "no reply".to_owned()))),
         }
     }
 

@@ -63,7 +63,7 @@ impl Figures {
         registry.register("capture_events", "Capture events queued to viewers", self.captures_sent.clone());
         registry.register("capture_events_dropped", "Capture events dropped", self.captures_dropped.clone());
         registry.register("sessions", "Sessions open now", self.sessions.clone());
-        registry.register("participants", "Participants with an event socket now", self.participants.clone());
+        registry.register("participants", "Participants seen by others now", self.participants.clone());
         registry.register("feeds", "Feeds now", self.feeds.clone());
         registry.register("legs", "Legs now", self.legs.clone());
         registry.register("publications", "WHIP publications now", self.publications.clone());

@@ -101,22 +101,27 @@ pub(crate) enum Caller {
 /// A caller that may make a resource in a session.
 pub(crate) struct Entry {
     session: SessionId,
+    role: Role,
     who: Caller,
 }
 
 impl Caller {
     /// May it make a resource here? A secret that is none is refused as a bad token is.
     pub(crate) fn enter(self, app: &App, session: &SessionId, verb: Verb) -> Result<Entry, Refusal> {
-        match &self {
-            Self::Token(bearer) => bearer.may(verb, session)?,
+        let role = match &self {
+            Self::Token(bearer) => {
+                bearer.may(verb, session)?;
+                bearer.claims.role
+            }
             Self::Secret(hash) => {
                 let role = invited(app, session, hash)?.ok_or_else(no_secret)?;
                 if !role.verbs().contains(&verb) {
                     return Err(Refusal::verb(verb));
                 }
+                role
             }
-        }
-        Ok(Entry { session: session.clone(), who: self })
+        };
+        Ok(Entry { session: session.clone(), role, who: self })
     }
 
     /// The participant for whom it may ask about a leg: itself, or the guest that made it.
@@ -169,6 +174,11 @@ impl Caller {
 }
 
 impl Entry {
+    /// The caller's role.
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
     /// The participant that is to own the resource; a guest is let in now.
     pub(crate) async fn participant(&self, app: &App, guest: &str) -> Result<ParticipantId, Refusal> {
         match &self.who {

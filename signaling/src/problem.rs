@@ -23,6 +23,7 @@ pub(crate) const TOKEN_EXPIRED: Kind = (401, "token-expired", "The token has exp
 pub(crate) const TOKEN_INVALID: Kind = (401, "token-invalid", "The token is not valid");
 pub(crate) const TOKEN_SESSION: Kind = (403, "token-session", "The token is for another session");
 pub(crate) const VERB_MISSING: Kind = (403, "verb-missing", "The role does not allow this");
+pub(crate) const PURPOSE_ROLE: Kind = (403, "purpose-role", "The role may not publish for that purpose");
 pub(crate) const CNF_MISSING: Kind = (403, "cnf-missing", "The token is bound to no client certificate");
 pub(crate) const SESSION_CLOSED: Kind = (403, "session-closed", "The session is closed");
 pub(crate) const PARTICIPANT_GONE: Kind = (403, "participant-gone", "The participant is not in the session any more");
@@ -160,6 +161,7 @@ impl From<SessionError> for Refusal {
             SessionError::NoPublication => Self::new(PUBLICATION_MISSING, detail).field("publication"),
             SessionError::NothingSent => Self::new(SDP_UNPROCESSABLE, detail).field("body"),
             SessionError::NoLeg => Self::new(LEG_MISSING, detail).field("leg"),
+            SessionError::Bitrate { .. } => Self::new(FIELD_INVALID, detail).field("max_bitrate"),
             SessionError::Full(what) => Self::new(LIMIT, detail).field(what).retry_after(5),
             SessionError::Invalid { field, expected } => Self::new(FIELD_INVALID, expected).field(field),
             SessionError::Store(cause) => {

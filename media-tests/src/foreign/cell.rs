@@ -12,11 +12,11 @@ use std::process::Command;
 use std::time::Duration;
 
 /// How long a viewer looks.
-const VIEW_SECONDS: u32 = 4;
+const VIEW_SECONDS: u32 = 5;
 /// Publishers are stopped from outside; this bounds one that is forgotten.
 const PUBLISH_SECONDS: u32 = 120;
 /// A feed gets this long to become live; browsers and live encoders start slowly under load.
-const LIVE: Duration = Duration::from_secs(40);
+const LIVE: Duration = Duration::from_secs(25);
 /// A viewer's start and end on a loaded machine, beside the time that it looks.
 const SLACK: Duration = Duration::from_secs(90);
 
@@ -78,7 +78,7 @@ impl Cell {
     pub fn run(&self, hub: &mut Hub, number: u32, checker: Client) -> Result<String, String> {
         let done = match (self.publish, self.control) {
             (true, Control::WrongToken) => self.publish_refused(hub, number),
-            (true, _) => self.published(hub, number, checker),
+            (true, _) => self.published_at_last(hub, number, checker),
             (false, _) => self.viewed(hub, number),
         };
         let alive = hub.check();
@@ -101,6 +101,19 @@ impl Cell {
             // A binding that was taken back has no answer to tell by: nothing comes.
             Control::WrongToken => why.contains("401") || why == "no picture was decoded",
             Control::NoPublisher => why.contains("404") || why == "no picture was decoded",
+        }
+    }
+
+    /// webrtcbin of GStreamer 1.22 leaves its input unlinked in about one of eight starts when the answer comes quickly (it
+    /// is connected and sends nothing): it alone gets a second try, and the row says so.
+    fn published_at_last(&self, hub: &Hub, number: u32, checker: Client) -> anyhow::Result<String> {
+        let first = self.published(hub, number, checker);
+        match (self.client, self.control, first) {
+            (Client::GstClient, Control::None, Err(why)) => {
+                let second = self.published(hub, number + 1_000, checker)?;
+                Ok(format!("{second}; at the second try, the first: {}", tidy(&format!("{why:#}"))))
+            }
+            (_, _, first) => first,
         }
     }
 
@@ -221,7 +234,7 @@ fn judge_watch(summary: &Value) -> Result<String, String> {
     let frames = summary.get("frames").and_then(Value::as_f64).unwrap_or(0.0);
     let lost = summary.get("packets_missing").and_then(Value::as_f64).unwrap_or(0.0);
     let said = format!("{frames} whole frames, {lost} packets missing; not decoded");
-    if frames >= 15.0 * f64::from(VIEW_SECONDS) / 2.0 && lost == 0.0 { Ok(said) } else { Err(said) }
+    if frames >= 15.0 * f64::from(VIEW_SECONDS) * 0.4 && lost == 0.0 { Ok(said) } else { Err(said) }
 }
 
 /// Runs a client to its end: its result line.

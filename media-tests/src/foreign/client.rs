@@ -190,7 +190,10 @@ fn python() -> anyhow::Result<Command> {
 }
 
 fn gst() -> anyhow::Result<Command> {
-    Ok(Command::new(installed("foreign-gst/debug/trocar-foreign-gst")?))
+    let mut c = Command::new(installed("foreign-gst/debug/trocar-foreign-gst")?);
+    // The plug-ins put backtraces into their messages where they can.
+    c.env("RUST_BACKTRACE", "0");
+    Ok(c)
 }
 
 fn webrtc_crate(hub: &Hub, ask: &Ask<'_>) -> anyhow::Result<Command> {

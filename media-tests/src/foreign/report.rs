@@ -66,7 +66,8 @@ fn mark(row: &Row, notes: &mut Vec<String>) -> String {
                 notes.push(why.clone());
                 notes.len() - 1
             });
-            format!("**no** ({})", at + 1)
+            let word = if why.starts_with("void") { "void" } else { "**no**" };
+            format!("{word} ({})", at + 1)
         }
     }
 }

@@ -36,10 +36,5 @@ fn aiortc_publishes_and_views_pictures_and_sound_and_is_refused_with_a_wrong_tok
 #[test]
 fn ffmpeg_sends_by_srt_mpeg_ts_and_rtp_and_nothing_is_seen_without_it() -> anyhow::Result<()> {
     let by = |wire| Cell::new(Client::Ffmpeg(wire), true, Media::picture("H264"));
-    run(&[
-        by(Wire::Srt),
-        by(Wire::Ts),
-        by(Wire::Rtp),
-        Cell { control: Control::NoPublisher, ..by(Wire::Rtp) },
-    ])
+    run(&[by(Wire::Srt), by(Wire::Ts), by(Wire::Rtp), Cell { control: Control::NoPublisher, ..by(Wire::Rtp) }])
 }

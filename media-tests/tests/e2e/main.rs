@@ -10,6 +10,8 @@ mod browser;
 mod churn;
 mod codecs;
 mod consultation;
+mod foreign;
+mod ice_tcp;
 mod impair;
 mod install;
 mod native;

@@ -152,12 +152,6 @@ pub trait Checks: sealed::Sealed + Debug + Clone + Copy + PartialEq + Eq + Hash 
         now == Clutch::Closed && opened_since
     }
 
-    /// HO-N-002: the part of the permit that is the set's.
-    #[must_use]
-    fn set_permits_energy(set: GrantedSet) -> bool {
-        set.energy && set.instruments
-    }
-
     /// HO-N-002, HO-N-003: the part of the permit that is the hand's and the foot's.
     #[must_use]
     fn pedal_permits_energy(presence: bool, pedal: bool, arrived: u64, limit: u64) -> bool {

@@ -25,4 +25,6 @@ pub mod types;
 #[cfg(test)]
 mod mutants;
 #[cfg(test)]
+mod rig;
+#[cfg(test)]
 mod sim;

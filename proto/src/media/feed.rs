@@ -218,6 +218,7 @@ impl Feed {
         let generation = self.source.map_or(0, |s| s.generation.wrapping_add(1));
         self.source = Some(Source { ssrc: h.ssrc, numbers: SeqExtender::default(), generation });
         self.last_key = None;
+        self.key_asked_first = None;
         self.jitter = Jitter::default();
         generation
     }
@@ -314,13 +315,12 @@ impl Feed {
     pub fn entry_of(&self, index: u64) -> Option<Entry> {
         let (shown, _) = self.ring.get(index).filter(|(p, _)| p.frame.marks.independent)?;
         let (generation, frame_id) = (shown.generation, shown.frame.frame_id);
-        let (mut at, mut start) = (index, shown);
-        let mut first = index;
+        let (mut first, mut start) = (index, shown);
         for _ in 0..MAX_LEADING {
             if start.frame.marks.start {
                 break;
             }
-            at = self.ring.find(generation, SeqNo(start.seq.0.checked_sub(1)?))?;
+            let at = self.ring.find(generation, SeqNo(start.seq.0.checked_sub(1)?))?;
             start = self.ring.get(at).map(|(p, _)| p).filter(|p| p.frame.frame_id == frame_id)?;
             first = first.min(at);
         }
@@ -407,6 +407,9 @@ impl Feed {
         self.source.and_then(|s| Some((s.ssrc, s.numbers.highest()?)))
     }
 }
+
+#[cfg(test)]
+mod joining;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -549,6 +552,25 @@ pub(crate) mod tests {
         let t = f.handle_packet(Micros(2), &p.frame(1, false).remove(0)).unwrap();
         assert_eq!(f.ring().get(t.index).unwrap().0.generation, 0);
         assert_eq!(f.join_point(Micros(2)), Some(0));
+    }
+
+    #[test]
+    fn sources_that_take_turns_use_one_buffer_of_a_slot() {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 5, frame: 0 };
+        f.handle_packet(Micros(0), &p.frame(1, true).remove(0)).unwrap();
+        let mut buffer = None;
+        for n in 0..100_u16 {
+            let mut stray = Publisher { ssrc: 2 + u32::from(n % 2), seq: n * 50, frame: 0 }.frame(1, true).remove(0);
+            stray.resize(200 + 10 * usize::from(n), 7);
+            assert_eq!(f.handle_packet(Micros(1), &stray), Err(Refused::Probation));
+            assert_eq!(f.held, stray);
+            assert_eq!(*buffer.get_or_insert(f.held.as_ptr()), f.held.as_ptr());
+        }
+        assert_eq!(f.held.capacity(), CONFIG.slot_size);
+        let mut large = Publisher { ssrc: 7, seq: 0, frame: 0 }.frame(1, true).remove(0);
+        large.resize(CONFIG.slot_size + 1, 7);
+        assert!(matches!(f.handle_packet(Micros(2), &large), Err(Refused::TooLarge(_))));
     }
 
     #[test]

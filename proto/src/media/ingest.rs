@@ -48,6 +48,8 @@ struct Frame {
     /// Lowest sequence number so far.
     lowest: u16,
     independent: bool,
+    /// It has parameter sets, as far as packets came.
+    parameters: bool,
 }
 
 /// Where the present source is.
@@ -84,6 +86,8 @@ pub struct Ingest {
     interval: u32,
     size: Option<(u32, u32)>,
     refresh_is_entry: bool,
+    /// The last key frame that began without a gap had its parameter sets with it.
+    keys_have_parameters: bool,
 }
 
 impl Ingest {
@@ -99,6 +103,7 @@ impl Ingest {
             interval: 0,
             size: None,
             refresh_is_entry: false,
+            keys_have_parameters: false,
         }
     }
 
@@ -185,10 +190,17 @@ impl Ingest {
         if begins || before {
             f.lowest = h.seq;
         }
+        f.parameters |= seen.refresh;
+        // A picture that follows a gap where its parameter sets should be does not start its frame.
+        let headless = seen.independent && !f.parameters && self.keys_have_parameters;
+        if seen.independent && !f.independent && place == Place::Next {
+            self.keys_have_parameters = f.parameters;
+        }
         f.independent |= seen.independent || (seen.refresh && self.refresh_is_entry);
         // The first packet of a frame, by the numbers or by the codec. That the frame is independent may first show in a
         // later packet, after delimiter, parameter sets and SEI: the feed finds the start from there.
-        let start = if begins { place == Place::Next || seen.start } else { before && seen.start };
+        let start =
+            if begins { place == Place::Next || (seen.start && !headless) } else { before && seen.start && !headless };
         let marks =
             FrameMarks { start, end: h.marker || whole, independent: f.independent, discardable: seen.discardable };
         Ok(FrameMark { frame_id: f.id, marks })
@@ -234,7 +246,7 @@ impl Ingest {
         let at = self.begun % FRAMES;
         if let Some(slot) = self.frames.get_mut(at) {
             let (ssrc, timestamp) = (h.ssrc, h.timestamp);
-            *slot = Some(Frame { ssrc, timestamp, id, lowest: h.seq, independent: false });
+            *slot = Some(Frame { ssrc, timestamp, id, lowest: h.seq, independent: false, parameters: false });
         }
         self.begun = self.begun.wrapping_add(1);
         Ok(at)
@@ -383,18 +395,20 @@ pub(crate) mod tests {
 
     #[test]
     fn a_late_packet_from_before_all_that_is_remembered_is_refused_and_takes_no_id() {
+        use super::super::codec::tests::sps;
         let mut i = ingest(Codec::Opus);
         for n in 0..=FRAMES as u16 {
-            assert_eq!(mark(&mut i, n, 960 * u32::from(n), false, &[1]).0, n.into());
+            assert_eq!(mark(&mut i, n, 960 * u32::from(n), false, &[1]).0, u32::from(n));
         }
         // Of frames 0 to 64 the first is forgotten; the second is not, and keeps its id.
         assert_eq!(pass(&mut i, &packet(1, 0, 0, false, &[1])), Err(IngestError::TooOld));
         assert_eq!(mark(&mut i, 1, 960, false, &[1]).0, 1);
         assert_eq!(mark(&mut i, 65, 960 * 65, false, &[1]).0, 65, "no id was taken");
         // The same for a picture, whose size is not taken either.
-        use super::super::codec::tests::sps;
         let mut i = ingest(Codec::H264);
-        (0..100_u16).for_each(|n| drop(mark(&mut i, n, 3000 * u32::from(n), true, &DELTA)));
+        for n in 0..100_u16 {
+            mark(&mut i, n, 3000 * u32::from(n), true, &DELTA);
+        }
         assert_eq!(pass(&mut i, &packet(1, 3, 9000, true, &sps(120, 68, 8))), Err(IngestError::TooOld));
         assert_eq!((i.size(), mark(&mut i, 100, 300_000, true, &DELTA).0), (None, 100));
     }

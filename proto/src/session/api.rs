@@ -146,7 +146,10 @@ pub struct ParticipantInfo {
     /// Where it works, by its own word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organisation: Option<String>,
-    /// Since when it is on the event stream.
+    /// A WHIP or WHEP client that is known by an invitation alone, for as long as the resource that it made.
+    #[serde(default)]
+    pub guest: bool,
+    /// Since when it is present: on the event stream, or with a leg or a WHIP publication.
     pub since: WallMicros,
 }
 

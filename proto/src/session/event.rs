@@ -33,7 +33,8 @@ pub enum ClientEvent {
         /// Half of the round trip that the offset came from, in microseconds.
         uncertainty_us: u64,
     },
-    /// Something to read for everybody in the session. Answered by [`ServerEvent::Chat`], to all.
+    /// Something to read for everybody in the session. Answered by [`ServerEvent::Chat`], to all, or where it comes too
+    /// often by [`ServerEvent::Refused`].
     Chat {
         /// 1 to [`super::api::MAX_CHAT_LEN`] characters; control characters other than line ends are refused.
         text: String,
@@ -132,6 +133,13 @@ pub enum ServerEvent {
     Speaking {
         /// Audio feeds with a voice above the noise, the loudest first.
         feeds: Vec<FeedId>,
+    },
+    /// Something that the client sent on this socket was not done; the socket stays. Only to that socket.
+    Refused {
+        /// Type of the message that was refused: `chat`.
+        what: String,
+        /// Why, and what would be right.
+        detail: String,
     },
     /// The server is going away, on purpose.
     Goodbye {

@@ -33,7 +33,7 @@ pub enum Purpose {
     Secondary,
 }
 
-/// How a native feed travels in RTP over QUIC.
+/// How a native feed comes in by RTP over QUIC. What the relay sends goes by datagram, and by stream where it fits into none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -144,6 +144,10 @@ impl FeedDescriptor {
         if !printable(&self.codec) {
             return bad("codec", "an encoding name of the RTP payload format registry, such as H264");
         }
+        let is_opus = self.codec.eq_ignore_ascii_case("opus") && self.clock_rate == 48_000;
+        if self.kind == MediaKind::Audio && self.purpose == Purpose::Voice && !is_opus {
+            return bad("codec", "opus with a clock_rate of 48000: listeners can play no other voice");
+        }
         if self.fmtp.len() > 512 || !self.fmtp.bytes().all(|b| (0x20..0x7f).contains(&b)) {
             return bad("fmtp", "at most 512 printable ASCII characters");
         }
@@ -164,9 +168,6 @@ impl FeedDescriptor {
         }
         if !(1..=10_000).contains(&self.budget_ms) {
             return bad("budget_ms", "1 to 10000 ms");
-        }
-        if matches!(self.transport, Transport::Roq { mode: RoqMode::Stream, .. }) {
-            return bad("transport.roq.mode", "datagram: a stream per frame is not carried yet");
         }
         if self.header_extensions.len() > 14 || self.header_extensions.values().any(|id| !(1..=14).contains(id)) {
             return bad("header_extensions", "at most 14 URIs with ids 1 to 14 (RFC 8285 section 4.2)");

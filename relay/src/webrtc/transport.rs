@@ -297,9 +297,12 @@ impl Transport {
         while let Some(e) = self.ice.poll_event() {
             if let IceAgentEvent::NominatedSend { proto, destination, .. } = e {
                 let to = Remote { address: destination, tcp: proto == Protocol::Tcp };
-                // Once there are keys, only an authentic packet moves media elsewhere ([`Self::handle_authentic`]): one
-                // check with a forged source must not.
-                if self.keys_given { self.wanted = Some(to) } else { self.egress = Some(to) }
+                // Once there are keys, only the newest USE-CANDIDATE and an authentic packet from there move media
+                // ([`Self::handle_authentic`]): one check with a forged source must not, nor the library, which goes back
+                // to an older address when a nominated pair runs out.
+                if !self.keys_given {
+                    self.egress = Some(to);
+                }
             }
         }
         self.ice_due = self.ice.poll_timeout();

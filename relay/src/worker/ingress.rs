@@ -30,8 +30,12 @@ impl Core {
         let Some(track) = peer.tracks.iter_mut().find(of) else { return };
         let Some(feed) = track.feed else { return };
         if track.payload_type == header.payload_type {
+            let another = track.media.is_some_and(|before| before != header.ssrc);
             track.media = Some(header.ssrc);
             if let Some(nack) = &mut track.nack {
+                if another {
+                    nack.begin_source();
+                }
                 nack.handle_packet(at, header.seq);
             }
             self.note_source(feed, header.ssrc);

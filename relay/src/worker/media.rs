@@ -95,6 +95,11 @@ impl Core {
         let at = self.micros(now);
         let Some(entry) = self.feeds.get_mut(index) else { return };
         let header = Header::parse(packet);
+        // A publisher that has no key frames, only gradual refreshes, is joined at one of those after a while.
+        let overdue = entry.feed.key_frame_overdue(at);
+        if let Some(ingest) = &mut entry.ingest {
+            ingest.take_refresh_as_entry(overdue);
+        }
         let stored = match (&mut entry.ingest, &header) {
             (Some(ingest), Ok(header)) => match ingest.handle_packet(header, packet, self.scratch.as_mut_slice()) {
                 Ok(len) => self.scratch.get(..len).unwrap_or(&[]),

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use trocar_proto::session::api::{ChatMessage, MAX_CHAT_KEPT, MAX_CHAT_LEN};
 use trocar_proto::session::event::ServerEvent;
 use trocar_proto::session::ids::{ParticipantId, SessionId};
-use trocar_proto::units::WallMicros;
+use trocar_proto::units::{Micros, WallMicros};
 
 /// Bytes of text that are kept, so that a welcome stays well below what a socket's write buffer holds.
 const MAX_KEPT_BYTES: usize = 96 * 1024;
@@ -43,20 +43,26 @@ impl Chat {
 }
 
 impl Live {
-    /// A participant writes something: it goes to everyone in the session, the writer too.
+    /// A participant writes something: it goes to everyone in the session, the writer too. In the inner result, the seconds
+    /// to wait where it writes too often.
     pub(crate) fn chat(
         &mut self,
-        wall: WallMicros,
+        (now, wall): (Micros, WallMicros),
         session_id: &SessionId,
         id: &ParticipantId,
         text: &str,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Result<(), u64>, SessionError> {
         let text = written(text).ok_or(SessionError::Invalid { field: "chat", expected: CHAT_EXPECTED })?;
-        let name = self.name_of(session_id, id)?;
+        let rate = self.limits.chat;
+        let participant = self.participant_mut(session_id, id)?;
+        if let Err(seconds) = participant.chat.take(now, rate) {
+            return Ok(Err(seconds));
+        }
+        let name = participant.name.clone();
         let session: &mut Session = self.session_mut(session_id)?;
         let message = session.chat.add(id, name, text, wall);
         self.broadcast(session_id, &ServerEvent::Chat { message });
-        Ok(())
+        Ok(Ok(()))
     }
 }
 

@@ -1,13 +1,13 @@
 //! Feeds: announced, bound to a certificate, with what the relay says about their packets.
 
-use super::{ClockReport, Closing, Live};
+use super::{ClockReport, Closing, Live, Session};
 use crate::error::SessionError;
 use crate::webhooks::Happening;
 use std::collections::BTreeMap;
 use trocar_proto::session::admission::{FeedGrant, FeedKey, FeedOutline, FlowBinding};
 use trocar_proto::session::api::{FeedInfo, FeedState, RoqBinding};
 use trocar_proto::session::event::{LegState, ServerEvent};
-use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Transport};
+use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Purpose, Transport};
 use trocar_proto::session::ids::{CertHash, FeedId, ParticipantId, PublicationId, SessionId};
 use trocar_proto::units::{Micros, WallMicros};
 
@@ -81,8 +81,35 @@ impl Feed {
         &self.info.publisher
     }
 
-    pub(super) fn state(&self) -> FeedState {
-        self.info.state
+    /// Whether nothing of it has come for the grace period. A shorter standstill is no end: packets are missing for 300 ms
+    /// wherever a cable is moved.
+    pub(super) fn is_idle(&self, wall: WallMicros, grace_us: u64) -> bool {
+        self.info.state != FeedState::Live && wall.0.saturating_sub(self.info.since.0) >= grace_us
+    }
+
+    /// Whether it is the other feed's twin: of one participant, of guests of one invitation, or of one device.
+    pub(super) fn is_of_one_hand(&self, other: &Self, session: &Session) -> bool {
+        let device = |f: &Self| match f.way {
+            Way::Roq { cnf, .. } => Some(cnf),
+            Way::Whip { .. } => None,
+        };
+        session.is_one_owner(self.publisher(), other.publisher())
+            || device(self).is_some_and(|own| device(other) == Some(own))
+    }
+
+    /// Whether the relay's word is about this feed. One that has ended may still be spoken of when another has got its name:
+    /// what no feed changes has to fit.
+    fn is_described_by(&self, told: &FeedDescriptor) -> bool {
+        let known = &self.info.descriptor;
+        let is_webrtc = |d: &FeedDescriptor| d.transport == Transport::Webrtc;
+        // What a publication brings is described by the relay's answer first.
+        let is_asked = self.is_committed() || !is_webrtc(known);
+        is_asked
+            && is_webrtc(known) == is_webrtc(told)
+            && known.kind == told.kind
+            && known.codec.eq_ignore_ascii_case(&told.codec)
+            && (known.clock_rate, known.payload_type) == (told.clock_rate, told.payload_type)
+            && (&known.source, &known.view, known.purpose) == (&told.source, &told.view, told.purpose)
     }
 
     pub(super) fn is_committed(&self) -> bool {
@@ -134,8 +161,8 @@ pub(crate) struct FeedTicket {
 /// What became of an offer.
 #[derive(Debug)]
 pub(crate) enum Announced {
-    /// The name is reserved: the relay is to be asked.
-    New(FeedTicket, FeedGrant),
+    /// The name is reserved: the relay is to close these first, and then to be asked.
+    New(FeedTicket, FeedGrant, Vec<Closing>),
     /// The same device has come back for the same feed: it goes on as it was.
     Resumed(RoqBinding),
 }
@@ -155,8 +182,16 @@ impl Live {
         participant.absent_since = participant.absent_since.map(|_| now);
         let (realm, clock) = (participant.realm.clone(), participant.clock);
         let key = FeedKey { session: offer.session.clone(), feed: offer.descriptor.feed.clone() };
+        let mut first = Vec::new();
         if self.session(&key.session)?.feeds.contains_key(&key.feed) {
-            return self.resume_feed(&key, &offer).map(Announced::Resumed);
+            let binding = self.may_resume(&key, &offer)?;
+            if (offer.descriptor.kind, offer.descriptor.purpose) != (MediaKind::Audio, Purpose::Voice) {
+                return self.resume_feed(&key, &offer, &binding).map(Announced::Resumed);
+            }
+            // The relay knows each voice's owner, to whom it is not sent: it has to be told the new one.
+            first = self.remove_feed(&key)?;
+        } else {
+            self.check_bitrate(&key.session, &offer.publisher, None, offer.descriptor.max_bitrate.0)?;
         }
         let session = self.session_mut(&key.session)?;
         if session.feeds.len() >= limit {
@@ -180,34 +215,49 @@ impl Live {
             cnf: offer.cnf,
             descriptor: offer.descriptor,
         };
-        Ok(Announced::New(FeedTicket { key, serial }, grant))
+        Ok(Announced::New(FeedTicket { key, serial }, grant, first))
     }
 
-    /// Hands a feed to a participant that is the same device (the same certificate) with the same descriptor, where the
-    /// one that had it has no event socket left: a publisher that dropped and joined again goes on without a break.
-    fn resume_feed(&mut self, key: &FeedKey, offer: &FeedOffer) -> Result<RoqBinding, SessionError> {
+    /// Whether the offer is of a new participant that is the same device (the same certificate) with the same descriptor,
+    /// and the one that has the feed has no event socket left.
+    fn may_resume(&self, key: &FeedKey, offer: &FeedOffer) -> Result<FlowBinding, SessionError> {
+        let session = self.session(&key.session)?;
+        let feed: &Feed = session.feeds.get(&key.feed).ok_or(SessionError::FeedExists)?;
+        let left = session.participants.get(&feed.info.publisher).is_none_or(|p| p.sockets.is_empty());
+        match &feed.way {
+            Way::Roq { cnf, binding: Some(binding) }
+                if left
+                    && *cnf == offer.cnf
+                    && feed.asked == offer.descriptor
+                    && feed.info.publisher != offer.publisher =>
+            {
+                Ok(binding.clone())
+            }
+            _ => Err(SessionError::FeedExists),
+        }
+    }
+
+    /// Hands a picture to the new participant: a publisher that dropped and joined again goes on without a break.
+    fn resume_feed(
+        &mut self,
+        key: &FeedKey,
+        offer: &FeedOffer,
+        binding: &FlowBinding,
+    ) -> Result<RoqBinding, SessionError> {
         let session = self.session_mut(&key.session)?;
         let feed = session.feeds.get_mut(&key.feed).ok_or(SessionError::FeedExists)?;
-        let left = session.participants.get(&feed.info.publisher).is_none_or(|p| p.sockets.is_empty());
-        let Way::Roq { cnf, binding: Some(binding) } = &feed.way else { return Err(SessionError::FeedExists) };
-        let binding = binding.clone();
-        if !left || *cnf != offer.cnf || feed.asked != offer.descriptor {
-            return Err(SessionError::FeedExists);
-        }
-        if feed.info.publisher == offer.publisher {
-            return Err(SessionError::FeedExists);
-        }
         let clock = session.participants.get(&offer.publisher).and_then(|p| p.clock);
         feed.info.publisher = offer.publisher.clone();
         feed.info.clock_offset_us = clock.map(|c| c.offset_us);
         feed.info.clock_uncertainty_us = clock.map(|c| c.uncertainty_us);
         let info = feed.info.clone();
-        let answer = roq_binding(&binding, &info.descriptor);
+        let answer = roq_binding(binding, &info.descriptor);
         self.broadcast(&key.session, &ServerEvent::Feed { feed: info });
         Ok(answer)
     }
 
-    /// The relay has opened the feed: it is announced to everyone.
+    /// The relay has opened the feed: it is announced to everyone. On an error the name stays reserved: the caller has the
+    /// relay close the feed, and then abandons it.
     pub(crate) fn commit_feed(
         &mut self,
         ticket: &FeedTicket,
@@ -217,7 +267,6 @@ impl Live {
         let feed = session.feeds.get_mut(&ticket.key.feed).filter(|f| f.serial == ticket.serial);
         let feed = feed.ok_or(SessionError::NoFeed)?;
         if !session.participants.contains_key(&feed.info.publisher) {
-            session.feeds.remove(&ticket.key.feed);
             return Err(SessionError::ParticipantGone);
         }
         if let Transport::Roq { rtp_flow_id, rtcp_flow_id, .. } = &mut feed.info.descriptor.transport {
@@ -233,7 +282,7 @@ impl Live {
         Ok(answer)
     }
 
-    /// The relay has not opened the feed: its name is free again.
+    /// The relay has not opened the feed, or has closed it: its name is free again.
     pub(crate) fn abandon_feed(&mut self, ticket: &FeedTicket) {
         let Ok(session) = self.session_mut(&ticket.key.session) else { return };
         if session.feeds.get(&ticket.key.feed).is_some_and(|f| f.serial == ticket.serial) {
@@ -286,6 +335,9 @@ impl Live {
     /// The relay learnt more about a feed. How it comes in and what it is called stay as they are.
     pub(crate) fn handle_descriptor(&mut self, key: &FeedKey, descriptor: FeedDescriptor) {
         let Some(feed) = self.sessions.get_mut(&key.session).and_then(|s| s.feeds.get_mut(&key.feed)) else { return };
+        if !feed.is_described_by(&descriptor) {
+            return;
+        }
         let known = &mut feed.info.descriptor;
         let (name, transport) = (known.feed.clone(), known.transport.clone());
         *known = FeedDescriptor { feed: name, transport, ..descriptor };
@@ -294,9 +346,13 @@ impl Live {
         }
     }
 
-    /// The relay says whether packets of a feed arrive.
+    /// The relay says whether packets of a feed arrive. While it is being asked for one, nobody can send that: then the
+    /// word is about one that has ended. Such a word that comes later still is wrong until the relay's next.
     pub(crate) fn handle_feed_state(&mut self, key: &FeedKey, state: FeedState, since: WallMicros) {
         let Some(feed) = self.sessions.get_mut(&key.session).and_then(|s| s.feeds.get_mut(&key.feed)) else { return };
+        if !feed.is_committed() {
+            return;
+        }
         let changed = feed.info.state != state;
         feed.info.state = state;
         feed.info.since = since;
@@ -315,6 +371,7 @@ impl Live {
         let session_id = self.leg_index.remove(leg)?;
         let gone = self.sessions.get_mut(&session_id)?.legs.remove(leg)?;
         self.send_to(&session_id, &gone.owner, &ServerEvent::Leg { leg: leg.clone(), state: LegState::Closed });
+        self.note_absent(&session_id, &gone.owner);
         Some(Closing::Leg(leg.clone()))
     }
 }

@@ -73,6 +73,13 @@ impl Participant {
 }
 
 impl Session {
+    /// Whether two participants are one: the same participant, or guests of one invitation. Each resource of a guest makes
+    /// a participant of its own, so an encoder that starts anew is another one than before.
+    pub(super) fn is_one_owner(&self, one: &ParticipantId, other: &ParticipantId) -> bool {
+        let invitation = |id| self.participants.get(id).and_then(|p| p.guest).map(|(hash, _)| hash);
+        one == other || invitation(one).is_some_and(|hash| invitation(other) == Some(hash))
+    }
+
     /// The participant, where it is a guest of that invitation.
     fn guest(&self, id: &ParticipantId, hash: &SecretHash) -> Option<ParticipantId> {
         self.participants.get(id).filter(|p| p.is_guest_of(hash)).map(|_| id.clone())

@@ -55,7 +55,7 @@ impl Live {
     ) -> Result<LegGrant, SessionError> {
         self.feed_info(key)?;
         let realm = self.insert_leg(now, &leg, &key.session, Some(key.feed.clone()), owner)?;
-        Ok(LegGrant { leg, feed: key.clone(), realm, companion: self.companion_of(key) })
+        Ok(LegGrant { leg, feed: key.clone(), realm, companion: self.companion_of(key, owner) })
     }
 
     /// Reserves a leg for the voices of a session.
@@ -94,48 +94,48 @@ impl Live {
         Ok(realm)
     }
 
-    /// The sound that belongs to a picture, or the picture that belongs to a sound: a feed of the other kind with the
-    /// same source, one of the same publisher first.
-    fn companion_of(&self, key: &FeedKey) -> Option<FeedKey> {
-        let feeds = &self.sessions.get(&key.session)?.feeds;
-        let shown = feeds.get(&key.feed)?;
+    /// The sound that belongs to a picture, or the picture that belongs to a sound: a feed of the other kind with the same
+    /// source and out of the same hand, since a source is but a name that anybody may use. Never the viewer's own.
+    fn companion_of(&self, key: &FeedKey, viewer: &ParticipantId) -> Option<FeedKey> {
+        let session = self.sessions.get(&key.session)?;
+        let shown = session.feeds.get(&key.feed)?;
         let other = match shown.descriptor().kind {
             MediaKind::Video => MediaKind::Audio,
             MediaKind::Audio => MediaKind::Video,
             MediaKind::Data => return None,
         };
         let belongs = |f: &&super::Feed| {
-            f.is_committed() && f.descriptor().kind == other && f.descriptor().source == shown.descriptor().source
+            f.is_committed()
+                && f.descriptor().kind == other
+                && f.descriptor().source == shown.descriptor().source
+                && f.publisher() != viewer
+                && f.is_of_one_hand(shown, session)
         };
-        let mut found: Vec<_> = feeds.values().filter(belongs).collect();
-        found.sort_by_key(|f| f.publisher() != shown.publisher());
-        let feed = found.first()?.descriptor().feed.clone();
+        // What came with it goes first.
+        let twin = |f: &&super::Feed| f.publisher() == shown.publisher() && f.publication() == shown.publication();
+        let found: Vec<_> = session.feeds.values().filter(belongs).collect();
+        let feed = found.iter().copied().find(twin).or_else(|| found.first().copied())?.descriptor().feed.clone();
         Some(FeedKey { session: key.session.clone(), feed })
     }
 
-    /// The relay has opened the leg.
-    pub(crate) fn commit_leg(&mut self, leg: &LegId, kind: LegKind) -> Result<(), SessionError> {
+    /// The relay has opened the leg. On an error it stays reserved: the caller has the relay close it, and then abandons it.
+    pub(crate) fn commit_leg(&mut self, wall: WallMicros, leg: &LegId, kind: LegKind) -> Result<(), SessionError> {
         let session_id = self.leg_index.get(leg).cloned().ok_or(SessionError::NoLeg)?;
         let session = self.session_mut(&session_id)?;
         let found = session.legs.get_mut(leg).ok_or(SessionError::NoLeg)?;
-        found.kind = Some(kind);
-        let overtaken = if !session.participants.contains_key(&found.owner) {
-            Some(SessionError::ParticipantGone)
-        } else if found.feed.as_ref().is_none_or(|feed| session.feeds.contains_key(feed)) {
-            None
-        } else {
-            Some(SessionError::NoFeed)
-        };
-        match overtaken {
-            None => Ok(()),
-            Some(e) => {
-                self.abandon_leg(leg);
-                Err(e)
-            }
+        if !session.participants.contains_key(&found.owner) {
+            return Err(SessionError::ParticipantGone);
         }
+        if found.feed.as_ref().is_some_and(|feed| !session.feeds.contains_key(feed)) {
+            return Err(SessionError::NoFeed);
+        }
+        found.kind = Some(kind);
+        let owner = found.owner.clone();
+        self.note_present(wall, &session_id, &owner);
+        Ok(())
     }
 
-    /// The relay has not opened the leg.
+    /// The relay has not opened the leg, or has closed it.
     pub(crate) fn abandon_leg(&mut self, leg: &LegId) {
         let Some(session_id) = self.leg_index.remove(leg) else { return };
         if let Some(session) = self.sessions.get_mut(&session_id) {

@@ -10,6 +10,7 @@ mod chat;
 mod feeds;
 mod guests;
 mod legs;
+mod presence;
 mod publications;
 mod sockets;
 
@@ -33,7 +34,7 @@ use sockets::Socket;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use trocar_proto::session::admission::FeedKey;
-use trocar_proto::session::api::{FeedState, ParticipantInfo, SessionInfo};
+use trocar_proto::session::api::SessionInfo;
 use trocar_proto::session::claims::MAX_TOKEN_LIFE_S;
 use trocar_proto::session::event::{LegState, ServerEvent};
 use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, PublicationId, RealmId, SessionId};
@@ -75,13 +76,17 @@ struct Participant {
     /// The invitation, and since when, where a WHIP or WHEP client showed that instead of a token.
     guest: Option<(SecretHash, Micros)>,
     sockets: Vec<Socket>,
-    /// When the first of the sockets came.
+    /// Whether others see it: it has an event socket, a leg or a publication.
+    is_present: bool,
+    /// Since when they do.
     since: WallMicros,
     /// Since when there is no socket, where there was one before. Ordinary WHEP clients never open one.
     absent_since: Option<Micros>,
     clock: Option<ClockReport>,
     token_ends: WallMicros,
     requests: Bucket,
+    /// What it may write, over all of its sockets.
+    chat: Bucket,
 }
 
 /// A participant's word about its own clock.
@@ -122,20 +127,6 @@ impl Session {
             participants: self.participants.iter().filter_map(|(id, p)| p.info(id)).collect(),
             feeds: self.feeds.values().filter_map(Feed::announced).collect(),
         }
-    }
-}
-
-impl Participant {
-    /// How others see it; none while it has no event socket.
-    fn info(&self, id: &ParticipantId) -> Option<ParticipantInfo> {
-        (!self.sockets.is_empty()).then(|| ParticipantInfo {
-            participant: id.clone(),
-            name: self.name.clone(),
-            role: self.role,
-            realm: self.realm.clone(),
-            organisation: self.organisation.clone(),
-            since: self.since,
-        })
     }
 }
 
@@ -261,7 +252,7 @@ impl Live {
         wall: WallMicros,
         p: StoredParticipant,
     ) -> Result<(), SessionError> {
-        let requests = Bucket::full(now, self.limits.requests);
+        let (requests, chat) = (Bucket::full(now, self.limits.requests), Bucket::full(now, self.limits.chat));
         let participant = Participant {
             name: p.name,
             organisation: p.organisation,
@@ -269,11 +260,13 @@ impl Live {
             guest: None,
             realm: p.realm,
             sockets: Vec::new(),
+            is_present: false,
             since: wall,
             absent_since: None,
             clock: None,
             token_ends: token_end(wall),
             requests,
+            chat,
         };
         self.session_mut(&p.session)?.participants.insert(p.participant, participant);
         Ok(())
@@ -290,11 +283,9 @@ impl Live {
         self.send_to(session_id, id, &ServerEvent::Goodbye { reason: reason.to_owned() });
         let closings = self.remove_belongings(session_id, id, |_| true, |_| true);
         let Some(mut gone) = self.session_mut(session_id)?.participants.remove(id) else { return Ok(closings) };
-        if !gone.sockets.is_empty() {
-            let info = gone.info(id);
-            gone.sockets.iter_mut().for_each(|s| s.end(Ending::Removed));
-            self.tell_left(session_id, id, info);
-        }
+        gone.sockets.iter_mut().for_each(|s| s.end(Ending::Removed));
+        let info = gone.info(id);
+        self.tell_left(session_id, info);
         Ok(closings)
     }
 
@@ -329,7 +320,8 @@ impl Live {
     ///
     /// 1. Participants whose last event socket has gone for the grace period lose their feeds and legs.
     /// 2. Those without a socket whose last token has ended lose what carries no media, and are forgotten when nothing of
-    ///    theirs is left. What carries media stays: expiry must not blind anybody.
+    ///    theirs is left. What carries media stays, as does what is connected or has stood still for less than the grace
+    ///    period: expiry must not blind anybody. The relay says itself when a connection is gone.
     /// 3. Guests that have nothing are forgotten: whoever shows an invitation in place of a token is a participant for as
     ///    long as the resource that it made.
     /// 4. Invitations end.
@@ -352,7 +344,10 @@ impl Live {
             swept.closings.extend(self.remove_belongings(session, id, |_| true, |_| true));
         }
         for (session, id) in ended {
-            let idle_feed = |f: &Feed| f.state() != FeedState::Live;
+            let connected = self.connected_publications(&session, &id);
+            let idle_feed = |f: &Feed| {
+                f.is_idle(wall, grace_us) && f.publication().is_none_or(|publication| !connected.contains(publication))
+            };
             let idle_leg = |l: &Leg| l.state != LegState::Connected;
             swept.closings.extend(self.remove_belongings(&session, &id, idle_feed, idle_leg));
             if self.has_nothing(&session, &id)
@@ -368,10 +363,10 @@ impl Live {
     }
 
     /// Sets the gauges.
-    fn count(&self) {
+    pub(crate) fn count(&self) {
         let sum = |f: fn(&Session) -> usize| i64::try_from(self.sessions.values().map(f).sum::<usize>()).unwrap_or(0);
         self.figures.sessions.set(sum(|_| 1));
-        self.figures.participants.set(sum(|s| s.participants.values().filter(|p| !p.sockets.is_empty()).count()));
+        self.figures.participants.set(sum(|s| s.participants.values().filter(|p| p.is_present).count()));
         self.figures.feeds.set(sum(|s| s.feeds.len()));
         self.figures.legs.set(sum(|s| s.legs.len()));
         self.figures.publications.set(sum(|s| s.publications.len()));

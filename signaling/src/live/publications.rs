@@ -2,6 +2,7 @@
 
 use super::{Closing, Feed, Live, Session};
 use crate::error::SessionError;
+use std::collections::BTreeSet;
 use trocar_proto::session::admission::{FeedKey, FeedOutline, PublicationAnswer, PublicationGrant};
 use trocar_proto::session::event::{LegState, ServerEvent};
 use trocar_proto::session::feed::MediaKind;
@@ -14,11 +15,16 @@ pub(super) struct Publication {
     owner: ParticipantId,
     /// Name of the ICE session (RFC 9725 section 4.3.1); none while the relay is being asked.
     ice_session: Option<String>,
+    state: LegState,
 }
 
 impl Publication {
     pub(super) fn owner(&self) -> &ParticipantId {
         &self.owner
+    }
+
+    pub(super) fn is_committed(&self) -> bool {
+        self.ice_session.is_some()
     }
 }
 
@@ -33,64 +39,73 @@ pub(crate) struct PublicationOffer {
 }
 
 impl Live {
-    /// Checks an offer and reserves the names of its feeds. From here on the relay's events find its owner.
+    /// Checks an offer and reserves the names of its feeds. From here on the relay's events find its owner. A publication
+    /// of the same owner that has the feed's name ends: what the relay has to close first comes with the grant.
     pub(crate) fn reserve_publication(
         &mut self,
         now: Micros,
         wall: WallMicros,
         offer: PublicationOffer,
-    ) -> Result<PublicationGrant, SessionError> {
+    ) -> Result<(PublicationGrant, Vec<Closing>), SessionError> {
         let limit = self.limits.feeds_per_session;
         let serial = self.serial();
         let participant = self.participant_mut(&offer.session, &offer.publisher)?;
         participant.absent_since = participant.absent_since.map(|_| now);
         let (realm, clock) = (participant.realm.clone(), participant.clock);
+        let replaced = self.session(&offer.session)?.replaced_by(&offer)?;
+        let outlines = || [&offer.video, &offer.audio].into_iter().flatten();
+        let wanted = outlines().map(|o| o.max_bitrate.0).fold(0, u64::saturating_add);
+        self.check_bitrate(&offer.session, &offer.publisher, replaced.as_ref(), wanted)?;
         let session = self.session_mut(&offer.session)?;
-        let is_taken = |outline: &Option<FeedOutline>| {
-            outline.as_ref().is_some_and(|o: &FeedOutline| session.feeds.contains_key(&o.feed))
-        };
-        if is_taken(&offer.video) {
-            return Err(SessionError::FeedExists);
-        }
-        if is_taken(&offer.audio) {
-            return Err(SessionError::AudioFeedExists);
-        }
-        let wanted = usize::from(offer.video.is_some()) + usize::from(offer.audio.is_some());
-        if session.feeds.len() + wanted > limit {
+        let freed = replaced.as_ref().map_or(0, |old| session.feeds_of(old).len());
+        if session.feeds.len() - freed + outlines().count() > limit {
             return Err(SessionError::Full("feeds"));
         }
+        // Nothing is left to refuse: what is there ends only for what takes its place.
+        let first = replaced.map(|old| self.end_publication(&offer.session, &old)).unwrap_or_default();
+        let session = self.session_mut(&offer.session)?;
         let outlines = [(MediaKind::Video, &offer.video), (MediaKind::Audio, &offer.audio)];
         for (kind, outline) in outlines.into_iter().filter_map(|(kind, o)| Some((kind, o.as_ref()?))) {
             let publication = offer.publication.clone();
             let feed = Feed::reserved_for((serial, wall), &offer.publisher, clock, publication, (kind, outline));
             session.feeds.insert(outline.feed.clone(), feed);
         }
-        let reserved = Publication { owner: offer.publisher.clone(), ice_session: None };
+        let reserved = Publication { owner: offer.publisher.clone(), ice_session: None, state: LegState::Connecting };
         session.publications.insert(offer.publication.clone(), reserved);
         self.publication_index.insert(offer.publication.clone(), offer.session.clone());
-        Ok(PublicationGrant {
-            publication: offer.publication,
-            session: offer.session,
-            realm,
-            publisher: offer.publisher,
-            video: offer.video,
-            audio: offer.audio,
-        })
+        let PublicationOffer { session, publisher, publication, video, audio } = offer;
+        Ok((PublicationGrant { publication, session, realm, publisher, video, audio }, first))
+    }
+
+    /// Checks that an owner's feeds, without those of a publication that is to end, leave room for so many bit/s more.
+    pub(super) fn check_bitrate(
+        &self,
+        session_id: &SessionId,
+        owner: &ParticipantId,
+        without: Option<&PublicationId>,
+        wanted: u64,
+    ) -> Result<(), SessionError> {
+        let limit = self.limits.bitrate_per_participant;
+        let session = self.session(session_id)?;
+        let counts =
+            |f: &&Feed| session.is_one_owner(f.publisher(), owner) && (without.is_none() || f.publication() != without);
+        let granted = session.feeds.values().filter(counts).map(|f| f.descriptor().max_bitrate.0);
+        let left = limit.saturating_sub(granted.fold(0, u64::saturating_add));
+        if wanted > left { Err(SessionError::Bitrate { limit, left }) } else { Ok(()) }
     }
 
     /// The relay has opened the publication with these feeds: they are announced, and the names of the others are free
-    /// again. On an error nothing of the publication is left here, and the caller has the relay close it.
+    /// again. On an error they stay reserved: the caller has the relay close the publication, and then abandons it.
     pub(crate) fn commit_publication(
         &mut self,
+        wall: WallMicros,
         publication: &PublicationId,
         answer: &PublicationAnswer,
     ) -> Result<(), SessionError> {
         let session_id = self.publication_index.get(publication).cloned().ok_or(SessionError::NoPublication)?;
         let session = self.session_mut(&session_id)?;
         let found = session.publications.get_mut(publication).ok_or(SessionError::NoPublication)?;
-        found.ice_session = Some(answer.ice_session.clone());
         if !session.participants.contains_key(&found.owner) {
-            self.abandon_publication(publication);
             return Err(SessionError::ParticipantGone);
         }
         let mut opened = Vec::new();
@@ -99,17 +114,20 @@ impl Live {
             opened.extend(feed.and_then(|f| f.open_for(publication, descriptor.clone())));
         }
         if opened.is_empty() {
-            self.abandon_publication(publication);
             return Err(SessionError::NothingSent);
         }
+        found.ice_session = Some(answer.ice_session.clone());
+        let owner = found.owner.clone();
         session.feeds.retain(|_, f| f.publication() != Some(publication) || f.is_committed());
+        // Who publishes is known before what.
+        self.note_present(wall, &session_id, &owner);
         for feed in opened {
             self.announce(&session_id, feed);
         }
         Ok(())
     }
 
-    /// The relay has not opened the publication: the names of its feeds are free again.
+    /// The relay has not opened the publication, or has closed it: the names of its feeds are free again.
     pub(crate) fn abandon_publication(&mut self, publication: &PublicationId) {
         let Some(session_id) = self.publication_index.remove(publication) else { return };
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
@@ -160,7 +178,18 @@ impl Live {
             self.end_publication(&session_id, publication);
             return;
         }
+        let found = self.sessions.get_mut(&session_id).and_then(|s| s.publications.get_mut(publication));
+        if let Some(found) = found {
+            found.state = state;
+        }
         self.tell_owner(&session_id, publication, state);
+    }
+
+    /// The publications of a participant over which media can flow.
+    pub(super) fn connected_publications(&self, session: &SessionId, owner: &ParticipantId) -> BTreeSet<PublicationId> {
+        let all = self.sessions.get(session).map(|s| s.publications.iter()).into_iter().flatten();
+        let connected = all.filter(|(_, p)| &p.owner == owner && p.state == LegState::Connected);
+        connected.map(|(name, _)| name.clone()).collect()
     }
 
     /// Ends all feeds of a publication, and with the last of them the publication.
@@ -186,20 +215,50 @@ impl Live {
     /// Forgets a publication, with what is reserved for it, and tells its owner.
     pub(super) fn drop_publication(&mut self, publication: &PublicationId) -> Option<Closing> {
         let session_id = self.publication_index.get(publication).cloned()?;
-        self.tell_owner(&session_id, publication, LegState::Closed);
+        let owner = self.tell_owner(&session_id, publication, LegState::Closed);
         self.abandon_publication(publication);
+        if let Some(owner) = owner {
+            self.note_absent(&session_id, &owner);
+        }
         Some(Closing::Publication(publication.clone()))
     }
 
-    fn tell_owner(&mut self, session_id: &SessionId, publication: &PublicationId, state: LegState) {
-        let found = self.sessions.get(session_id).and_then(|s| s.publications.get(publication));
-        let Some(owner) = found.map(|p| p.owner.clone()) else { return };
+    /// Tells the owner, and says who that is.
+    fn tell_owner(
+        &mut self,
+        session_id: &SessionId,
+        publication: &PublicationId,
+        state: LegState,
+    ) -> Option<ParticipantId> {
+        let owner = self.sessions.get(session_id)?.publications.get(publication)?.owner.clone();
         let event = ServerEvent::Publication { publication: publication.clone(), state };
         self.send_to(session_id, &owner, &event);
+        Some(owner)
     }
 }
 
 impl Session {
+    /// The publication that a new one takes the place of: one of the same owner that has the name of its picture, or of its
+    /// sound where it has no picture. An encoder that crashed comes back so before its old connection has timed out.
+    fn replaced_by(&self, offer: &PublicationOffer) -> Result<Option<PublicationId>, SessionError> {
+        let named = |outline: &Option<FeedOutline>| outline.as_ref().and_then(|o| self.feeds.get(&o.feed));
+        let own = |feed: &Feed| {
+            let name = feed.publication().filter(|_| feed.is_committed())?;
+            self.is_one_owner(feed.publisher(), &offer.publisher).then(|| name.clone())
+        };
+        let replaced = match (named(&offer.video), named(&offer.audio)) {
+            (Some(feed), _) => Some(own(feed).ok_or(SessionError::FeedExists)?),
+            (None, Some(feed)) if offer.video.is_none() => Some(own(feed).ok_or(SessionError::AudioFeedExists)?),
+            _ => None,
+        };
+        match named(&offer.audio) {
+            Some(feed) if feed.publication() != replaced.as_ref() || replaced.is_none() => {
+                Err(SessionError::AudioFeedExists)
+            }
+            _ => Ok(replaced),
+        }
+    }
+
     /// The feeds that a publication has or reserves.
     fn feeds_of(&self, publication: &PublicationId) -> Vec<FeedId> {
         let own = self.feeds.iter().filter(|(_, f)| f.publication() == Some(publication));

@@ -3,11 +3,9 @@
 use super::{ClockReport, Live};
 use crate::error::SessionError;
 use crate::figures::ReasonLabels;
-use crate::webhooks::Happening;
 use axum::extract::ws::Utf8Bytes;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
-use trocar_proto::session::api::ParticipantInfo;
 use trocar_proto::session::event::ServerEvent;
 use trocar_proto::session::ids::{ParticipantId, SessionId};
 use trocar_proto::units::{Micros, WallMicros};
@@ -64,7 +62,7 @@ pub(crate) struct Outbound {
 }
 
 impl Live {
-    /// A new event socket of a participant. Its first message is the welcome; others are told where it is the first.
+    /// A new event socket of a participant. Its first message is the welcome; others are told where it was not present.
     pub(crate) fn attach(
         &mut self,
         wall: WallMicros,
@@ -79,17 +77,9 @@ impl Live {
         }
         let (queue, receiver) = mpsc::channel(limits.1);
         let ending = Arc::new(OnceLock::new());
-        let first = participant.sockets.is_empty();
         participant.sockets.push(Socket { serial, queue: Some(queue), ending: ending.clone() });
         participant.absent_since = None;
-        if first {
-            participant.since = wall;
-            let joined = participant.info(id);
-            if let Some(participant) = joined {
-                self.call(Happening::participant("participant.joined", session, &participant));
-                self.broadcast_but(session, Some(id), &ServerEvent::ParticipantJoined { participant });
-            }
-        }
+        self.note_present(wall, session, id);
         let welcome = ServerEvent::Welcome {
             participant: id.clone(),
             now: wall,
@@ -102,24 +92,16 @@ impl Live {
         Ok(Outbound { serial, queue: receiver, ending })
     }
 
-    /// A socket has gone. Others are told where it was the participant's last; its grace period begins.
+    /// A socket has gone. With the last one the participant's grace period begins; others are told where it has no leg and
+    /// no publication either.
     pub(crate) fn detach(&mut self, now: Micros, session: &SessionId, id: &ParticipantId, serial: u64) {
         let Ok(participant) = self.participant_mut(session, id) else { return };
         let before = participant.sockets.len();
-        let info = participant.info(id);
         participant.sockets.retain(|s| s.serial != serial);
         if participant.sockets.is_empty() && before > 0 {
             participant.absent_since = Some(now);
-            self.tell_left(session, id, info);
+            self.note_absent(session, id);
         }
-    }
-
-    /// Tells everyone that a participant has gone; `info` is how they saw it.
-    pub(super) fn tell_left(&mut self, session: &SessionId, id: &ParticipantId, info: Option<ParticipantInfo>) {
-        if let Some(info) = info {
-            self.call(Happening::participant("participant.left", session, &info));
-        }
-        self.broadcast(session, &ServerEvent::ParticipantLeft { participant: id.clone() });
     }
 
     /// A participant says what it found about its clock. Everyone is told about its feeds where that differs from what
@@ -167,7 +149,7 @@ impl Live {
         }
     }
 
-    fn broadcast_but(&mut self, session: &SessionId, but: Option<&ParticipantId>, event: &ServerEvent) {
+    pub(super) fn broadcast_but(&mut self, session: &SessionId, but: Option<&ParticipantId>, event: &ServerEvent) {
         let (Some(text), Some(session)) = (as_text(event), self.sessions.get_mut(session)) else { return };
         let others = session.participants.iter_mut().filter(|(id, _)| Some(*id) != but);
         others.flat_map(|(_, p)| p.sockets.iter_mut()).for_each(|s| s.send(&text));

@@ -11,7 +11,7 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use std::sync::Arc;
-use trocar_proto::session::admission::{FeedGrant, FeedKey};
+use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey};
 use trocar_proto::session::api::{FeedInfo, RoqBinding};
 use trocar_proto::session::feed::{FeedDescriptor, Transport};
 use trocar_proto::session::role::Verb;
@@ -77,9 +77,13 @@ pub(super) async fn announce(
     let reserved = app.live().reserve_feed(app.now(), crate::app::wall_clock(), offer)?;
     let (status, binding) = match reserved {
         Announced::Resumed(binding) => (StatusCode::OK, binding),
-        Announced::New(ticket, grant) => {
+        Announced::New(ticket, grant, first) => {
             let app = app.clone();
-            (StatusCode::CREATED, to_the_end(async move { ask_relay(&app, ticket, grant).await }).await?)
+            let opened = to_the_end(async move {
+                app.close(first).await;
+                ask_relay(&app, ticket, grant).await
+            });
+            (StatusCode::CREATED, opened.await?)
         }
     };
     let mut response = json(status, &binding);
@@ -139,18 +143,25 @@ async fn ask_relay(app: &App, ticket: FeedTicket, grant: FeedGrant) -> Result<Ro
             match committed {
                 Ok(answer) => Ok(answer),
                 Err(e) => {
-                    app.close(vec![Closing::Feed(ticket.key)]).await;
+                    take_back(app, &ticket).await;
                     Err(e.into())
                 }
             }
         }
+        // It may have been opened after the time was up.
+        Err(e @ AdmitError::Unavailable) => {
+            take_back(app, &ticket).await;
+            Err(refused_by_relay(&e, "descriptor"))
+        }
         Err(e) => {
             app.live().abandon_feed(&ticket);
-            if e == trocar_proto::session::admission::AdmitError::Unavailable {
-                // It may have been opened after the time was up.
-                app.close(vec![Closing::Feed(ticket.key)]).await;
-            }
             Err(refused_by_relay(&e, "descriptor"))
         }
     }
+}
+
+/// The name is free only once the relay has closed what it may have opened: a late command would close the next feed.
+async fn take_back(app: &App, ticket: &FeedTicket) {
+    app.close(vec![Closing::Feed(ticket.key.clone())]).await;
+    app.live().abandon_feed(ticket);
 }

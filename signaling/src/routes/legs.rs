@@ -1,7 +1,7 @@
 //! Legs by RTP over QUIC, and ending legs of either kind.
 
 use super::{FeedPath, LegPath, json, to_the_end};
-use crate::app::App;
+use crate::app::{App, wall_clock};
 use crate::guard::Bearer;
 use crate::input::{self, Names};
 use crate::live::{Closing, LegKind};
@@ -81,12 +81,12 @@ async fn ask_relay(app: &App, grant: LegGrant, cnf: CertHash) -> Result<RoqBindi
         Ok(binding) => {
             let committed = {
                 let mut live = app.live();
-                live.commit_leg(&leg, LegKind::Roq).and_then(|()| live.leg_binding(&leg, &key, &binding))
+                live.commit_leg(wall_clock(), &leg, LegKind::Roq).and_then(|()| live.leg_binding(&leg, &key, &binding))
             };
             match committed {
                 Ok(answer) => Ok(answer),
                 Err(e) => {
-                    app.close(vec![Closing::Leg(leg)]).await;
+                    take_back(app, leg).await;
                     Err(e.into())
                 }
             }
@@ -97,10 +97,17 @@ async fn ask_relay(app: &App, grant: LegGrant, cnf: CertHash) -> Result<RoqBindi
 
 /// Takes back a reserved leg that the relay did not open.
 pub(super) async fn give_up(app: &App, leg: LegId, e: &AdmitError, sdp_field: &'static str) -> Refusal {
-    app.live().abandon_leg(&leg);
     if *e == AdmitError::Unavailable {
         // It may have been opened after the time was up.
-        app.close(vec![Closing::Leg(leg)]).await;
+        take_back(app, leg).await;
+    } else {
+        app.live().abandon_leg(&leg);
     }
     refused_by_relay(e, sdp_field)
+}
+
+/// Closes at the relay what it may have opened, then takes the reservation back.
+pub(super) async fn take_back(app: &App, leg: LegId) {
+    app.close(vec![Closing::Leg(leg.clone())]).await;
+    app.live().abandon_leg(&leg);
 }

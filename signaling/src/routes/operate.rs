@@ -50,6 +50,8 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Re
     if !app.metrics_open && !Peer::is_same_machine(request.extensions()) {
         return Err(Refusal::new(METRICS_CLOSED, "ask from the same machine").field("address"));
     }
+    // Gauges are of this moment, not of the last sweep.
+    app.live().count();
     let relay = app.admission.metrics_text();
     let text = format!("{}{}# EOF\n", app.figures.render(), without_eof(&relay));
     Ok(([(CONTENT_TYPE, OPENMETRICS)], text).into_response())

@@ -1,17 +1,17 @@
 //! WHEP (draft-ietf-wish-whep, with the session resource of RFC 9725): a browser fetches a feed, or the voices of the
 //! session, with one POST, trickles candidates and restarts ICE by PATCH, and hangs up with DELETE.
 
-use super::legs::give_up;
+use super::legs::{give_up, take_back};
 use super::offer::Offer;
 use super::resource::{
     Created, SDP, SDP_FRAGMENT, check_if_match, created, endpoint_options, patched, resource_options,
 };
 use super::{FeedPath, LegPath, SessionPath, to_the_end};
 use crate::admission::Answer;
-use crate::app::App;
+use crate::app::{App, wall_clock};
 use crate::guard::Caller;
 use crate::input::{self, Names};
-use crate::live::{Closing, LegKind};
+use crate::live::LegKind;
 use crate::problem::{Refusal, refused_by_relay};
 use crate::secret;
 use axum::extract::{Request, State};
@@ -226,9 +226,9 @@ async fn commit(
     match app.ask(opening).await {
         Ok(answer) => {
             let kind = LegKind::Whep { ice_session: answer.ice_session.clone() };
-            let committed = app.live().commit_leg(&leg, kind);
+            let committed = app.live().commit_leg(wall_clock(), &leg, kind);
             if let Err(e) = committed {
-                app.close(vec![Closing::Leg(leg)]).await;
+                take_back(app, leg).await;
                 return Err(e.into());
             }
             Ok(answer)

@@ -10,7 +10,7 @@ use crate::app::{App, wall_clock};
 use crate::guard::Caller;
 use crate::input::{self, Names};
 use crate::live::{Closing, PublicationOffer};
-use crate::problem::{FIELD_INVALID, Refusal, refused_by_relay};
+use crate::problem::{FIELD_INVALID, PURPOSE_ROLE, Refusal, refused_by_relay};
 use crate::secret;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, Uri};
@@ -18,8 +18,8 @@ use axum::response::Response;
 use std::sync::Arc;
 use trocar_proto::session::admission::{AdmitError, FeedOutline, PublicationGrant};
 use trocar_proto::session::feed::Purpose;
-use trocar_proto::session::ids::{FeedId, ParticipantId, SessionId};
-use trocar_proto::session::role::Verb;
+use trocar_proto::session::ids::{FeedId, ParticipantId, PublicationId, SessionId};
+use trocar_proto::session::role::{Role, Verb};
 use trocar_proto::units::Bitrate;
 
 /// What others see of a participant that is known by an invitation alone.
@@ -27,6 +27,9 @@ const GUEST: &str = "WHIP client";
 /// Bits per second where the address does not say.
 const VIDEO_BITRATE: Bitrate = Bitrate(8_000_000);
 const AUDIO_BITRATE: Bitrate = Bitrate(128_000);
+/// The most that it may say: the relay keeps memory for what may come.
+const MAX_VIDEO_BITRATE: Bitrate = Bitrate(100_000_000);
+const MAX_AUDIO_BITRATE: Bitrate = Bitrate(512_000);
 
 /// `POST /v1/sessions/{session}/whip`: SDP offer in, SDP answer and the resource's address out.
 #[utoipa::path(
@@ -39,6 +42,7 @@ const AUDIO_BITRATE: Bitrate = Bitrate(128_000);
             ("Accept-Patch" = String, description = "application/trickle-ice-sdpfrag"),
             ("Link" = String, description = "One for each URL of an ICE server, rel=\"ice-server\""),
         )),
+        (status = 403, description = "purpose-role"),
         (status = 406, description = "not-acceptable"),
         (status = 409, description = "feed-exists"),
         (status = 422, description = "sdp-unprocessable"),
@@ -52,6 +56,11 @@ pub(super) async fn open(
 ) -> Result<Response, Refusal> {
     let entry = caller.enter(&app, &path.session, Verb::Publish)?;
     let wish = Wish::of(request.uri())?;
+    if wish.purpose == Some(Purpose::Scope) && entry.role() != Role::Local {
+        // Everybody would be shown it as the picture of the operation.
+        let detail = "scope is for the role local, who has the endoscope: leave purpose out, or say room or secondary";
+        return Err(Refusal::new(PURPOSE_ROLE, detail).field("purpose"));
+    }
     let offer = input::text(&app, request, SDP).await?;
     let sends = Offer::look(&offer)?.sends()?;
     to_the_end(async move {
@@ -156,11 +165,12 @@ async fn publish(
     let (of_video, of_audio) = wish.outlines(&owner, (video, audio))?;
     let publication = secret::publication_id()?;
     let location = format!("/v1/sessions/{session}/whip/{publication}");
-    let reserved = app.live().reserve_publication(
+    let (reserved, first) = app.live().reserve_publication(
         app.now(),
         wall_clock(),
         PublicationOffer { session, publisher: owner.clone(), publication, video: of_video, audio: of_audio },
     )?;
+    app.close(first).await;
     let (sdp, ice_session) = ask_relay(app, reserved, offer).await?;
     Ok(Created { sdp, ice_session, location, owner })
 }
@@ -170,22 +180,29 @@ async fn ask_relay(app: &App, grant: PublicationGrant, offer: String) -> Result<
     let publication = grant.publication.clone();
     match app.ask(app.admission.open_publication(grant, offer)).await {
         Ok(answer) => {
-            let committed = app.live().commit_publication(&publication, &answer);
+            let committed = app.live().commit_publication(wall_clock(), &publication, &answer);
             if let Err(e) = committed {
-                app.close(vec![Closing::Publication(publication)]).await;
+                take_back(app, &publication).await;
                 return Err(e.into());
             }
             Ok((answer.sdp, answer.ice_session))
         }
+        // It may have been opened after the time was up.
+        Err(e @ AdmitError::Unavailable) => {
+            take_back(app, &publication).await;
+            Err(refused_by_relay(&e, "body"))
+        }
         Err(e) => {
             app.live().abandon_publication(&publication);
-            if e == AdmitError::Unavailable {
-                // It may have been opened after the time was up.
-                app.close(vec![Closing::Publication(publication)]).await;
-            }
             Err(refused_by_relay(&e, "body"))
         }
     }
+}
+
+/// The names are free only once the relay has closed what it may have opened.
+async fn take_back(app: &App, publication: &PublicationId) {
+    app.close(vec![Closing::Publication(publication.clone())]).await;
+    app.live().abandon_publication(publication);
 }
 
 /// What the address says about the feeds.
@@ -207,8 +224,8 @@ struct Wish {
     /// `scope`, `room` or `secondary`; `room` where left out. The sound is always `voice`.
     #[param(value_type = Option<String>, pattern = "^(scope|room|secondary)$")]
     purpose: Option<Purpose>,
-    /// Bits per second of the picture, 8000000 where left out.
-    #[param(value_type = Option<u64>, minimum = 1_000, maximum = 2_000_000_000_i64)]
+    /// Bits per second of the picture, 8000000 where left out; of a sound alone at most 512000, 128000 where left out.
+    #[param(value_type = Option<u64>, minimum = 1_000, maximum = 100_000_000_i64)]
     max_bitrate: Option<Bitrate>,
     /// Capture to display, in milliseconds; 200 where left out.
     #[param(minimum = 1, maximum = 10_000)]
@@ -231,7 +248,7 @@ impl Wish {
                 "source" => put(&mut wish.source, printable(value)),
                 "view" => put(&mut wish.view, printable(value)),
                 "purpose" => put(&mut wish.purpose, purpose(&value)),
-                "max_bitrate" => put(&mut wish.max_bitrate, within(&value, 1_000, 2_000_000_000).map(Bitrate)),
+                "max_bitrate" => put(&mut wish.max_bitrate, within(&value, 1_000, MAX_VIDEO_BITRATE.0).map(Bitrate)),
                 "budget_ms" => {
                     put(&mut wish.budget_ms, within(&value, 1, 10_000).and_then(|ms| u32::try_from(ms).ok()))
                 }
@@ -272,6 +289,12 @@ impl Wish {
         if audio_feed.as_ref() == Some(&feed) {
             return Err(Refusal::new(FIELD_INVALID, "another name than that of feed is right").field("audio_feed"));
         }
+        let of_sound = match self.max_bitrate.filter(|_| !video) {
+            Some(rate) if rate > MAX_AUDIO_BITRATE => {
+                return Err(Refusal::new(FIELD_INVALID, expected("max_bitrate")).field("max_bitrate"));
+            }
+            given => given.unwrap_or(AUDIO_BITRATE),
+        };
         let outline = FeedOutline {
             source: self.source.unwrap_or_else(|| feed.as_str().to_owned()),
             view: self.view.unwrap_or_else(|| "overview".to_owned()),
@@ -285,7 +308,7 @@ impl Wish {
         let voice = audio_feed.filter(|_| audio).map(|feed| FeedOutline {
             feed,
             purpose: Purpose::Voice,
-            max_bitrate: AUDIO_BITRATE,
+            max_bitrate: of_sound,
             ..outline.clone()
         });
         Ok((video.then_some(outline), voice))
@@ -303,7 +326,7 @@ fn expected(key: &str) -> &'static str {
         "feed" | "audio_feed" => "once, 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'",
         "source" | "view" => "once, 1 to 64 printable ASCII characters without spaces",
         "purpose" => "once, scope, room or secondary",
-        "max_bitrate" => "once, 1000 to 2000000000 bit/s",
+        "max_bitrate" => "once, 1000 to 100000000 bit/s, for a sound alone to 512000",
         "budget_ms" => "once, 1 to 10000 ms",
         _ => "once, true or false",
     }

@@ -79,8 +79,40 @@ async fn chat_that_cannot_be_shown_or_floods_ends_the_socket() {
 }
 
 #[tokio::test]
+async fn a_chat_flood_is_refused_to_its_writer_alone_over_all_its_sockets() {
+    let world = Running::with(|c| c.limits.chat = crate::Rate { burst: 3, per_second: 1 }).await;
+    let (one, two) = (world.join(Role::Local).await, world.join(Role::Observer).await);
+    let (mut first, _) = Socket::open(&world, &one).await;
+    let (mut second, _) = Socket::open(&world, &one).await;
+    let (mut other, _) = Socket::open(&world, &two).await;
+    for (writes, text) in [(&mut first, "a"), (&mut second, "b")] {
+        writes.say(&json!({"type": "chat", "text": text})).await;
+        assert_eq!(other.next_of("chat").await["message"]["text"], text);
+    }
+    first.say(&json!({"type": "chat", "text": "c"})).await;
+    assert_eq!(other.next_of("chat").await["message"]["text"], "c");
+    // The second socket is refused what the first has used up.
+    second.say(&json!({"type": "chat", "text": "d"})).await;
+    let refused = second.next_of("refused").await;
+    assert_eq!(refused["what"], "chat");
+    assert!(refused["detail"].as_str().unwrap().contains("1 s"), "{refused}");
+    // The socket stays, and others are not held up, nor told.
+    other.say(&json!({"type": "chat", "text": "e"})).await;
+    for (socket, heard) in [(&mut first, 3), (&mut second, 3), (&mut other, 0)] {
+        let mut texts = Vec::new();
+        while texts.last().is_none_or(|text| text != "e") {
+            let event = socket.next_of_any(&["chat", "refused"]).await;
+            assert_eq!(event["type"], "chat", "{event}");
+            texts.push(event["message"]["text"].clone());
+        }
+        assert!(texts.len() <= heard + 1, "{texts:?}");
+        assert!(!texts.iter().any(|text| text == "d"));
+    }
+}
+
+#[tokio::test]
 async fn the_largest_welcome_fits() {
-    let world = Running::new().await;
+    let world = Running::with(|c| c.limits.chat = crate::Rate { burst: 100, per_second: 100 }).await;
     let grant = world.join(Role::Local).await;
     let (mut socket, _) = Socket::open(&world, &grant).await;
     // Each of these characters takes two bytes in JSON.

@@ -6,6 +6,8 @@ mod consultation;
 mod feeds;
 mod ice;
 mod openapi;
+mod owners;
+mod presence;
 mod requests;
 mod serving;
 mod sockets;
@@ -43,8 +45,12 @@ use trocar_proto::units::FlowId;
 #[derive(Default)]
 pub(super) struct FakeRelay {
     pub(super) asked: Mutex<Vec<String>>,
+    /// For whom feeds were opened.
+    pub(super) publishers: Mutex<Vec<ParticipantId>>,
     pub(super) refusal: Mutex<Option<AdmitError>>,
     pub(super) silent: Mutex<bool>,
+    /// Closing takes 50 ms.
+    pub(super) slow_close: Mutex<bool>,
     pub(super) not_ready: Mutex<bool>,
 }
 
@@ -61,11 +67,21 @@ impl FakeRelay {
         })
     }
 
+    fn close(&self, what: String) -> Answer<'_, ()> {
+        self.asked.lock().unwrap().push(what);
+        let slow = *self.slow_close.lock().unwrap();
+        Box::pin(async move {
+            if slow {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+    }
+
     pub(super) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 
-    fn binding() -> FlowBinding {
+    pub(super) fn binding() -> FlowBinding {
         FlowBinding {
             relay: "127.0.0.1:4433".into(),
             server_name: "relay".into(),
@@ -77,12 +93,12 @@ impl FakeRelay {
 
 impl Admission for FakeRelay {
     fn open_feed(&self, grant: FeedGrant) -> Answer<'_, Result<FlowBinding, AdmitError>> {
+        self.publishers.lock().unwrap().push(grant.publisher);
         self.note(format!("open_feed {} {}", grant.key.feed, grant.realm), Self::binding())
     }
 
     fn close_feed<'a>(&'a self, feed: &'a FeedKey) -> Answer<'a, ()> {
-        self.asked.lock().unwrap().push(format!("close_feed {}", feed.feed));
-        Box::pin(async {})
+        self.close(format!("close_feed {}", feed.feed))
     }
 
     fn open_roq_leg(&self, grant: LegGrant, cnf: CertHash) -> Answer<'_, Result<FlowBinding, AdmitError>> {
@@ -131,8 +147,7 @@ impl Admission for FakeRelay {
     }
 
     fn close_publication<'a>(&'a self, publication: &'a PublicationId) -> Answer<'a, ()> {
-        self.asked.lock().unwrap().push(format!("close_publication {publication}"));
-        Box::pin(async {})
+        self.close(format!("close_publication {publication}"))
     }
 
     fn open_voices(&self, grant: VoicesGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>> {
@@ -141,8 +156,7 @@ impl Admission for FakeRelay {
     }
 
     fn close_leg<'a>(&'a self, leg: &'a LegId) -> Answer<'a, ()> {
-        self.asked.lock().unwrap().push(format!("close_leg {leg}"));
-        Box::pin(async {})
+        self.close(format!("close_leg {leg}"))
     }
 
     fn metrics_text(&self) -> String {

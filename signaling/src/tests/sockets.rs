@@ -66,9 +66,14 @@ impl Socket {
 
     /// The next event of that type; others are passed over.
     pub(super) async fn next_of(&mut self, kind: &str) -> Value {
+        self.next_of_any(&[kind]).await
+    }
+
+    /// The next event of any of these types.
+    pub(super) async fn next_of_any(&mut self, kinds: &[&str]) -> Value {
         loop {
             let event = self.next().await;
-            if event["type"] == kind {
+            if kinds.iter().any(|kind| event["type"] == *kind) {
                 return event;
             }
         }

@@ -117,7 +117,7 @@ async fn the_body_has_ids_and_names_and_nothing_private() {
     world.publish(&local, "scope").await;
     let joined = next(&mut got).await.json();
     let who = json!({"session": world.session, "participant": local.participant, "name": "local", "role": "local",
-                     "realm": "north"});
+                     "realm": "north", "guest": false});
     assert_eq!((&joined["type"], &joined["data"]), (&json!("participant.joined"), &who));
     assert!(joined["time"].as_u64().unwrap().abs_diff(wall_clock().0) < 60_000_000);
     let announced = next(&mut got).await.json();

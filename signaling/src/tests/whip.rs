@@ -10,18 +10,18 @@ const FRAGMENT: (&str, &str) = ("Content-Type", "application/trickle-ice-sdpfrag
 /// A picture and a sound.
 pub(super) const OFFER: &str = "v=0\r\na=group:BUNDLE 0 1\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=sendonly\r\n\
                                 m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:1\r\na=sendonly\r\n";
-const PICTURE: &str = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=sendonly\r\n";
+pub(super) const PICTURE: &str = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=sendonly\r\n";
 
-async fn publish(world: &World, token: &str, query: &str, offer: &str) -> Reply {
+pub(super) async fn publish(world: &World, token: &str, query: &str, offer: &str) -> Reply {
     world.ask(Method::POST, &world.path(&format!("/whip{query}")), Some(token), &[SDP], offer.to_owned()).await
 }
 
-async fn feeds(world: &World, token: &str) -> Vec<String> {
+pub(super) async fn feeds(world: &World, token: &str) -> Vec<String> {
     let feeds = world.get(&world.path("/feeds"), token).await.json();
     feeds.as_array().unwrap().iter().map(|f| f["descriptor"]["feed"].as_str().unwrap().to_owned()).collect()
 }
 
-fn publication(reply: &Reply) -> PublicationId {
+pub(super) fn publication(reply: &Reply) -> PublicationId {
     PublicationId::new(reply.header("location").rsplit('/').next().unwrap()).unwrap()
 }
 
@@ -81,6 +81,7 @@ async fn a_query_that_cannot_be_used_names_its_key() {
         ("?purpose=voice", "purpose"),
         ("?max_bitrate=0", "max_bitrate"),
         ("?max_bitrate=%2B5000", "max_bitrate"),
+        ("?max_bitrate=100000001", "max_bitrate"),
         ("?budget_ms=10001", "budget_ms"),
         ("?replay=yes", "replay"),
     ] {
@@ -95,7 +96,8 @@ async fn names_are_given_once_and_freed_with_the_publication() {
     let local = world.join(Role::Local).await;
     let first = publish(&world, &local.token, "?feed=scope", OFFER).await;
     assert_eq!(first.status, 201);
-    publish(&world, &local.token, "?feed=scope", OFFER).await.assert_problem(409, "feed-exists", "feed");
+    let other = world.join(Role::Local).await;
+    publish(&world, &other.token, "?feed=scope", OFFER).await.assert_problem(409, "feed-exists", "feed");
     let taken = publish(&world, &local.token, "?feed=room&audio_feed=scope-audio", OFFER).await;
     taken.assert_problem(409, "feed-exists", "audio_feed");
     world.publish(&local.token, "scope").await.assert_problem(409, "feed-exists", "feed");

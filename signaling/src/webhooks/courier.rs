@@ -4,6 +4,7 @@ use super::Message;
 use crate::config::{ConfigError, Webhook};
 use crate::figures::{Figures, ReasonLabels};
 use aws_lc_rs::hmac;
+use axum::http::Uri;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::redirect::Policy;
@@ -22,6 +23,8 @@ const RETRY_AFTER: [Duration; 4] =
 pub(crate) struct Courier {
     http: reqwest::Client,
     url: String,
+    /// What the log calls the receiver: the rest of its address may be a secret.
+    host: String,
     key: hmac::Key,
     messages: mpsc::Receiver<Message>,
     pauses: [Duration; 4],
@@ -34,7 +37,7 @@ impl Courier {
             expected: "a system with a list of certificate authorities that can be read",
         })?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, &webhook.secret);
-        Ok(Self { http, url: webhook.url.clone(), key, messages, pauses: RETRY_AFTER })
+        Ok(Self { http, url: webhook.url.clone(), host: host_of(&webhook.url), key, messages, pauses: RETRY_AFTER })
     }
 
     /// The same courier without a pause between its attempts.
@@ -50,7 +53,11 @@ impl Courier {
                 figures.webhooks_sent.inc();
             } else {
                 figures.webhooks_dropped.get_or_create(&ReasonLabels { reason: "failed" }).inc();
-                tracing::warn!(url = self.url, id = message.id, "a webhook message was dropped after its last attempt");
+                tracing::warn!(
+                    host = self.host,
+                    id = message.id,
+                    "a webhook message was dropped after its last attempt"
+                );
             }
         }
     }
@@ -60,7 +67,7 @@ impl Courier {
         for pause in self.pauses.into_iter().map(Some).chain([None]) {
             match self.call(message).await {
                 Ok(()) => return true,
-                Err(reason) => tracing::info!(url = self.url, id = message.id, reason, "a webhook call failed"),
+                Err(reason) => tracing::info!(host = self.host, id = message.id, reason, "a webhook call failed"),
             }
             if let Some(pause) = pause {
                 tokio::time::sleep(pause).await;
@@ -85,6 +92,12 @@ impl Courier {
     }
 }
 
+/// Host and port of an address.
+fn host_of(url: &str) -> String {
+    let uri: Option<Uri> = url.parse().ok();
+    uri.and_then(|u| Some(u.authority()?.as_str().rsplit('@').next()?.to_owned())).unwrap_or_default()
+}
+
 /// `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over `ID.TIMESTAMP.BODY`.
 fn sign(key: &hmac::Key, id: &str, timestamp_s: u64, body: &str) -> String {
     let tag = hmac::sign(key, format!("{id}.{timestamp_s}.{body}").as_bytes());
@@ -107,6 +120,20 @@ fn client() -> Option<reqwest::Client> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_names_the_host_of_a_receiver_and_not_its_secret_path() {
+        let url = "https://hooks.example:8443/services/T0/SECRET?token=SECRET";
+        let (_, messages) = mpsc::channel(1);
+        let webhook = Webhook { url: url.to_owned(), secret: vec![1; 32], events: Vec::new() };
+        let courier = Courier::new(&webhook, messages).unwrap();
+        assert_eq!((courier.host.as_str(), courier.url.as_str()), ("hooks.example:8443", url));
+        // What is written down is the host: nothing else of the address is handed to the log.
+        let source = include_str!("courier.rs").split("mod tests {").next().unwrap();
+        let logged: Vec<&str> = source.lines().filter(|line| line.contains("tracing::")).collect();
+        assert_eq!(logged.len(), 2);
+        assert!(logged.iter().all(|line| line.contains("host = self.host") && !line.contains("url")), "{logged:?}");
+    }
 
     /// The example of the Standard Webhooks specification's reference libraries.
     #[test]

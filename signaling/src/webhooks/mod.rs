@@ -50,7 +50,8 @@ impl Happening {
     /// A participant came or left.
     pub(crate) fn participant(kind: &'static str, session: &SessionId, who: &ParticipantInfo) -> Self {
         let data = json!({
-            "session": session, "participant": who.participant, "name": who.name, "role": who.role, "realm": who.realm
+            "session": session, "participant": who.participant, "name": who.name, "role": who.role, "realm": who.realm,
+            "guest": who.guest
         });
         Self { kind, data }
     }

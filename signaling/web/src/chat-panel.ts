@@ -15,6 +15,8 @@ export class ChatPanel {
   readonly #empty = say(el("p", { class: "quiet" }), "chat.empty");
   readonly #field = sayAs(el("textarea", { id: "chat-text", rows: "3" }), "aria-label", "chat.field");
   readonly #count = el("p", { class: "count", role: "status" });
+  /** What was sent last: it comes back into the field where the relay refuses it. */
+  #sent = "";
   readonly #send = say(el("button", { type: "submit" }), "chat.send");
 
   /** `onSend` returns whether it left. */
@@ -50,6 +52,12 @@ export class ChatPanel {
     if (atEnd) this.scrollToEnd();
   }
 
+  /** The relay took no more: nobody has read it. */
+  handleRefused(): void {
+    if (this.#field.value === "") this.#field.value = this.#sent;
+    setText(this.#count, t.chat.refused);
+  }
+
   scrollToEnd(): void {
     this.#log.scrollTop = this.#log.scrollHeight;
   }
@@ -58,6 +66,7 @@ export class ChatPanel {
     const text = cleaned(this.#field.value);
     if (text === null) return this.#renderCount();
     if (!this.onSend(text)) return setText(this.#count, t.chat.offline);
+    this.#sent = text;
     this.#field.value = "";
     this.#renderCount();
   }

@@ -2,7 +2,7 @@
 
 import { Chat } from "./chat.ts";
 import type { DeviceChoice } from "./devices.ts";
-import type { Sending } from "./publication.ts";
+import type { Sending } from "./names.ts";
 import { Publisher } from "./publisher.ts";
 import { Voices } from "./slots.ts";
 import type { TokenKeeper } from "./token.ts";

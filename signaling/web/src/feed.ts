@@ -7,6 +7,7 @@ import { FreezeWatchdog, freezeLimitMs } from "./freeze.ts";
 import { AGE_UPDATE_MS, LOST_PROOF_MS, STATS_EVERY_MS, TICK_MS } from "./limits.ts";
 import { Refused } from "./api.ts";
 import { History } from "./history.ts";
+import { pictureName } from "./names.ts";
 import { faultWords, Runner } from "./runner.ts";
 import { Stage, type ShownFrame } from "./stage.ts";
 import { tileState, type TileState } from "./state.ts";
@@ -24,6 +25,8 @@ export interface Surroundings {
   link(): Link;
   clock(nowMs: number): Offset | null;
   captures: CaptureMaps;
+  /** How a participant is shown; empty while it is not here. */
+  nameOf(participant: string): string;
 }
 
 export class Feed {
@@ -55,7 +58,7 @@ export class Feed {
     onPromote: (feed: string) => void,
   ) {
     const name = info.descriptor.feed;
-    this.#stage = new Stage(() => t.tile.video(name));
+    this.#stage = new Stage(() => t.tile.video(this.title()));
     this.#runner = new Runner({ open: () => this.#openLeg(), renew: () => around.token.renew() });
     this.tile = new Tile(name, this.#stage.element, onPromote);
   }
@@ -64,9 +67,19 @@ export class Feed {
     return this.#state;
   }
 
+  /** What the picture is called. */
+  title(): string {
+    return pictureName(this.info, (participant) => this.around.nameOf(participant));
+  }
+
   handleInfo(nowMs: number, info: FeedInfo): void {
     if (info.state === "live" && this.info.state !== "live") this.#liveMs = nowMs;
     this.info = info;
+  }
+
+  /** Another picture came: it may be one that can be shown where this one cannot, and the relay names it when asked again. */
+  handleOther(nowMs: number): void {
+    if (this.#fault().undecodable !== null) this.#runner.retry(nowMs);
   }
 
   /** The relay says how one of the legs is. */
@@ -108,6 +121,8 @@ export class Feed {
     if (nowMs - this.#statsReadMs >= STATS_EVERY_MS) void this.#readFigures(nowMs);
     this.tile.render({
       info: this.info,
+      title: this.title(),
+      publisher: this.title() === this.info.descriptor.feed ? this.around.nameOf(this.info.publisher) : "",
       state: this.#state,
       stillMs: this.#watchdog.stillMs(nowMs),
       ...this.#fault(),

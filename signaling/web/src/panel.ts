@@ -1,6 +1,7 @@
 // Who is here, who speaks, and what each of them sends.
 
 import { el, setData, setText } from "./dom.ts";
+import { pictureKind } from "./names.ts";
 import { t, timeOfDay } from "./strings.ts";
 import type { FeedInfo, ParticipantInfo } from "./types.ts";
 
@@ -39,10 +40,10 @@ export class Panel {
 function row(p: ParticipantInfo, self: boolean, feeds: readonly FeedInfo[]): HTMLElement {
   const name = el("span", { class: "who" }, p.name || p.participant);
   if (self) name.append(" ", el("span", { class: "you" }, `(${t.panel.you})`));
-  const role = el("span", { class: "role" }, t.role[p.role] ?? p.role);
+  const role = el("span", { class: "role" }, [t.role[p.role] ?? p.role, p.guest === true ? t.panel.guest : ""].filter(Boolean).join(", "));
   const since = el("span", { class: "since" }, t.panel.since(timeOfDay(p.since / 1000)));
   const place = [p.organisation ?? "", t.panel.realm(p.realm)].filter(Boolean).join(" · ");
-  const sends = feeds.map(({ descriptor: d }) => (d.kind === "audio" ? t.panel.voice : t.panel.video(d.feed)));
+  const sends = feeds.map((f) => (f.descriptor.kind === "audio" ? t.panel.voice : pictureKind(f)));
   const item = el("li", { "data-participant": p.participant, "data-speaking": "no", title: p.participant });
   item.append(el("div", { class: "line" }, name, el("span", { class: "speaks" })));
   item.append(el("div", { class: "line" }, role, since), el("p", { class: "place" }, place));

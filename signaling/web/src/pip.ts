@@ -56,7 +56,7 @@ export class PictureWindow {
       this.#video.srcObject = shown.stream;
       void this.#video.play().catch(() => undefined);
     }
-    setText(this.#name, tile.feed);
+    setText(this.#name, tile.title());
     setText(this.#age, shown.age);
     setData(this.#age, "level", shown.level);
     setData(this.#body, "state", shown.state);

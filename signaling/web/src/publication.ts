@@ -3,11 +3,10 @@
 
 import { sessionPath } from "./api.ts";
 import { CAMERA_BITRATE, SCREEN_BITRATE, START_KILOBITS, VOICE_BITRATE } from "./limits.ts";
+import { ownFeed, type Sending } from "./names.ts";
 import { Peer } from "./peer.ts";
 import { Runner, type Connection } from "./runner.ts";
 import { withStartBitrate } from "./sdpfrag.ts";
-
-export type Sending = "microphone" | "camera" | "screen";
 
 export interface PublicationOptions {
   session: () => string;
@@ -45,8 +44,7 @@ export class Publication {
 
   /** Name of the feed, from the participant's. */
   feed(): string {
-    const own = this.options.participant().slice(0, 8);
-    return { microphone: "voice-", camera: "cam-", screen: "screen-" }[this.what] + own;
+    return ownFeed(this.what, this.options.participant());
   }
 
   /** Sends that track from now on, on the same connection. */

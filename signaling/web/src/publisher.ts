@@ -2,7 +2,8 @@
 
 import { Refused } from "./api.ts";
 import { DeviceError, openDevice, openScreen, type DeviceChoice } from "./devices.ts";
-import { Publication, type PublicationOptions, type Sending } from "./publication.ts";
+import type { Sending } from "./names.ts";
+import { Publication, type PublicationOptions } from "./publication.ts";
 import { faultWords } from "./runner.ts";
 import { t } from "./strings.ts";
 import { Talk } from "./talk.ts";

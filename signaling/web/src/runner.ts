@@ -85,6 +85,11 @@ export class Runner<C extends Connection> {
     this.#backoff.reset(nowMs);
   }
 
+  /** What made the relay refuse may have passed: the next tick asks again. */
+  retry(nowMs: number): void {
+    this.#backoff.reset(nowMs);
+  }
+
   /** Drops the connection; the next tick opens another. */
   replace(nowMs: number): void {
     this.#drop();

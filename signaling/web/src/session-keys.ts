@@ -14,6 +14,7 @@ export interface KeyTargets {
 
 export function sessionKeys(o: KeyTargets, signal: AbortSignal): void {
   const talk = o.publisher?.talk;
+  const isChosen = chosenByKeyboard(signal);
   addEventListener("keydown", (event) => {
     if (isText(event.target)) return;
     if (event.key === " " && talk !== undefined && !isChosen(event.target)) {
@@ -75,7 +76,16 @@ function isText(target: EventTarget | null): boolean {
   return target instanceof HTMLTextAreaElement || target instanceof HTMLSelectElement || (target instanceof HTMLInputElement && target.type !== "checkbox");
 }
 
-/** A control that somebody reached by the keyboard: there the space bar belongs to the control. */
-function isChosen(target: EventTarget | null): boolean {
-  return target instanceof HTMLElement && target.matches("button:focus-visible, a:focus-visible, input:focus-visible, [role]:focus-visible");
+/**
+ * Tells controls that somebody reached by the keyboard: there the space bar belongs to the control. `:focus-visible` cannot
+ * tell: a button that was clicked by mouse begins to match it with the very press of the space bar.
+ */
+function chosenByKeyboard(signal: AbortSignal): (target: EventTarget | null) => boolean {
+  let keyboard = false;
+  let chosen: EventTarget | null = null;
+  const options = { signal, capture: true };
+  addEventListener("pointerdown", () => (keyboard = false), options);
+  addEventListener("keydown", () => (keyboard = true), options);
+  addEventListener("focusin", (event) => (chosen = keyboard ? event.target : null), options);
+  return (target) => target === chosen && target instanceof HTMLElement && target.matches("button, a, input, [role]");
 }

@@ -137,7 +137,7 @@ export class Session {
     this.#renderSending();
     if (nowMs - this.#statsMs < STATS_EVERY_MS) return;
     this.#statsMs = nowMs;
-    this.view.renderStatistics((feeds) => feeds.map((feed) => ({ feed: feed.tile.feed, history: feed.history })));
+    this.view.renderStatistics((feeds) => feeds.map((feed) => ({ feed: feed.tile.feed, title: feed.title(), history: feed.history })));
   }
 
   #handleReach(nowMs: number): void {
@@ -183,6 +183,8 @@ export class Session {
         return this.#handlePerson(event.participant);
       case "participant_left":
         return this.#handleLeft(event.participant);
+      case "refused":
+        return event.what === "chat" ? this.view.renderRefused() : undefined;
       case "goodbye":
         return this.view.renderGoodbye(event.reason);
       case "clock_reply":
@@ -223,12 +225,14 @@ export class Session {
     if (known !== undefined) {
       known.handleInfo(nowMs, info);
     } else {
+      for (const other of this.#feeds.values()) other.handleOther(nowMs);
       const around = {
         token: this.#token,
         iceServers: () => this.#ice.current(),
         captures: this.#captures,
         link: () => this.#events.link(),
         clock: (at: number) => this.#events.clock(at),
+        nameOf: (participant: string) => this.#people.get(participant)?.name ?? "",
       };
       this.#feeds.set(name, new Feed(around, info, (feed) => this.#promote(feed)));
     }

@@ -6,6 +6,8 @@ import { bitRate, number, t, type TextKey } from "./strings.ts";
 
 export interface Measured {
   feed: string;
+  /** What the picture is called. */
+  title: string;
   history: History;
 }
 
@@ -46,11 +48,11 @@ export class Statistics {
   /** `measured`: the most important picture first. */
   render(measured: readonly Measured[]): void {
     this.#measured = measured;
-    const names = measured.map((m) => m.feed);
-    if (names.join("\n") !== [...this.#select.options].map((o) => o.value).join("\n")) {
+    const known = [...this.#select.options].map((o) => `${o.value} ${o.text}`).join("\n");
+    if (measured.map((m) => `${m.feed} ${m.title}`).join("\n") !== known) {
       const chosen = this.#select.value;
-      this.#select.replaceChildren(...names.map((name) => new Option(name, name)));
-      if (names.includes(chosen)) this.#select.value = chosen;
+      this.#select.replaceChildren(...measured.map((m) => new Option(m.title, m.feed)));
+      if (measured.some((m) => m.feed === chosen)) this.#select.value = chosen;
     }
     const shown = measured.find((m) => m.feed === this.#select.value);
     setHidden(this.#none, shown !== undefined);

@@ -11,6 +11,10 @@ import type { FeedInfo } from "./types.ts";
 
 export interface TileModel {
   info: FeedInfo;
+  /** What it is called. */
+  title: string;
+  /** Name of who sends it; empty where nobody knows, or where the title says it. */
+  publisher: string;
   state: TileState;
   /** Since how long no new frame was shown; null before the first. */
   stillMs: number | null;
@@ -39,6 +43,8 @@ export class Tile {
   readonly #promote: HTMLButtonElement;
   readonly #key = el("kbd");
   readonly #purpose = el("span", { class: "purpose" });
+  readonly #title: HTMLElement;
+  readonly #publisher = el("span", { class: "publisher" });
   readonly #replay = say(el("p", { class: "replay", hidden: true }), "tile.replay");
   readonly #speaks = say(el("p", { class: "speaks", hidden: true }), "tile.speaks");
   readonly #bannerHead = el("span");
@@ -79,7 +85,8 @@ export class Tile {
     this.#age.append(line, this.#ageLabel);
     // The age changes several times a second: reading each one aloud would be of no use.
     this.#age.setAttribute("aria-live", "off");
-    const name = el("p", { class: "name" }, this.#key, el("span", { class: "feed" }, feed), this.#purpose);
+    this.#title = el("span", { class: "feed" }, feed);
+    const name = el("p", { class: "name" }, this.#key, this.#title, this.#purpose, this.#publisher);
     const figures = el("dl", { class: "figures" }, ...Object.values(this.#figures).map((f) => f.row));
     this.element = el(
       "section",
@@ -101,12 +108,16 @@ export class Tile {
     const key = index < 9 ? String(index + 1) : "";
     setText(this.#key, key);
     setHidden(this.#key, key === "");
-    setAttribute(this.#promote, "aria-label", t.tile.promote(this.feed, key));
+    setAttribute(this.#promote, "aria-label", t.tile.promote(this.title(), key));
     setAttribute(this.#promote, "aria-pressed", String(place === "large"));
     setData(this.element, "place", place);
     this.element.classList.toggle("large", place === "large" || place === "second");
     this.element.classList.toggle("first", place === "large");
     this.element.style.order = String(index);
+  }
+
+  title(): string {
+    return this.#title.textContent ?? "";
   }
 
   renderSpeaking(speaks: boolean): void {
@@ -136,6 +147,8 @@ export class Tile {
     setData(this.element, "fps", m.framesPerSecond.toFixed(1));
     setData(this.element, "bitrate", String(Math.round(m.figures.bitsPerSecond ?? 0)));
     setText(this.#purpose, t.purpose[m.info.descriptor.purpose] ?? "");
+    if (this.title() !== m.title) this.#rename(m.title);
+    setText(this.#publisher, m.publisher === "" ? "" : t.tile.from(m.publisher));
     // A tile without a picture has no age and no figures, and nothing that could be mistaken for live.
     this.element.classList.toggle("shown", m.frame !== null && m.state !== "waiting");
     setHidden(this.#replay, !m.info.descriptor.replay);
@@ -159,6 +172,12 @@ export class Tile {
     } else {
       this.#writeAge(t.tile.ageUnknown, "", "", t.tile.ageUnknownHelp);
     }
+  }
+
+  #rename(title: string): void {
+    setText(this.#title, title);
+    setAttribute(this.element, "aria-label", title);
+    setAttribute(this.#promote, "aria-label", t.tile.promote(title, this.#key.textContent ?? ""));
   }
 
   #writeAge(figure: string, error: string, label: string, help: string): void {

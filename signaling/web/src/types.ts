@@ -60,6 +60,8 @@ export interface ParticipantInfo {
   role: Role;
   realm: string;
   organisation?: string;
+  /** A WHIP or WHEP client that came by an invitation alone. */
+  guest?: boolean;
   since: WallMicros;
 }
 
@@ -121,4 +123,5 @@ export type ServerEvent =
   | { type: "publication"; publication: string; state: LegState }
   | { type: "voices"; leg: string; slots: VoiceSlot[] }
   | { type: "speaking"; feeds: string[] }
+  | { type: "refused"; what: string; detail: string }
   | { type: "goodbye"; reason: string };

@@ -170,6 +170,10 @@ export class View {
     this.#dock.renderUnread(this.#side === "chat" ? 0 : chat.unread(self));
   }
 
+  renderRefused(): void {
+    this.#chat.handleRefused();
+  }
+
   renderSending(model: SendModel): void {
     if (this.actions.send !== null) this.#dock.renderSending(model);
     setData(document.body, "mic", model.microphone === "sending" ? (model.open ? "open" : "muted") : model.microphone);

@@ -109,9 +109,11 @@ fn run() -> anyhow::Result<()> {
 fn remember_errors() -> Arc<Mutex<Vec<String>>> {
     let told = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&told);
-    gst::log::set_default_threshold(gst::DebugLevel::Error);
-    gst::log::set_active(true);
-    gst::log::remove_default_log_function();
+    if std::env::var_os("GST_DEBUG").is_none() {
+        gst::log::set_default_threshold(gst::DebugLevel::Error);
+        gst::log::set_active(true);
+        gst::log::remove_default_log_function();
+    }
     gst::log::add_log_function(move |category, level, _, _, _, _, message| {
         let mut told = keep.lock().unwrap();
         // webrtcbin minds an empty address of a STUN server, and goes on without one.

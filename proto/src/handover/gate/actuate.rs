@@ -1,8 +1,8 @@
 //! The last look before the device: everything is judged again with the time at which it is handed out (HO-S-012).
 
+use super::Gate;
 use super::output::{DeviceAct, Output};
 use super::register::{Remote, State, Waiting};
-use super::Gate;
 use crate::handover::checks::Checks;
 use crate::handover::config::Config;
 use crate::handover::message::Reason;
@@ -42,7 +42,9 @@ impl<C: Checks> Gate<C> {
 /// HO-N-002, HO-N-003.
 pub(super) fn permits_energy<C: Checks>(remote: &Remote, now: Micros, cfg: &Config) -> bool {
     let pedal = remote.talk.beat.is_some_and(|b| {
-        C::pedal_permits_energy(b.presence, b.pedal, now.since(b.at), cfg.pedal) && C::age_is_within(b.age, cfg.command_age)
+        C::pedal_permits_energy(b.presence, b.pedal, now.since(b.at), cfg.pedal)
+            && C::age_is_within(b.age, cfg.command_age)
     });
-    C::set_permits_energy(remote.offer.set) && remote.stop.is_none() && pedal
+    let set = remote.offer.set;
+    set.energy && C::set_is_consistent(set) && remote.stop.is_none() && pedal
 }

@@ -1,9 +1,9 @@
 //! HB and CMD, after their channel's key opened them (HANDOVER.md sections 7 and 11).
 
+use super::Gate;
 use super::output::{Alarms, Output, Sample, Why};
 use super::register::{State, Waiting};
 use super::talk::Heard;
-use super::Gate;
 use crate::handover::checks::Checks;
 use crate::handover::message::{Command, Heartbeat, Reason};
 use crate::handover::types::{Binding, ChannelId, Clutch};

@@ -1,9 +1,9 @@
 //! Reliable messages: who may say what (HANDOVER.md section 5.2). The channel says who speaks; the message never does.
 
+use super::Gate;
 use super::output::{Alarms, Notice, Output, Peer, Verified, Why};
 use super::register::{Links, Ready, State};
 use super::talk::Talk;
-use super::Gate;
 use crate::handover::checks::Checks;
 use crate::handover::message::{Reason, Short, ToGate};
 use crate::handover::types::{Binding, ChannelId, Epoch, ExpertId, Oid};

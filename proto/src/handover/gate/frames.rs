@@ -81,7 +81,10 @@ mod tests {
         // HO-F-003, HO-X-015
         let mut log = FrameLog::default();
         for n in 0..10 {
-            log.note(Micros(u64::from(n) * 100), FrameReport { frame: frame(n), raw: if n < 5 { n.into() } else { 5 } });
+            log.note(
+                Micros(u64::from(n) * 100),
+                FrameReport { frame: frame(n), raw: if n < 5 { n.into() } else { 5 } },
+            );
         }
         let shown = log.shown(Micros(1_000), None, Some(frame(9))).unwrap();
         assert_eq!(shown.noted, Micros(500));

@@ -1,9 +1,9 @@
 //! From CONFIRM to REMOTE: the guards, the intent on its way to the audit chain, the grant (HANDOVER.md section 6).
 
+use super::Gate;
 use super::output::{DiskAct, Output, Why};
 use super::register::{Granting, Ready, Remote, State};
 use super::stops::Stop;
-use super::Gate;
 use crate::handover::checks::Checks;
 use crate::handover::message::{FromGate, Reason};
 use crate::handover::types::{Binding, Colour, Epoch, Oid};
@@ -34,8 +34,7 @@ impl<C: Checks> Gate<C> {
         passed?;
         let epoch = epoch?;
         ready.amber_confirmed = second;
-        let intent =
-            DiskAct::Intent { oid: ready.offer.oid, epoch, expert: ready.offer.expert, set: ready.offer.set };
+        let intent = DiskAct::Intent { oid: ready.offer.oid, epoch, expert: ready.offer.expert, set: ready.offer.set };
         let until = self.now.plus(self.cfg.grant_time);
         let granting = Granting { ready: ready.clone(), epoch, until, durable: false };
         self.become_state(State::Granting(granting), Why::Local, None);
@@ -99,8 +98,7 @@ impl<C: Checks> Gate<C> {
         if !C::intent_is_durable(granting.durable) {
             return Err(Reason::NotDurable);
         }
-        if self.epochs.next_grant() != Some(granting.epoch)
-            || !C::epochs_are_covered(granting.epoch, self.epochs.end())
+        if self.epochs.next_grant() != Some(granting.epoch) || !C::epochs_are_covered(granting.epoch, self.epochs.end())
         {
             return Err(Reason::NotCovered);
         }
@@ -119,7 +117,7 @@ impl<C: Checks> Gate<C> {
             talk: ready.talk.granted(self.now, Binding::Epoch(epoch), &self.cfg),
             offer: ready.offer,
             links: ready.links,
-            stop: Some(Stop::new(self.now)), // HO-G-014
+            stop: Some(Stop::new(self.now, false)), // HO-G-014
             clutch_open: false,
             camera_moved: None,
             slow_since: None,

@@ -1,9 +1,9 @@
 //! Acts of the surgeon at the patient's side. They come from the gate's own console and hardware inputs, never from a channel.
 
+use super::Gate;
 use super::grant::Confirmation;
 use super::output::{Act, Why};
 use super::register::{Offer, State};
-use super::Gate;
 use crate::handover::checks::Checks;
 use crate::handover::message::{FromGate, Mode, Reason, Short};
 use crate::handover::types::{ExpertId, GrantedSet, Oid};

@@ -29,8 +29,8 @@ pub use beacons::Beacons;
 pub use epochs::Store;
 pub use frames::FrameReport;
 pub use output::{
-    Act, Alarms, DeviceAct, DeviceReport, DiskAct, DiskDone, Input, Notice, Output, Peer, Record, Sample, Start, Verified,
-    Why,
+    Act, Alarms, DeviceAct, DeviceReport, DiskAct, DiskDone, Input, Notice, Output, Peer, Record, Sample, Start,
+    Verified, Why,
 };
 pub use register::Offer;
 pub use stops::Causes;

@@ -1,9 +1,9 @@
 //! STATUS: the register as everybody is told it (HO-M-012, HO-M-013).
 
+use super::Gate;
 use super::output::Output;
 use super::register::State;
 use super::stops::Causes;
-use super::Gate;
 use crate::handover::checks::Checks;
 use crate::handover::message::{FromGate, Status};
 use crate::handover::types::ChannelId;
@@ -47,8 +47,8 @@ impl<C: Checks> Gate<C> {
         }
     }
 
-    /// Something that STATUS shows changed.
-    pub(super) fn tell_change(&mut self) {
-        self.tell_status();
+    /// Something that STATUS shows changed inside a state: told with the next tick, so that nobody can make a flood of it.
+    pub(super) const fn tell_change(&mut self) {
+        self.status_due = self.now;
     }
 }

@@ -46,9 +46,9 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Begins now, as something that wants attention.
-    pub(super) const fn new(now: Micros) -> Self {
-        Self { opened: false, bad_since: Some(now) }
+    /// Begins now, as something that wants attention. A clutch that is open at this moment has been seen open.
+    pub(super) const fn new(now: Micros, opened: bool) -> Self {
+        Self { opened, bad_since: Some(now) }
     }
 }
 

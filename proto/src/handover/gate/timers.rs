@@ -1,9 +1,9 @@
 //! What time alone does. Judged before every input and before everything that is handed out (HO-A-011).
 
+use super::Gate;
 use super::output::{Alarms, DiskAct, Output, Why};
 use super::register::{Remote, State};
 use super::stops::{Demand, Stop};
-use super::Gate;
 use crate::handover::checks::Checks;
 use crate::handover::config::Config;
 use crate::handover::message::Beacon;
@@ -61,7 +61,7 @@ impl<C: Checks> Gate<C> {
                 }
             }
             Demand::Stop => {
-                remote.stop = Some(Stop::new(now));
+                remote.stop = Some(Stop::new(now, remote.clutch_open));
                 remote.waiting.clear();
                 remote.energised = false;
                 self.device.stop();

@@ -1,8 +1,8 @@
 //! Disk, device, link gates, consent, revocation: what is neither local nor an expert.
 
+use super::Gate;
 use super::output::{Alarms, DeviceReport, DiskDone, Notice, Output, Why};
 use super::register::State;
-use super::Gate;
 use crate::handover::checks::Checks;
 use crate::handover::message::{Figures, Mode, Reason};
 use crate::handover::types::{ChannelId, Colours, ExpertId, Oid, Selection};

@@ -14,9 +14,7 @@ pub use codec::{decode_datagram, decode_from_gate, decode_to_gate, encode_datagr
 pub use dedupe::Dedupe;
 pub use wire::{Bounded, DecodeError, Text, TooLong};
 
-use super::types::{
-    Binding, Clutch, Colours, Counter, Epoch, ExpertId, FrameRef, GrantedSet, HolderId, Nonce, Oid,
-};
+use super::types::{Binding, Clutch, Colours, Counter, Epoch, ExpertId, FrameRef, GrantedSet, HolderId, Nonce, Oid};
 use crate::session::role::Grade;
 
 /// Version of the handover protocol, the first byte of every message.

@@ -197,7 +197,9 @@ mod tests {
         let unit = [&[1, 2, 9, 9][..], &long].concat();
         assert_eq!(recovery_point(&unit).and_then(|mut b| b.ue()), Some(0));
         assert_eq!(recovery_point(&[6, 1, 0x48]).and_then(|mut b| b.ue()), Some(1));
-        for (n, other) in [&[][..], &[6], &[255; 40], &[5, 255], &[5, 9, 6, 1, 0x84], &[1, 1, 6, 0x80]].iter().enumerate() {
+        for (n, other) in
+            [&[][..], &[6], &[255; 40], &[5, 255], &[5, 9, 6, 1, 0x84], &[1, 1, 6, 0x80]].iter().enumerate()
+        {
             assert!(recovery_point(other).is_none(), "{n}");
         }
     }

@@ -276,7 +276,11 @@ pub(crate) mod tests {
         let want = Seen { start: true, independent: true, refresh: true, size: Some((1920, 1080)), ..Seen::default() };
         assert_eq!(seen, want);
         let parameters = inspect(&stap_a(&[&s, &[0x68, 0xce]])).unwrap();
-        assert_eq!(parameters, Seen { independent: false, ..want }, "as browsers send it before the fragments of a picture");
+        assert_eq!(
+            parameters,
+            Seen { independent: false, ..want },
+            "as browsers send it before the fragments of a picture"
+        );
         let b = [&[0x79, 0, 1][..], &stap_a(&[&[0x65, 0x88]])[1..]].concat();
         assert!(inspect(&b).unwrap().independent, "STAP-B");
         assert!(inspect(&[0x7a, 0, 1, 0, 2, 9, 9, 9, 0x65, 0x88]).unwrap().independent, "MTAP16");

@@ -104,6 +104,8 @@ export const en = {
     roundTrip: "round trip",
     frameRate: (frames: string) => `${frames} fps`,
     none: "–",
+    from: (name: string) => `from ${name}`,
+    screenOf: (name: string) => `Screen of ${name}`,
     promote: (feed: string, key: string) => `Show ${feed} large${key === "" ? "" : ` (key ${key})`}`,
     promoteTitle: "Show this picture large",
     video: (feed: string) => `Picture of ${feed}`,
@@ -124,6 +126,7 @@ export const en = {
     realm: (realm: string) => `network ${realm}`,
     video: (feed: string) => `picture ${feed}`,
     voice: "microphone connected",
+    guest: "by link",
     sends: "Sends",
   },
   chat: {
@@ -136,6 +139,7 @@ export const en = {
     tooLong: (count: string) => `${count} characters too many`,
     unread: (count: string) => `${count} new messages`,
     offline: "Not sent: there is no connection to the relay.",
+    refused: "Not sent: too many messages at once. Send it again in a moment.",
     from: (name: string) => `Message from ${name}`,
   },
   talk: {

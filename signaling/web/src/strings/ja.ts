@@ -104,6 +104,8 @@ export const ja: Strings = {
     roundTrip: "往復",
     frameRate: (frames) => `${frames} fps`,
     none: "–",
+    from: (name) => `送信元 ${name}`,
+    screenOf: (name) => `${name} の画面`,
     promote: (feed, key) => `${feed} を大きく表示${key === "" ? "" : `（キー ${key}）`}`,
     promoteTitle: "この映像を大きく表示",
     video: (feed) => `${feed} の映像`,
@@ -124,6 +126,7 @@ export const ja: Strings = {
     realm: (realm) => `ネットワーク ${realm}`,
     video: (feed) => `映像 ${feed}`,
     voice: "マイク接続中",
+    guest: "リンクで接続",
     sends: "送信中",
   },
   chat: {
@@ -136,6 +139,7 @@ export const ja: Strings = {
     tooLong: (count) => `${count}文字超過`,
     unread: (count) => `新着${count}件`,
     offline: "送信できませんでした。中継サーバーに接続されていません。",
+    refused: "送信できませんでした。一度に送るメッセージが多すぎます。少し待って、もう一度送信してください。",
     from: (name) => `${name} さんからのメッセージ`,
   },
   talk: {

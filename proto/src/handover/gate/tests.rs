@@ -1,0 +1,9 @@
+//! One test for each requirement that the gate alone can show. The files are by section of HANDOVER.md.
+
+mod commands;
+mod grants;
+mod liveness;
+mod people;
+mod raven;
+mod states;
+mod table;

@@ -18,6 +18,7 @@ venv=${TROCAR_CACHE:-$HOME/.cache/trocar}/venv
 dir=$(mktemp -d)
 relay=
 publisher=
+# shellcheck disable=SC2317 # called by the trap
 finish() {
     for p in $publisher $relay; do kill "$p" 2>/dev/null || true; done
     rm -rf "$dir"

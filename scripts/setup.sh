@@ -158,4 +158,5 @@ node_packages signaling/web "the page's bundler and types"
 if [ "$tier" = test ]; then
     # The browser is Debian's: no download of one.
     PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 node_packages media-tests/browser "the driver of the browser tests"
+    scripts/foreign.sh test
 fi

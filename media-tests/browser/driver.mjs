@@ -210,6 +210,7 @@ function record(hz) {
     log.samples.push({
       at: Date.now(),
       connection: document.body.dataset.connection,
+      sends: [document.body.dataset.mic, document.body.dataset.camera],
       banner: document.querySelector(".link-banner:not([hidden]) strong")?.textContent ?? "",
       db: levels.length > 0 ? Math.max(...levels) : null,
       tiles: [...document.querySelectorAll(".tile")].map((tile) => ({

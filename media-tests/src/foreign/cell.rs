@@ -278,9 +278,10 @@ fn native(hub: &Hub, feed: &str, arguments: &[&str]) -> anyhow::Result<Process> 
 fn announce(hub: &Hub, client: Client, feed: &str, media: Media) -> anyhow::Result<(String, u64)> {
     let token = hub.token("local", true)?;
     let mode = if client == Client::QuinnStream { "stream" } else { "datagram" };
+    let fmtp = if media.video == Some("H264") { "packetization-mode=1;profile-level-id=42e01f" } else { "" };
     let mut descriptor = json!({
         "feed": feed, "source": feed, "view": "overview", "kind": "video", "purpose": "room",
-        "codec": media.video, "fmtp": "", "clock_rate": 90_000, "payload_type": 96, "width": 320, "height": 240,
+        "codec": media.video, "fmtp": fmtp, "clock_rate": 90_000, "payload_type": 96, "width": 320, "height": 240,
         "fps": 15.0, "max_bitrate": 2_000_000, "budget_ms": 200, "header_extensions": {},
         "transport": { "roq": { "mode": mode } },
     });
@@ -291,9 +292,6 @@ fn announce(hub: &Hub, client: Client, feed: &str, media: Media) -> anyhow::Resu
             "budget_ms": 200, "header_extensions": {}, "transport": { "roq": { "mode": mode } },
         });
         descriptor = sound;
-    }
-    if media.video == Some("H264") {
-        descriptor["fmtp"] = json!("packetization-mode=1;profile-level-id=42e01f");
     }
     let binding = hub.request(Method::POST, &hub.url("feeds")?, Some(&token), Some(&descriptor))?;
     let flow = binding.get("rtp_flow_id").and_then(Value::as_u64).context("a binding has a flow")?;

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Each browser has one page.
 const PAGE: &str = "page";
 /// A tone above this level, in dB of full scale, is heard …
-const HEARD_DB: f64 = -55.0;
+const HEARD_DB: f64 = -60.0;
 /// … where it is not so many dB below another one, as whose overtones and edges are.
 const SHADOW_DB: f64 = 25.0;
 
@@ -331,7 +331,7 @@ fn who_cannot_decode_a_view_is_told_and_given_another() -> anyhow::Result<()> {
     let _h265 = stack.publish(&["--source", "test:640x360@15", "--feed", "scope", "--codec", "h265"])?;
     let mut browser = Browser::start()?;
     browser.join(PAGE, &stack.invitation("expert")?, "Dr.+Sato")?;
-    browser.wait(PAGE, ".tile[data-feed=scope] .message:not([hidden])", PATIENCE)?;
+    browser.wait(PAGE, ".tile[data-feed=scope][data-undecodable=H265] .message:not([hidden])", PATIENCE)?;
     let alone = browser.call("text", PAGE, json!({ "selector": ".tile[data-feed=scope] .message" }))?.to_string();
     ensure!(alone.contains("cannot show this picture (H265)") && alone.contains("no other view"), "{alone}");
 
@@ -358,10 +358,10 @@ fn screenshots(names: &str) -> anyhow::Result<(bool, String)> {
 }
 
 #[test]
-fn the_lobby_and_the_figures_are_in_order_in_both_languages_and_at_every_size() -> anyhow::Result<()> {
-    let (good, said) = screenshots("lobby-checked,statistics")?;
+fn the_lobby_and_the_help_are_in_order_in_both_languages_and_at_every_size() -> anyhow::Result<()> {
+    let (good, said) = screenshots("lobby-checked,help")?;
     ensure!(good, "{said}");
-    ensure!(said.lines().filter(|l| l.contains("\"errors\":[]")).count() == 12, "{said}");
+    ensure!(said.lines().filter(|l| l.contains("\"errors\":[]")).count() == 8, "{said}");
     let (good, said) = screenshots("amiss")?;
     ensure!(!good, "a page with faults passes: {said}");
     for fault in ["thrown on purpose", "button-name", "forgotten", "\"overflow\":5"] {

@@ -191,6 +191,10 @@ impl Transport {
         self.newest = now;
         if wants {
             self.wanted = Some(from);
+            // A handshake whose connection is gone goes on by the next one; the library would stay with the first.
+            if !self.keys_given && self.egress.is_none() {
+                self.egress = Some(from);
+            }
         }
         self.ice.handle_timeout(now);
         self.drain();

@@ -52,6 +52,14 @@ impl Outlet<'_> {
         }
     }
 
+    /// Whether the next frame of a leg would leave soon.
+    pub(crate) fn has_room(self, now: std::time::Instant) -> bool {
+        match self {
+            Self::Udp(..) => true,
+            Self::Tcp(out) => out.has_room(now),
+        }
+    }
+
     fn max_segments(self) -> usize {
         match self {
             Self::Udp(socket, _) => socket.max_segments(),

@@ -360,8 +360,9 @@ fn send_webrtc(
         leg.skip_to_now(feed);
     }
     let Some(Streams { media, .. }) = &mut way.streams else { return false };
+    let has_room = outlet.has_room(now);
     let need_key = loop {
-        match leg.poll(feed, true) {
+        match leg.poll(feed, has_room) {
             Next::Send { index, header, seq } => {
                 let Some((info, packet)) = feed.ring().get(index) else { continue };
                 // Key frames tell the browser to show pictures as soon as they are decoded.

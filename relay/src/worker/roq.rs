@@ -90,28 +90,10 @@ async fn read_stream(
     // A stream carries a frame; one that stays silent longer than any frame's budget is of no more use.
     while let Ok(Ok(Some(chunk))) = tokio::time::timeout(STREAM_SILENCE, stream.read_chunk(STREAM_CHUNK, true)).await {
         reader.handle_bytes(&chunk.bytes);
-        let now = Instant::now();
-        let mut core = core.borrow_mut();
-        loop {
-            match reader.poll_packet() {
-                Ok(Some((flow, packet))) => {
-                    if !core.handle_roq_packet(&connection, cnf, flow, packet, now) {
-                        let _ = stream.stop(error_code::UNKNOWN_FLOW_ID.into());
-                        core.send_on(now);
-                        return;
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "stream of a publisher");
-                    let _ = stream.stop(error_code::PACKET_ERROR.into());
-                    core.send_on(now);
-                    return;
-                }
-            }
+        if let Err(code) = core.borrow_mut().handle_stream(&connection, cnf, &mut reader, Instant::now()) {
+            let _ = stream.stop(code.into());
+            return;
         }
-        core.send_on(now);
-        drop(core);
         // Chunks that wait are ready at once: others get their turn.
         tokio::task::yield_now().await;
     }
@@ -125,6 +107,29 @@ fn identify(connection: &quinn::Connection, realm: &RealmId) -> Option<CertHash>
 }
 
 impl Core {
+    /// The packets that a stream has brought so far. An error is the code to stop the stream with.
+    fn handle_stream(
+        &mut self,
+        connection: &quinn::Connection,
+        cnf: CertHash,
+        reader: &mut StreamReader,
+        now: Instant,
+    ) -> Result<(), u32> {
+        let result = loop {
+            match reader.poll_packet() {
+                Ok(Some((flow, packet))) if self.handle_roq_packet(connection, cnf, flow, packet, now) => {}
+                Ok(Some(_)) => break Err(error_code::UNKNOWN_FLOW_ID),
+                Ok(None) => break Ok(()),
+                Err(error) => {
+                    tracing::debug!(%error, "stream of a publisher");
+                    break Err(error_code::PACKET_ERROR);
+                }
+            }
+        };
+        self.send_on(now);
+        result
+    }
+
     fn connection_opened(&mut self, connection: &quinn::Connection, cnf: CertHash, now: Instant) {
         self.connection_count += 1;
         // A viewer that sends no RTCP still gets what it asked for before it connected: of each feed the newest leg, for

@@ -21,6 +21,9 @@ const MAX_WAITING: usize = 1 << 20;
 /// A packet that has waited this long is thrown away: what is behind it is newer, and what is older than this helps nobody
 /// who operates.
 const MAX_AGE: Duration = Duration::from_millis(500);
+/// A leg whose packets have waited this long leaves the next frames out up to a key frame, as a native leg does: a line that
+/// is slower than its feed shows fewer pictures, not older and broken ones.
+const MAX_WAIT: Duration = Duration::from_millis(200);
 /// Bytes handed to the kernel in one go at about, and bytes that it may hold unsent: what is there cannot be thrown away.
 const PORTION: usize = 64 << 10;
 /// Longest frame taken from a peer, in bytes: no WebRTC packet is longer than an Ethernet frame.
@@ -88,6 +91,12 @@ impl TcpOut {
         waiting.packets.push_back((Instant::now(), packet.len() + 2));
         self.wake.notify_one();
         true
+    }
+
+    /// Whether another frame would leave soon. Where what waits is older than [`MAX_WAIT`], a leg leaves whole frames out.
+    pub(crate) fn has_room(&self, now: Instant) -> bool {
+        let waiting = self.waiting.borrow();
+        waiting.packets.front().is_none_or(|(at, _)| now.saturating_duration_since(*at) < MAX_WAIT)
     }
 
     /// The peer is gone: what waits is still sent, then the connection ends.
@@ -299,6 +308,17 @@ async fn next_frame(read: &mut tokio::net::tcp::OwnedReadHalf, buffer: &mut Byte
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leg_is_told_to_leave_frames_out_before_packets_are_thrown_away() {
+        let out = TcpOut::new();
+        let now = Instant::now();
+        assert!(out.has_room(now));
+        assert!(out.send(&[7; 1_200]));
+        assert!(out.has_room(now));
+        assert!(!out.has_room(now + MAX_WAIT + Duration::from_millis(50)));
+        assert!(MAX_WAIT < MAX_AGE);
+    }
 
     #[test]
     fn a_peer_that_does_not_read_costs_a_bounded_amount_and_packets_are_dropped_whole() {

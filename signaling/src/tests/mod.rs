@@ -49,8 +49,10 @@ pub(super) struct FakeRelay {
     pub(super) publishers: Mutex<Vec<ParticipantId>>,
     pub(super) refusal: Mutex<Option<AdmitError>>,
     pub(super) silent: Mutex<bool>,
-    /// Closing takes 50 ms.
-    pub(super) slow_close: Mutex<bool>,
+    /// Closing waits until the test says so by `may_close`; that it waits, `closes` says.
+    pub(super) holds_close: Mutex<bool>,
+    pub(super) closes: tokio::sync::Notify,
+    pub(super) may_close: tokio::sync::Notify,
     pub(super) not_ready: Mutex<bool>,
 }
 
@@ -69,10 +71,11 @@ impl FakeRelay {
 
     fn close(&self, what: String) -> Answer<'_, ()> {
         self.asked.lock().unwrap().push(what);
-        let slow = *self.slow_close.lock().unwrap();
+        let holds = *self.holds_close.lock().unwrap();
         Box::pin(async move {
-            if slow {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            if holds {
+                self.closes.notify_one();
+                self.may_close.notified().await;
             }
         })
     }

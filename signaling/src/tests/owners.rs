@@ -205,31 +205,25 @@ async fn a_sound_alone_may_have_half_a_megabit() {
 
 #[tokio::test]
 async fn a_name_is_free_only_when_the_relay_has_closed_what_it_may_have_opened() {
-    let mut config = config();
-    config.limits.admission_timeout = Duration::from_millis(100);
-    let world = World::with(config).await;
+    let world = World::new().await;
     let (local, other) = (world.join(Role::Local).await, world.join(Role::Expert).await);
     for kind in ["feed", "publication"] {
-        *world.relay.silent.lock().unwrap() = true;
-        *world.relay.slow_close.lock().unwrap() = true;
         let open = async |token: &str| match kind {
             "feed" => world.publish(token, "scope").await,
             _ => publish(&world, token, "?feed=scope", PICTURE).await,
         };
-        // The relay is asked for 100 ms and closes for 50 ms: in between the name belongs to what is being closed.
+        *world.relay.refusal.lock().unwrap() = Some(AdmitError::Unavailable);
+        *world.relay.holds_close.lock().unwrap() = true;
         let meanwhile = async {
-            tokio::time::sleep(Duration::from_millis(120)).await;
-            assert!(
-                world.relay.asked().last().unwrap().starts_with(&format!("close_{kind}")),
-                "{:?}",
-                world.relay.asked()
-            );
-            *world.relay.silent.lock().unwrap() = false;
+            world.relay.closes.notified().await;
+            assert!(world.relay.asked().last().unwrap().starts_with(&format!("close_{kind}")));
+            *world.relay.refusal.lock().unwrap() = None;
+            *world.relay.holds_close.lock().unwrap() = false;
             open(&other.token).await.assert_problem(409, "feed-exists", "feed");
+            world.relay.may_close.notify_one();
         };
         let (reply, ()) = tokio::join!(open(&local.token), meanwhile);
         assert_eq!(reply.status, 503);
-        *world.relay.slow_close.lock().unwrap() = false;
         assert_eq!(open(&other.token).await.status, 201, "the name is free");
         world.delete(&world.path("/feeds/scope"), &other.token).await;
     }

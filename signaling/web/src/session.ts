@@ -8,6 +8,7 @@ import { Feed } from "./feed.ts";
 import { IceServers } from "./ice.ts";
 import { STATS_EVERY_MS, TICK_MS } from "./limits.ts";
 import type { StartChoice } from "./memory.ts";
+import type { Sending } from "./names.ts";
 import { onReach, reached } from "./reach.ts";
 import { sessionKeys } from "./session-keys.ts";
 import { t } from "./strings.ts";
@@ -155,6 +156,7 @@ export class Session {
     // Written at once, not at the next tick: tiles first, so that the banner finds their new states.
     for (const feed of this.#feeds.values()) feed.handleTick(nowMs);
     this.view.renderLink(link, nowMs, false);
+    this.#renderSending();
   }
 
   #handleEvent(event: ServerEvent, nowMs: number): void {
@@ -310,10 +312,14 @@ export class Session {
 
   #renderSending(): void {
     const { publisher } = this.#conversation;
+    // The browser calls a connection connected for seconds after the path has died: without the relay nobody is told that
+    // they are heard.
+    const lost = this.#events.link().kind === "lost" || this.#events.link().kind === "silent";
+    const state = (what: Sending) => (lost && publisher.state(what) === "sending" ? "again" : publisher.state(what));
     this.view.renderSending({
-      microphone: publisher.state("microphone"),
-      camera: publisher.state("camera"),
-      screen: publisher.state("screen"),
+      microphone: state("microphone"),
+      camera: state("camera"),
+      screen: state("screen"),
       open: publisher.talk.isOpen(),
       latched: publisher.talk.isLatched(),
       self: publisher.track("camera"),

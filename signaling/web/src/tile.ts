@@ -142,6 +142,7 @@ export class Tile {
   render(m: TileModel): void {
     setData(this.element, "state", m.state);
     setData(this.element, "purpose", m.info.descriptor.purpose);
+    setData(this.element, "undecodable", m.undecodable?.codec ?? "");
     setData(this.element, "frames", String(m.frames));
     setData(this.element, "rtp", m.frame?.rtp === null || m.frame === null ? "" : String(m.frame.rtp));
     setData(this.element, "fps", m.framesPerSecond.toFixed(1));

@@ -142,6 +142,9 @@ fn back_in_time(samples: &[Value], down: f64, up: f64) -> anyhow::Result<()> {
         samples.iter().filter(away).all(|s| s["connection"] == "lost" && s["banner"] != ""),
         "the page says nothing"
     );
+    let sends = |s: &Value| s["sends"] == json!(["again", "again"]);
+    ensure!(samples.iter().filter(away).all(sends), "the page says that microphone and camera are sent");
+    ensure!(samples.first().is_some_and(|s| s["sends"] == json!(["open", "sending"])), "{:?}", samples.first());
     ensure!(!samples.iter().filter(away).any(is_heard), "a voice crossed a cable that was pulled out");
     let socket = first(samples, up, |s| s["connection"] == "open");
     let scope = first(samples, up, |s| is_moving(s, "scope", up));

@@ -148,9 +148,11 @@ pub struct Limits {
     pub participants_per_session: usize,
     /// Feeds of one session.
     pub feeds_per_session: usize,
-    /// Bits per second that the feeds of one participant, or of all guests of one invitation, may have together: the relay
-    /// keeps memory for what they might send.
+    /// Bits per second that the feeds by WHIP of one participant, or of all guests of one invitation, may have together:
+    /// the relay keeps memory for what they might send.
     pub bitrate_per_participant: u64,
+    /// The same of native feeds, which a device certificate vouches for: uncompressed pictures are among them.
+    pub native_bitrate_per_participant: u64,
     /// Legs of one session.
     pub legs_per_session: usize,
     /// Legs of one participant.
@@ -187,6 +189,7 @@ impl Default for Limits {
             participants_per_session: 256,
             feeds_per_session: 64,
             bitrate_per_participant: 400_000_000,
+            native_bitrate_per_participant: 4_000_000_000,
             legs_per_session: 1024,
             legs_per_participant: 32,
             admission_timeout: Duration::from_secs(5),

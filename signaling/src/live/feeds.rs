@@ -191,7 +191,7 @@ impl Live {
             // The relay knows each voice's owner, to whom it is not sent: it has to be told the new one.
             first = self.remove_feed(&key)?;
         } else {
-            self.check_bitrate(&key.session, &offer.publisher, None, offer.descriptor.max_bitrate.0)?;
+            self.check_native_bitrate(&key.session, &offer.publisher, offer.descriptor.max_bitrate.0)?;
         }
         let session = self.session_mut(&key.session)?;
         if session.feeds.len() >= limit {

@@ -77,7 +77,8 @@ impl Live {
         Ok((PublicationGrant { publication, session, realm, publisher, video, audio }, first))
     }
 
-    /// Checks that an owner's feeds, without those of a publication that is to end, leave room for so many bit/s more.
+    /// Checks that an owner's feeds by WHIP, without those of a publication that is to end, leave room for so many bit/s
+    /// more.
     pub(super) fn check_bitrate(
         &self,
         session_id: &SessionId,
@@ -87,8 +88,26 @@ impl Live {
     ) -> Result<(), SessionError> {
         let limit = self.limits.bitrate_per_participant;
         let session = self.session(session_id)?;
-        let counts =
-            |f: &&Feed| session.is_one_owner(f.publisher(), owner) && (without.is_none() || f.publication() != without);
+        let counts = |f: &&Feed| {
+            f.publication().is_some()
+                && session.is_one_owner(f.publisher(), owner)
+                && (without.is_none() || f.publication() != without)
+        };
+        let granted = session.feeds.values().filter(counts).map(|f| f.descriptor().max_bitrate.0);
+        let left = limit.saturating_sub(granted.fold(0, u64::saturating_add));
+        if wanted > left { Err(SessionError::Bitrate { limit, left }) } else { Ok(()) }
+    }
+
+    /// The same of a device's native feeds.
+    pub(super) fn check_native_bitrate(
+        &self,
+        session_id: &SessionId,
+        owner: &ParticipantId,
+        wanted: u64,
+    ) -> Result<(), SessionError> {
+        let limit = self.limits.native_bitrate_per_participant;
+        let session = self.session(session_id)?;
+        let counts = |f: &&Feed| f.publication().is_none() && session.is_one_owner(f.publisher(), owner);
         let granted = session.feeds.values().filter(counts).map(|f| f.descriptor().max_bitrate.0);
         let left = limit.saturating_sub(granted.fold(0, u64::saturating_add));
         if wanted > left { Err(SessionError::Bitrate { limit, left }) } else { Ok(()) }

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test check bench interop fixtures clean-room deny fmt
+.PHONY: help setup build demo test check bench interop screenshots fixtures clean-room deny fmt
 PREFIX ?= /usr/local
 export PREFIX DESTDIR SYSCONFDIR PROFILE
 .PHONY: install uninstall deb
@@ -36,6 +36,10 @@ bench: build ## measure: CPU per packet that leaves the relay
 interop: build ## clients that nobody here wrote, client x codec x direction (docs/INTEROP.md; installs them first)
 	@scripts/foreign.sh
 	@cargo run -q -p trocar-media-tests --bin trocar-interop
+
+screenshots: setup-test ## every screen of the page in both languages, into var/artifacts/screenshots
+	@npm run --silent build --prefix signaling/web
+	@node media-tests/browser/screenshots.mjs var/artifacts/screenshots
 
 fixtures: build ## make the videos that tests and demo replay (once, in ~/.cache/trocar)
 	@scripts/fixtures.sh

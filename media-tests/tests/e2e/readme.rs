@@ -42,8 +42,7 @@ const PROMISES: &[(&str, Promise)] = &[
     ("curl --fail --silent \"$TROCAR_METRICS\" | grep ", Says("trocar_feed_relay_delay_seconds_count")),
     ("trocar feed list ", Says("scope")),
     ("trocar top --once ", Says("scope")),
-    ("trocar config check configs/trocar.toml", Says("configs/trocar.toml: ok")),
-    ("trocar config check configs/or-room.toml", Says("configs/or-room.toml: ok")),
+    ("trocar config check ", Says(".toml: ok")),
     ("trocar up ", Stays("Trocar is up")),
 ];
 

@@ -188,7 +188,9 @@ export class EventSocket {
   }
 
   #setLost(nowMs: number, nextTryMs: number | null): void {
-    const sinceMs = this.#link.kind === "lost" ? this.#link.sinceMs : nowMs;
+    const before = this.#link;
+    // Lost since the relay was heard last, not since it was given up.
+    const sinceMs = before.kind === "lost" ? before.sinceMs : before.kind === "silent" ? nowMs - before.quietMs : nowMs;
     this.#setLink({ kind: "lost", sinceMs, nextTryMs });
   }
 

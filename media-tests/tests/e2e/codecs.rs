@@ -4,6 +4,7 @@ use crate::native::{ledger, same_frames};
 use crate::number;
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use trocar_media_tests::browser::Browser;
 use trocar_media_tests::stack::{PATIENCE, Stack, path, summary};
 
 /// Frames that are compared.
@@ -63,5 +64,25 @@ fn sound_is_a_feed_of_its_own_beside_the_picture() -> anyhow::Result<()> {
     let mut nobody = stack.watch(&["--feed", "room-audio", "--duration", "1"])?;
     let none = summary(&mut nobody, PATIENCE)?;
     ensure!(number(&none, "/frames") == 0.0, "sound that nobody publishes: {none}");
+    Ok(())
+}
+
+#[test]
+fn a_publisher_that_comes_back_with_another_codec_is_shown_by_page_and_native_viewer() -> anyhow::Result<()> {
+    const LIVE: &str = "main:has(.tile[data-state=live])";
+    const DARK: &str = "main:not(:has(.tile[data-state=live]))";
+    let stack = Stack::start()?;
+    let mut first = stack.publish(&["--source", "test", "--size", "320x240@15", "--codec", "h264"])?;
+    let mut native = stack.watch(&["--duration", "20"])?;
+    let mut browser = Browser::start()?;
+    browser.join("expert", &stack.invitation("expert")?, "Dr.+Sato")?;
+    browser.wait("expert", LIVE, PATIENCE)?;
+    first.stop()?;
+    browser.wait("expert", DARK, PATIENCE)?;
+    let _second = stack.publish(&["--source", "test", "--size", "320x240@15", "--codec", "vp8"])?;
+    browser.wait("expert", LIVE, PATIENCE)?;
+    let s = summary(&mut native, PATIENCE)?;
+    ensure!(s["codec"].as_str() == Some("VP8"), "the native viewer ended with {s}");
+    ensure!(number(&s, "/packets_missing") == 0.0 && number(&s, "/frames") > 60.0, "{s}");
     Ok(())
 }

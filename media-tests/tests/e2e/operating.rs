@@ -153,3 +153,15 @@ fn the_roles_in_the_docs_are_the_ones_in_the_code() -> anyhow::Result<()> {
     ensure!(docs.contains(table.trim()), "docs/ROLES.md is not what `trocar roles` prints:\n{table}");
     Ok(())
 }
+
+#[test]
+fn the_api_answers_as_its_own_description_says() -> anyhow::Result<()> {
+    let mut command = Command::new(workspace().join("scripts/openapi-check.sh"));
+    command.arg("3").env("TROCAR_BIN", trocar()?).env("PYTHONDONTWRITEBYTECODE", "1");
+    let out = command.output()?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    println!("{}", said.lines().rev().take(12).collect::<Vec<_>>().join("\n"));
+    ensure!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
+    ensure!(said.contains(" passed"), "nothing was asked: {said}");
+    Ok(())
+}

@@ -81,35 +81,38 @@ impl Live {
     /// more.
     pub(super) fn check_bitrate(
         &self,
-        session_id: &SessionId,
+        session: &SessionId,
         owner: &ParticipantId,
         without: Option<&PublicationId>,
         wanted: u64,
     ) -> Result<(), SessionError> {
-        let limit = self.limits.bitrate_per_participant;
-        let session = self.session(session_id)?;
-        let counts = |f: &&Feed| {
-            f.publication().is_some()
-                && session.is_one_owner(f.publisher(), owner)
-                && (without.is_none() || f.publication() != without)
-        };
-        let granted = session.feeds.values().filter(counts).map(|f| f.descriptor().max_bitrate.0);
-        let left = limit.saturating_sub(granted.fold(0, u64::saturating_add));
-        if wanted > left { Err(SessionError::Bitrate { limit, left }) } else { Ok(()) }
+        let counts = |f: &Feed| f.publication().is_some_and(|p| without != Some(p));
+        self.check_room(session, owner, counts, (self.limits.bitrate_per_participant, wanted))
     }
 
     /// The same of a device's native feeds.
     pub(super) fn check_native_bitrate(
         &self,
-        session_id: &SessionId,
+        session: &SessionId,
         owner: &ParticipantId,
         wanted: u64,
     ) -> Result<(), SessionError> {
-        let limit = self.limits.native_bitrate_per_participant;
-        let session = self.session(session_id)?;
-        let counts = |f: &&Feed| f.publication().is_none() && session.is_one_owner(f.publisher(), owner);
-        let granted = session.feeds.values().filter(counts).map(|f| f.descriptor().max_bitrate.0);
-        let left = limit.saturating_sub(granted.fold(0, u64::saturating_add));
+        let counts = |f: &Feed| f.publication().is_none();
+        self.check_room(session, owner, counts, (self.limits.native_bitrate_per_participant, wanted))
+    }
+
+    /// Whether the owner's feeds that count leave room for what is wanted under the limit.
+    fn check_room(
+        &self,
+        session: &SessionId,
+        owner: &ParticipantId,
+        counts: impl Fn(&Feed) -> bool,
+        (limit, wanted): (u64, u64),
+    ) -> Result<(), SessionError> {
+        let session = self.session(session)?;
+        let own = session.feeds.values().filter(|f| session.is_one_owner(f.publisher(), owner) && counts(f));
+        let granted = own.map(|f| f.descriptor().max_bitrate.0).fold(0, u64::saturating_add);
+        let left = limit.saturating_sub(granted);
         if wanted > left { Err(SessionError::Bitrate { limit, left }) } else { Ok(()) }
     }
 

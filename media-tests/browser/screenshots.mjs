@@ -1,6 +1,7 @@
 // Takes a screenshot of every screen of the page, in both languages and the sizes that are promised, and looks at each with
-// axe-core. `node screenshots.mjs OUTDIR [NAME,NAME…]`: all, or those with such a name or part of a name. Needs the built page (`npm run build` in signaling/web) and nothing
+// axe-core. `node screenshots.mjs OUTDIR [NAME,NAME…]`: all, or those with such a name or part of a name. Builds the page and needs nothing
 // else: the relay is signaling/web/test/fake-relay.js. Prints one JSON object per line; ends with 1 where anything is amiss.
+import { execFileSync } from "node:child_process";
 import { mkdir, readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -14,6 +15,7 @@ const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-cor
 const [outDir = "var/artifacts/screenshots", only = ""] = process.argv.slice(2);
 const CONTROL = "amiss";
 await mkdir(outDir, { recursive: true });
+execFileSync("npm", ["run", "build", "--silent"], { cwd: web, stdio: ["ignore", "ignore", "inherit"] });
 
 const POLICY = "default-src 'self'; connect-src 'self' wss: ws:; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const TYPES = { html: "text/html; charset=utf-8", js: "text/javascript; charset=utf-8", css: "text/css; charset=utf-8" };

@@ -8,14 +8,14 @@
 //!   between signaling and relay.
 //! - [`media`]: RTP and RTCP as bytes, the feed ring, the leg that decides what a viewer gets, the marks in a test picture.
 //! - [`link`]: a line between two places and what goes wrong on it, for tests and for `trocar impair`.
-//!
-//! The third wing, the handover of operation authority, comes with its specification.
+//! - [`handover`]: who may operate (`proto/HANDOVER.md`). [`control`]: how expert and gate find each other at a relay.
 //!
 //! # Driving contract
 //! `handle_*` takes something in, `poll_*` gives something out, getters only look. Time is always an argument: `now` is
 //! [`units::Micros`] of a monotonic clock, [`units::WallMicros`] is for tokens, audit, capture times and display.
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod handover;
 pub mod link;
 pub mod media;

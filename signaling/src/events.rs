@@ -234,6 +234,11 @@ impl<'a> Conversation<'a> {
                 reported.map_err(|e| Some((4403, e.to_string())))
             }
             Ok(ClientEvent::Chat { text }) => self.chat(socket, t1, &text).await,
+            Ok(
+                ClientEvent::ControlProbe { .. }
+                | ClientEvent::ControlRequest { .. }
+                | ClientEvent::ControlEstop { .. },
+            ) => Ok(()),
             Ok(ClientEvent::Hello { .. }) => Err(Some((1008, "one hello is enough".to_owned()))),
             Err(e) => Err(Some((1008, format!("message cannot be used: {e}")))),
         }

@@ -172,7 +172,11 @@ impl Watcher<'_> {
         self.sink.begin_leg();
         // Has no way out but its value, so that the leg is counted exactly once.
         let go_on = self.read(connection, binding, &mut reading, stop).await;
-        reading.receiver.give_up_pending();
+        if go_on {
+            reading.receiver.give_up_pending();
+        } else {
+            reading.receiver.leave();
+        }
         self.take_frames(connection, &mut reading);
         self.sink.end_leg(reading.receiver.counters(), go_on.then_some("the leg ended"));
         Ok(go_on)

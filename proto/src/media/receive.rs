@@ -226,6 +226,17 @@ impl FrameReceiver {
         self.pending_packets = 0;
     }
 
+    /// The viewer stops watching: as [`Self::give_up_pending`], but a newest frame whose last packets were still on their way
+    /// is neither handed out nor called lost, for nothing of it is missing yet.
+    pub fn leave(&mut self) {
+        if let Some((&id, newest)) = self.pending.last_key_value()
+            && newest.is_under_way()
+        {
+            self.pending.remove(&id);
+        }
+        self.give_up_pending();
+    }
+
     /// Hands out a frame or says that it is lost.
     fn release(&mut self, id: u64, p: Pending) {
         if let Some(n) = self.next_frame {
@@ -321,6 +332,12 @@ impl Pending {
     fn is_complete(&self) -> bool {
         let (Some(first), Some(last)) = (self.first, self.last) else { return false };
         last.0.checked_sub(first.0).is_some_and(|n| n + 1 == self.packets.len() as u64)
+    }
+
+    /// Its packets came one after the other from the first on, and the last one did not come yet.
+    fn is_under_way(&self) -> bool {
+        let (Some(first), Some((newest, _))) = (self.first, self.packets.last_key_value()) else { return false };
+        self.last.is_none() && newest.0.checked_sub(first.0).is_some_and(|n| n + 1 == self.packets.len() as u64)
     }
 
     fn into_frame(self, frame_id: u32) -> CompleteFrame {
@@ -432,6 +449,20 @@ mod tests {
         assert_eq!(r.poll_event(), Some(FrameEvent::Lost { frame_id: 7, packets: 2 }));
         assert_eq!(complete(&mut r), vec![0]);
         assert_eq!((r.counters().packets_missing, r.counters().frames_lost), (2, 1));
+    }
+
+    #[test]
+    fn a_frame_under_way_when_the_viewer_stops_is_not_lost_and_one_with_a_hole_is() {
+        for (came, lost) in [(&[0, 1, 2][..], 0), (&[0, 2], 1), (&[1, 2], 1)] {
+            let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
+            let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
+            p.frame(2, true).iter().for_each(|b| r.handle_packet(Micros(0), b));
+            let f = p.frame(4, true);
+            came.iter().for_each(|i: &usize| r.handle_packet(Micros(1), &f[*i]));
+            r.leave();
+            assert_eq!(complete(&mut r), vec![0]);
+            assert_eq!(r.counters().frames_lost, lost, "{came:?}");
+        }
     }
 
     #[test]

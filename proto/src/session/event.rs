@@ -39,6 +39,24 @@ pub enum ClientEvent {
         /// 1 to [`super::api::MAX_CHAT_LEN`] characters; control characters other than line ends are refused.
         text: String,
     },
+    /// How is the register? Forwarded to the gate; a later [`ServerEvent::Control`] that has this nonce among its answers was made by
+    /// the gate after the client sent this. At most five a second.
+    ControlProbe {
+        /// 64 random bits, 16 hexadecimal digits.
+        nonce: String,
+    },
+    /// Asks local for control. Creates nothing; a browser never holds. Only roles whose highest grade covers the set.
+    ControlRequest {
+        /// What is asked for.
+        set: ControlSet,
+        /// For local's eyes, at most 128 bytes.
+        reason: String,
+    },
+    /// Stop. Forwarded to the gate on behalf of the participant; one per 10 s.
+    ControlEstop {
+        /// Shown everywhere, at most 128 bytes.
+        reason: String,
+    },
 }
 
 /// Server to client.
@@ -134,9 +152,26 @@ pub enum ServerEvent {
         /// Audio feeds with a voice above the noise, the loudest first.
         feeds: Vec<FeedId>,
     },
+    /// The register, as the gate's own STATUS says it (HANDOVER.md section 14). It is as old as the newest probe of this client
+    /// that it answers.
+    Control {
+        /// The register.
+        control: ControlInfo,
+    },
+    /// There is no gate in the session, or signaling has lost it: control is unknown.
+    ControlGone,
+    /// Somebody pressed ESTOP, or asked for control.
+    ControlNotice {
+        /// `estop` or `request`.
+        what: String,
+        /// Who.
+        person: String,
+        /// Why.
+        reason: String,
+    },
     /// Something that the client sent on this socket was not done; the socket stays. Only to that socket.
     Refused {
-        /// Type of the message that was refused: `chat`.
+        /// Type of the message that was refused: `chat`, `control_request`, `control_estop`.
         what: String,
         /// Why, and what would be right.
         detail: String,
@@ -146,6 +181,50 @@ pub enum ServerEvent {
         /// Why.
         reason: String,
     },
+}
+
+/// A set of what may be operated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ControlSet {
+    /// What moves the camera mechanically.
+    pub camera: bool,
+    /// Instruments.
+    pub instruments: bool,
+    /// Energy, only with instruments.
+    pub energy: bool,
+}
+
+/// The register as screens see it: `Status` of the handover protocol, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ControlInfo {
+    /// `hold`, `local`, `offered`, `ready`, `granting`, `remote`, `estop` or `closed`.
+    pub mode: String,
+    /// The gate's epoch.
+    pub epoch: u64,
+    /// The holder in `remote`, the addressee before it; nothing where that participant is not known here.
+    pub participant: Option<ParticipantId>,
+    /// SHA-256 of that one's certificate, hexadecimal.
+    pub expert: Option<String>,
+    /// What is held, or offered.
+    pub set: ControlSet,
+    /// Milliseconds since this state began.
+    pub since_ms: u64,
+    /// Why motion is stopped, in words; empty while it runs and outside `remote`.
+    pub stopped: Vec<String>,
+    /// What local must know, in words.
+    pub alarms: Vec<String>,
+    /// Link gates: loop age, jitter, loss, frame age; each `unmeasured`, `green`, `amber` or `red`.
+    pub colours: [String; 4],
+    /// What they were measured at: loop age p50 and p95, jitter p95 (microseconds), loss (parts per million), frame age
+    /// (microseconds); nothing where unmeasured.
+    pub figures: [Option<u32>; 5],
+    /// Nonces of probes that this answers, each 16 hexadecimal digits.
+    pub answers: Vec<String>,
+    /// A STATUS older than this, by the client's own probe, is "control unknown, hands off", in milliseconds.
+    pub status_age_ms: u32,
 }
 
 /// One m-line of a leg that carries voices.

@@ -1,0 +1,15 @@
+//! The channel between an expert's station, signaling and the gate (docs/CONTROL.md; HANDOVER.md sections 5 and 3).
+//!
+//! - [`trust`]: the trust list, a directory with `ca.pem` and `crl.pem`, and who a certificate says it is.
+//! - [`token`]: session tokens, checked against an issuer's pinned key.
+//! - [`transport`]: one QUIC connection to a relay's rendezvous, its tunnels and datagrams.
+//! - [`channel`]: mutual TLS 1.3 inside a tunnel, and the messages in it.
+//! - [`seal`]: HB, CMD and BEACON, sealed with keys from the channel's exporter.
+//!
+//! The relay is taken to be hostile: everything that it says is a hint, and what counts is what the channel proves.
+
+pub mod channel;
+pub mod seal;
+pub mod token;
+pub mod transport;
+pub mod trust;

@@ -1,0 +1,20 @@
+//! The gate beside the device: drives `proto::handover::gate` and connects it with the world.
+//!
+//! One thread, [`core`], owns the register and is the only one that calls it. Everybody else hands it [`core::Event`]s by one
+//! bounded queue and gets what is to be done by the traits and queues below; nothing on the way from a command to the device waits
+//! for anything else:
+//!
+//! - [`net`]: control connections and channels; opens and seals datagrams.
+//! - [`device`]: adapters for what moves.
+//! - [`store`]: epoch blocks and the audit chain, on disk ahead of use.
+//! - [`frames`]: what the publisher says it captured.
+//! - [`console`]: terminal screen, loopback page, hardware input.
+//! - [`config`]: one file.
+
+pub mod config;
+pub mod console;
+pub mod core;
+pub mod device;
+pub mod frames;
+pub mod net;
+pub mod store;

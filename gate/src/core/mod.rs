@@ -3,8 +3,10 @@
 //! A command's way: a datagram is opened by [`crate::net`] → [`Inbox`] → `Gate::handle` → `Gate::poll` → [`Device::act`]. One
 //! hand-over between threads, no disk, no await.
 
+mod driver;
 mod inbox;
 
+pub use driver::{Core, NoRandom, Parts, first_view};
 pub use inbox::{Event, Inbox, Lane};
 
 use std::sync::Arc;

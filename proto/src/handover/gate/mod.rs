@@ -214,6 +214,18 @@ impl<C: Checks> Gate<C> {
         self.state.offer()
     }
 
+    /// When the open offer, the preparation or the grant runs out.
+    #[must_use]
+    pub const fn until(&self) -> Option<Micros> {
+        self.state.until()
+    }
+
+    /// Since when the state is what it is.
+    #[must_use]
+    pub const fn since(&self) -> Micros {
+        self.since
+    }
+
     /// Whether motion runs: REMOTE and no stop.
     #[must_use]
     pub const fn motion_runs(&self) -> bool {

@@ -138,6 +138,16 @@ impl State {
         }
     }
 
+    /// When this state ends by itself.
+    pub(super) const fn until(&self) -> Option<Micros> {
+        match self {
+            Self::Offered { until, .. } => Some(*until),
+            Self::Ready(ready) => Some(ready.until),
+            Self::Granting(granting) => Some(granting.until),
+            Self::Hold | Self::Local | Self::Remote(_) | Self::Estop | Self::Closed => None,
+        }
+    }
+
     /// Whether an offer is open (HO-I-011).
     pub(super) const fn is_open(&self) -> bool {
         matches!(self, Self::Offered { .. } | Self::Ready(_) | Self::Granting(_))

@@ -48,6 +48,7 @@ if [ "$tier" = test ]; then
         "ICE servers are tested with a real one, under a real authority's trust|coturn ca-certificates"
         "foreign clients and encoders: aiortc, ffmpeg, RTSP|python3-venv ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0"
         "windows are tested on a display without a screen|xvfb x11-apps imagemagick"
+        "wall clocks that jump are tested with a clock of their own|faketime"
         "the services are checked as systemd would read them|systemd"
     )
     if ! scripts/fixtures.sh has natural && ! python3 -m pip --version >/dev/null 2>&1; then

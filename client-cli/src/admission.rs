@@ -1,6 +1,7 @@
 //! Signaling's door to a relay in the same process: each question is a call.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use trocar_proto::session::admission::{
     AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant, VoicesGrant,
@@ -8,7 +9,8 @@ use trocar_proto::session::admission::{
 };
 use trocar_proto::session::ids::{CertHash, LegId, PublicationId};
 use trocar_relay::Relay;
-use trocar_signaling::{Admission, Answer};
+use trocar_relay::control::TokenCheck;
+use trocar_signaling::{Admission, Answer, ServerHandle};
 
 /// Figures are taken from the relay this often; a scrape gets the last ones.
 const FIGURES_EVERY: Duration = Duration::from_millis(500);
@@ -56,6 +58,32 @@ impl InProcess {
             }
         });
         Self { relay, figures }
+    }
+
+    /// Where the relay's control rendezvous is.
+    pub(crate) fn control_address(&self) -> Option<SocketAddr> {
+        self.relay.control_address()
+    }
+}
+
+/// What the rendezvous asks about stations' tokens: signaling, once that is up. The relay is up first.
+#[derive(Clone, Default)]
+pub(crate) struct StationTokens(Arc<OnceLock<trocar_signaling::TokenCheck>>);
+
+impl StationTokens {
+    /// From now on signaling is asked.
+    pub(crate) fn ask(&self, server: &ServerHandle) {
+        // Only the first call counts, and there is one.
+        let _ = self.0.set(server.token_check());
+    }
+
+    /// For the relay.
+    pub(crate) fn check(&self) -> TokenCheck {
+        let asked = Arc::clone(&self.0);
+        Arc::new(move |token, session, certificate| {
+            let check = asked.get().ok_or("signaling is not up yet: try again")?;
+            check(token, session, certificate)
+        })
     }
 }
 

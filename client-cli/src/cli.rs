@@ -1,8 +1,11 @@
 //! The command line: what was typed, what will be done, and the exit code.
 
+use crate::audit::AuditCommand;
 use crate::config::{Config, Log};
+use crate::consent::ConsentCommand;
 use crate::publish::config::RoomConfig;
-use crate::{ca, impair, manual, media, publish, top, up, verbs, watch};
+use crate::revoke::RevokeArgs;
+use crate::{ca, impair, manual, media, operate, publish, top, up, verbs, watch};
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -26,6 +29,7 @@ enum Command {
     Publish(Box<publish::PublishArgs>),
     /// Watch a feed and measure it.
     Watch(watch::WatchArgs),
+    Operate(Box<operate::OperateArgs>),
     /// Live view of a relay's figures in the terminal.
     Top(top::TopArgs),
     /// Look at a session, invite into it, close it.
@@ -59,6 +63,16 @@ enum Command {
     Ca {
         #[command(subcommand)]
         command: CaCommand,
+    },
+    /// The patient's consent, as a gate wants it.
+    Consent {
+        #[command(subcommand)]
+        command: ConsentCommand,
+    },
+    /// A gate's audit chain.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
     },
     /// Print the table of roles and what they may do, as Markdown.
     Roles,
@@ -102,6 +116,8 @@ enum CaCommand {
         #[arg(value_parser = name_part)]
         name: String,
     },
+    /// Take certificates back: adds them to the revocation list of the authority in a directory.
+    Revoke(RevokeArgs),
 }
 
 fn name_part(s: &str) -> Result<String, String> {
@@ -139,6 +155,11 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             start_log(&client_log("warn"))?;
             block_on(watch::run(args))
         }
+        Command::Operate(args) => {
+            // Where a screen is drawn, a log would be drawn over.
+            start_log(&client_log(if args.is_json() { "warn" } else { "off" }))?;
+            block_on(operate::run(*args))
+        }
         Command::Top(args) => quiet(top::run(args)),
         Command::Session { command } => quiet(command.run()),
         Command::Feed { command } => quiet(command.run()),
@@ -164,6 +185,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             println!("{}\n{}", files.cert.display(), files.key.display());
             Ok(())
         }
+        Command::Ca { command: CaCommand::Revoke(args) } => args.run(),
+        Command::Consent { command } => command.run(),
+        Command::Audit { command } => command.run(),
         Command::Roles => {
             print!("{}", trocar_proto::session::role::render_markdown());
             Ok(())

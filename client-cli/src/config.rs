@@ -63,6 +63,8 @@ pub(crate) struct Relay {
     pub(crate) webrtc: SocketAddr,
     /// UDP address for QUIC; port 0 takes a free one.
     pub(crate) quic: SocketAddr,
+    /// UDP address of the control rendezvous; port 0 takes a free one.
+    pub(crate) control: SocketAddr,
     /// Addresses that clients reach this node at; needed where a listener is on a wildcard address.
     pub(crate) advertise: Vec<IpAddr>,
     /// CPU that the worker is pinned to.
@@ -148,6 +150,7 @@ impl Default for Relay {
         Self {
             webrtc: SocketAddr::new(LOOPBACK, 0),
             quic: SocketAddr::new(LOOPBACK, 0),
+            control: SocketAddr::new(LOOPBACK, 4434),
             advertise: Vec::new(),
             pin: None,
             max_feeds: limits.max_feeds,

@@ -1,15 +1,20 @@
 //! The one binary that a person types.
 
 mod admission;
+mod audit;
 mod ca;
 mod cli;
 mod config;
+mod consent;
+mod echo;
 mod impair;
 mod ledger;
 mod manual;
 mod media;
 mod net;
+mod operate;
 mod publish;
+mod revoke;
 mod rtc;
 mod sender;
 mod stop;

@@ -3,10 +3,11 @@
 
 use crate::ledger::{Ledger, digest};
 use crate::media::Frame;
+use crate::publish::proof::{ProofCounts, Tap};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use trocar_proto::media::ext::{ExtensionIds, FrameMark, FrameMarks};
 use trocar_proto::media::roq::{FlowPrefix, MAX_RTP_PACKET, error_code};
 use trocar_proto::media::rtcp::{Builder, SenderReport};
@@ -57,6 +58,8 @@ struct State {
     /// SSRC, RTP timestamp and capture time of the newest frame.
     newest: Newest,
     ledger: Option<Ledger>,
+    /// Where frames are reported to a gate.
+    proof: Option<Arc<Tap>>,
 }
 
 /// The way out. One lock per frame, taken by the source's thread and once a second by the reporter.
@@ -69,6 +72,16 @@ impl Sender {
     pub(crate) fn new(ledger: Option<&Path>) -> anyhow::Result<Self> {
         let ledger = ledger.map(Ledger::create).transpose()?;
         Ok(Self { state: Mutex::new(State { ledger, clock_rate: 90_000, ..State::default() }) })
+    }
+
+    /// Frames are reported there too, from the next one on.
+    pub(crate) fn report_to(&self, proof: Arc<Tap>) {
+        self.state().proof = Some(proof);
+    }
+
+    /// What became of the reports; none where nothing is reported.
+    pub(crate) fn proofs(&self) -> Option<ProofCounts> {
+        self.state().proof.as_ref().map(|p| p.counts())
     }
 
     /// A source begins, whose frame ids count from 0.
@@ -102,6 +115,10 @@ impl Sender {
         state.next_frame = frame_id.wrapping_add(1);
         let whole = match &state.line {
             Some(line) if line.connection.datagram_send_buffer_space() >= needed(frame) => {
+                // First: a frame that the gate does not know when its echo comes proves nothing.
+                if let Some(proof) = &state.proof {
+                    proof.note(frame_id, frame);
+                }
                 let out = |datagram| line.connection.send_datagram(datagram).is_ok();
                 send_packets(frame, frame_id, line.prefix, &mut state.sent, &mut state.newest, out)
             }
@@ -216,6 +233,7 @@ fn pack(packet: &Bytes, mark: FrameMark, frame: &Frame, prefix: FlowPrefix) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::Raw;
     use trocar_proto::media::ext::read_marks;
     use trocar_proto::media::roq;
     use trocar_proto::units::FlowId;
@@ -229,6 +247,7 @@ mod tests {
             capture: WallMicros(1_790_000_000_123_456),
             rtp_timestamp: 7,
             audio_level: None,
+            raw: Raw::NotAsked,
             packets: vec![p.into(); packets],
         }
     }

@@ -1,20 +1,24 @@
 //! `trocar up`: relay and signaling in one process, with a local authority, a session and an invitation per role.
 
-use crate::admission::InProcess;
+use crate::admission::{InProcess, StationTokens};
 use crate::ca::{Authority, Subject, Use, write_secret};
 use crate::config::{Config, Webhook};
 use crate::net::tls::{read_chain, read_key};
 use crate::stop::Stop;
 use anyhow::{Context, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use trocar_control::token::GATE_AUDIENCE;
 use trocar_proto::session::ids::SessionId;
 use trocar_proto::session::role::Role;
+use trocar_relay::control::ControlListener;
 use trocar_relay::quic::Identity;
 use trocar_relay::worker::{Limits, RealmListener};
 use trocar_relay::{Relay, RelayConfig};
@@ -32,7 +36,7 @@ pub(crate) struct UpArgs {
     /// Address that other machines reach this one at: listens there, and puts it into links and candidates.
     #[arg(long, value_name = "ADDRESS")]
     host: Option<IpAddr>,
-    /// Port of the page; HTTPS takes the next one up. 0 takes free ones.
+    /// Port of the page; HTTPS takes the next one up, the control rendezvous the one after. 0 takes free ones.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
     /// Print one JSON object instead of text.
@@ -55,8 +59,13 @@ impl UpArgs {
         }
         if let Some(port) = self.port {
             c.signaling.loopback_http = c.signaling.loopback_http.map(|a| SocketAddr::new(a.ip(), port));
-            let https = if port == 0 { 0 } else { port.checked_add(1).context("--port is at most 65534")? };
+            let https = if port == 0 { 0 } else { port.checked_add(1).context("--port is at most 65533")? };
             c.signaling.listen.set_port(https);
+            c.relay.control.set_port(if port == 0 {
+                0
+            } else {
+                port.checked_add(2).context("--port is at most 65533")?
+            });
         }
         if let Some(host) = self.host {
             if host.is_unspecified() {
@@ -65,6 +74,7 @@ impl UpArgs {
             c.signaling.listen.set_ip(host);
             c.relay.webrtc.set_ip(host);
             c.relay.quic.set_ip(host);
+            c.relay.control.set_ip(host);
             c.relay.advertise = vec![host];
             if !host.is_loopback() {
                 // Links lead to an address that other machines can open.
@@ -87,6 +97,7 @@ struct Report {
     device_cert: PathBuf,
     device_key: PathBuf,
     relay: Addresses,
+    gate: Gate,
     invitations: BTreeMap<&'static str, String>,
     tokens: BTreeMap<&'static str, String>,
     ready_ms: u128,
@@ -96,6 +107,18 @@ struct Report {
 struct Addresses {
     webrtc: SocketAddr,
     quic: SocketAddr,
+    control: SocketAddr,
+}
+
+/// What the configuration of a gate has to name.
+#[derive(Debug, Serialize)]
+struct Gate {
+    /// Directory with the trust list.
+    trust: PathBuf,
+    /// Issuer of tokens.
+    issuer: String,
+    /// The issuer's public key.
+    issuer_key: PathBuf,
 }
 
 /// Runs until it is told to stop.
@@ -103,9 +126,11 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
     let began = std::time::Instant::now();
     let stop = Stop::on_signals()?;
     let authority = Authority::open_or_create(&config.dir, &config.realm)?;
-    let (relay, events) = start_relay(&config, &authority)?;
+    let stations = StationTokens::default();
+    let (relay, events) = start_relay(&config, &authority, &stations)?;
     let admission = Arc::new(InProcess::new(relay.clone()));
     let server = start_signaling(&config, &authority, Arc::clone(&admission), events).await?;
+    stations.ask(&server);
     let session = session(&server, &config).await?;
     let device = authority.identity("device", &subject(&config, "station", "device", &[]), Use::Device)?;
     let mut report = Report {
@@ -117,6 +142,7 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
         device_cert: device.cert,
         device_key: device.key,
         relay: addresses(&relay)?,
+        gate: for_gates(&config, &authority)?,
         invitations: BTreeMap::new(),
         tokens: BTreeMap::new(),
         ready_ms: 0,
@@ -159,13 +185,19 @@ fn hosts(config: &Config) -> Vec<String> {
 
 type Events = tokio::sync::mpsc::Receiver<trocar_proto::session::admission::RelayEvent>;
 
-fn start_relay(config: &Config, authority: &Authority) -> anyhow::Result<(Relay, Events)> {
+fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens) -> anyhow::Result<(Relay, Events)> {
     let hosts = hosts(config);
     let files = authority.identity("relay", &subject(config, "relay", "relay", &hosts), Use::Server)?;
-    let identity = Identity {
-        chain: read_chain(&files.cert)?,
-        key: read_key(&files.key)?,
-        trust: read_chain(&authority.trust_file())?,
+    let identity = || -> anyhow::Result<Identity> {
+        let (chain, key) = (read_chain(&files.cert)?, read_key(&files.key)?);
+        Ok(Identity { chain, key, trust: read_chain(&authority.trust_file())? })
+    };
+    let control = ControlListener {
+        realm: config.realm.clone(),
+        address: config.relay.control,
+        identity: identity()?,
+        tokens: stations.check(),
+        limits: trocar_relay::control::Limits::default(),
     };
     let listener = RealmListener {
         realm: config.realm.clone(),
@@ -175,12 +207,49 @@ fn start_relay(config: &Config, authority: &Authority) -> anyhow::Result<(Relay,
         server_name: "localhost".to_owned(),
     };
     let limits = Limits { max_feeds: config.relay.max_feeds, max_legs: config.relay.max_legs, ..Limits::default() };
-    Ok(Relay::start(RelayConfig { listeners: vec![listener], identity, pin: config.relay.pin, limits })?)
+    Ok(Relay::start(RelayConfig {
+        listeners: vec![listener],
+        identity: identity()?,
+        pin: config.relay.pin,
+        limits,
+        control: Some(control),
+    })?)
 }
 
 fn addresses(relay: &Relay) -> anyhow::Result<Addresses> {
     let a = relay.addresses().first().context("the relay has no listener")?;
-    Ok(Addresses { webrtc: a.webrtc, quic: a.quic })
+    let control = relay.control_address().context("the relay has no control rendezvous")?;
+    Ok(Addresses { webrtc: a.webrtc, quic: a.quic, control })
+}
+
+/// Where signaling itself finds the rendezvous: on this machine.
+fn control_for_signaling(
+    config: &Config,
+    authority: &Authority,
+    relay: SocketAddr,
+) -> anyhow::Result<trocar_signaling::ControlConfig> {
+    let subject = subject(config, "signaling", "signaling", &[]);
+    let files = authority.identity("signaling-control", &subject, Use::Device)?;
+    let mut relay = relay;
+    if relay.ip().is_unspecified() {
+        relay.set_ip(if relay.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let (cert, key, trust) = (files.cert, files.key, authority.trust_file());
+    Ok(trocar_signaling::ControlConfig { relay, server_name: "localhost".to_owned(), cert, key, trust })
+}
+
+fn issuer(config: &Config) -> String {
+    format!("signaling.{}", config.realm)
+}
+
+/// Writes what the configuration of a gate names: a trust list, and the key that tokens are signed with.
+fn for_gates(config: &Config, authority: &Authority) -> anyhow::Result<Gate> {
+    let key = trocar_signaling::token_public_key(&token_key(&config.dir)?)?;
+    let file = config.dir.join("token-key.pub");
+    std::fs::write(&file, format!("{}\n", URL_SAFE_NO_PAD.encode(key)))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let trust = std::path::absolute(authority.trust_directory("gate-trust")?)?;
+    Ok(Gate { trust, issuer: issuer(config), issuer_key: std::path::absolute(file)? })
 }
 
 async fn start_signaling(
@@ -199,13 +268,14 @@ async fn start_signaling(
         }
     };
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let control = admission.control_address().map(|relay| control_for_signaling(config, authority, relay));
     let signaling = trocar_signaling::Config {
         listen: config.signaling.listen,
         loopback_http: config.signaling.loopback_http,
         tls: TlsIdentity { cert_chain_pem: read(&cert)?, key_pem: read(&key)? },
         token_key_pkcs8: token_key(&config.dir)?,
-        issuer: format!("signaling.{}", config.realm),
-        audiences: vec![format!("relay.{}", config.realm)],
+        issuer: issuer(config),
+        audiences: vec![format!("relay.{}", config.realm), GATE_AUDIENCE.to_owned()],
         public_url: config.signaling.public_url.clone(),
         origins: config.signaling.origins.clone(),
         realm: config.realm.clone(),
@@ -213,6 +283,7 @@ async fn start_signaling(
         metrics_open: config.signaling.metrics_open,
         ice: config.turn.load()?,
         webhooks: config.webhook.iter().map(Webhook::load).collect::<anyhow::Result<_>>()?,
+        control: control.transpose()?,
         limits: trocar_signaling::Limits::default(),
     };
     Ok(Server::start(signaling, admission, events).await?)
@@ -259,6 +330,10 @@ fn env_lines(r: &Report) -> String {
     line("METRICS", &r.metrics);
     line("CA", &r.ca_file.display().to_string());
     line("SESSION", r.session.as_str());
+    line("CONTROL", &r.relay.control.to_string());
+    line("GATE_TRUST", &r.gate.trust.display().to_string());
+    line("TOKEN_ISSUER", &r.gate.issuer);
+    line("TOKEN_KEY", &r.gate.issuer_key.display().to_string());
     for (role, link) in &r.invitations {
         line(&format!("INVITE_{}", role.to_uppercase()), link);
     }
@@ -274,6 +349,7 @@ fn print(args: &UpArgs, r: &Report) -> anyhow::Result<()> {
     println!("  page          {}", r.page);
     println!("  HTTPS         {} (authority: {})", r.https, r.ca_file.display());
     println!("  relay         WebRTC {} QUIC {}", r.relay.webrtc, r.relay.quic);
+    println!("  control       {} (gates and experts' stations)", r.relay.control);
     println!("  figures       {}", r.metrics);
     println!("Invitations, each good for whoever has the link:");
     for (role, link) in &r.invitations {
@@ -294,13 +370,18 @@ mod tests {
     fn a_flag_goes_before_the_file() {
         let c = UpArgs { port: Some(9_000), dir: Some("x".into()), ..args() }.config().unwrap();
         assert_eq!(c.signaling.loopback_http.unwrap().port(), 9_000);
-        assert_eq!((c.signaling.listen.port(), c.dir), (9_001, PathBuf::from("x")));
+        assert_eq!((c.signaling.listen.port(), c.relay.control.port()), (9_001, 9_002));
+        assert_eq!(c.dir, PathBuf::from("x"));
+        let free = UpArgs { port: Some(0), ..args() }.config().unwrap();
+        assert_eq!((free.signaling.listen.port(), free.relay.control.port()), (0, 0));
+        assert!(UpArgs { port: Some(65_534), ..args() }.config().is_err());
     }
 
     #[test]
     fn a_host_that_others_reach_is_listened_on_and_advertised() {
         let c = UpArgs { host: Some("192.0.2.7".parse().unwrap()), ..args() }.config().unwrap();
         assert_eq!(c.signaling.loopback_http, None);
+        assert_eq!(c.relay.control.to_string(), "192.0.2.7:4434");
         assert_eq!(c.relay.advertise, vec!["192.0.2.7".parse::<IpAddr>().unwrap()]);
         assert!(UpArgs { host: Some("0.0.0.0".parse().unwrap()), ..args() }.config().is_err());
         assert!(hosts(&c).contains(&"192.0.2.7".to_owned()));

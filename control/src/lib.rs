@@ -5,10 +5,15 @@
 //! - [`transport`]: one QUIC connection to a relay's rendezvous, its tunnels and datagrams.
 //! - [`channel`]: mutual TLS 1.3 inside a tunnel, and the messages in it.
 //! - [`seal`]: HB, CMD and BEACON, sealed with keys from the channel's exporter.
+//! - [`consent`]: the patient's consent as a signed document; [`audit`]: the gate's audit chain, its check and its story.
+//! - [`evdev`]: Linux input events of pedals, buttons and gamepads, as bytes.
 //!
 //! The relay is taken to be hostile: everything that it says is a hint, and what counts is what the channel proves.
 
+pub mod audit;
 pub mod channel;
+pub mod consent;
+pub mod evdev;
 pub mod seal;
 pub mod token;
 pub mod transport;

@@ -7,14 +7,22 @@
 //! - [`net`]: control connections and channels; opens and seals datagrams.
 //! - [`device`]: adapters for what moves.
 //! - [`store`]: epoch blocks and the audit chain, on disk ahead of use.
+//! - [`sim`]: the device of `trocar-sim-device`.
 //! - [`frames`]: what the publisher says it captured.
 //! - [`console`]: terminal screen, loopback page, hardware input.
+//! - [`stdio`]: a console for scripts.
+//! - [`consent`]: the patient's consent, watched.
 //! - [`config`]: one file.
 
 pub mod config;
+pub mod consent;
+pub mod conformance_test;
 pub mod console;
 pub mod core;
 pub mod device;
 pub mod frames;
 pub mod net;
+pub mod run;
+pub mod sim;
+pub mod stdio;
 pub mod store;

@@ -3,7 +3,8 @@ import { chromium } from "playwright-core";
 
 /**
  * `fakeUi`: false leaves questions for devices to the (absent) person, which refuses them. `microphone` (WAV) and `camera`
- * (Y4M) are files that are played again and again instead of the browser's own beep and picture. `anyCertificate`: takes a
+ * (Y4M) are files that are played again and again instead of the browser's own beep and picture. `autoplay`: false lets no
+ * sound out before somebody clicked. `anyCertificate`: takes a
  * relay's certificate without knowing who signed it.
  */
 export function launch({ fakeUi = true, autoplay = true, microphone, camera, anyCertificate = false } = {}) {
@@ -17,7 +18,7 @@ export function launch({ fakeUi = true, autoplay = true, microphone, camera, any
       "--disable-background-networking", "--disable-component-update", "--disable-sync",
       "--use-fake-device-for-media-stream", "--auto-select-desktop-capture-source=Entire screen",
       ...(fakeUi ? ["--use-fake-ui-for-media-stream"] : []),
-      ...(autoplay ? ["--autoplay-policy=no-user-gesture-required"] : []),
+      `--autoplay-policy=${autoplay ? "no-user-gesture-required" : "document-user-activation-required"}`,
       ...(microphone ? [`--use-file-for-fake-audio-capture=${microphone}`] : []),
       ...(camera ? [`--use-file-for-fake-video-capture=${camera}`] : []),
       ...(anyCertificate ? ["--ignore-certificate-errors"] : []),

@@ -231,10 +231,37 @@ async function recorded() {
   return log.samples;
 }
 
+// Connections by TURN alone, as behind a firewall that lets nothing else out. Notes which candidates are gathered and taken.
+function relayOnly() {
+  const Plain = window.RTCPeerConnection;
+  const ways = (window.__ways = { candidates: [], gathered: 0, peers: [] });
+  window.RTCPeerConnection = class extends Plain {
+    constructor(configuration) {
+      super({ ...configuration, iceTransportPolicy: "relay" });
+      ways.peers.push(this);
+      this.addEventListener("icecandidate", (e) => (e.candidate?.candidate ? ways.candidates.push(e.candidate.type) : (ways.gathered += 1)));
+    }
+  };
+}
+
+// The types of the candidates that media really takes.
+async function waysTaken() {
+  const { candidates, gathered, peers } = window.__ways;
+  const taken = [];
+  for (const peer of peers) {
+    const stats = new Map([...(await peer.getStats())]);
+    for (const pair of stats.values()) {
+      if (pair.type === "candidate-pair" && pair.nominated) taken.push(stats.get(pair.localCandidateId)?.candidateType);
+    }
+  }
+  return { candidates, gathered, taken };
+}
+
 const commands = {
-  async open({ page, url, width = 1280, height = 800, locale = "en-US" }) {
+  async open({ page, url, width = 1280, height = 800, locale = "en-US", turnOnly = false }) {
     const p = await browser.newPage({ viewport: { width, height }, locale });
     await p.addInitScript(observe);
+    if (turnOnly) await p.addInitScript(relayOnly);
     pages.set(page, p);
     const began = Date.now();
     await p.goto(url, { timeout: 60_000 });
@@ -242,6 +269,18 @@ const commands = {
   },
   async wait({ page, selector, timeout = 20_000 }) {
     await pages.get(page).waitForSelector(selector, { timeout, state: "attached" });
+    return true;
+  },
+  // The same without a touch: whatever else looks into a page counts as a click to its browser, after which sound is let out.
+  async untouched({ page, selector, timeout = 20_000 }) {
+    const session = await pages.get(page).context().newCDPSession(pages.get(page));
+    const expression = `document.querySelector(${JSON.stringify(selector)}) !== null`;
+    const end = Date.now() + timeout;
+    while (!(await session.send("Runtime.evaluate", { expression, userGesture: false })).result.value) {
+      if (Date.now() > end) throw new Error(`no ${selector} within ${timeout} ms`);
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    await session.detach();
     return true;
   },
   async tiles({ page }) {
@@ -292,6 +331,14 @@ const commands = {
   },
   async recorded({ page }) {
     return pages.get(page).evaluate(recorded);
+  },
+  // Of a page that was opened with `turnOnly`.
+  async ways({ page }) {
+    return pages.get(page).evaluate(waysTaken);
+  },
+  async gathered({ page }) {
+    await pages.get(page).waitForFunction(() => window.__ways?.gathered > 0, undefined, { timeout: 30_000 });
+    return true;
   },
   // The browser's own network switch: HTTP and new sockets only, WebRTC goes on.
   async offline({ page, offline }) {

@@ -24,6 +24,8 @@ pub struct Options<'a> {
     pub namespace: Option<&'a str>,
     /// Takes any certificate.
     pub any_certificate: bool,
+    /// Lets no sound out before somebody clicked, as browsers do with pages that they do not know.
+    pub no_autoplay: bool,
 }
 
 /// A browser with its pages, which have names.
@@ -51,6 +53,7 @@ impl Browser {
         let launch = json!({
             "microphone": options.microphone,
             "camera": options.camera,
+            "autoplay": !options.no_autoplay,
             "anyCertificate": options.any_certificate || options.namespace.is_some(),
         });
         let mut command = match options.namespace {

@@ -3,11 +3,16 @@
 
 pub mod browser;
 pub mod devices;
+pub mod failures;
 pub mod foreign;
+pub mod line;
 pub mod netns;
+pub mod party;
 pub mod process;
+pub mod sentinel;
 pub mod sink;
 pub mod stack;
+pub mod theatre;
 
 /// Where what a person should look at is kept: `var/artifacts` below the workspace.
 ///

@@ -16,9 +16,17 @@ const LINES: usize = 65_536;
 /// # Errors
 /// Where it has not been built.
 pub fn trocar() -> anyhow::Result<PathBuf> {
+    binary("trocar")
+}
+
+/// One of our binaries, built beside this test.
+///
+/// # Errors
+/// Where it has not been built.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let me = std::env::current_exe()?;
-    let found = me.ancestors().skip(1).map(|d| d.join("trocar")).find(|p| p.is_file());
-    found.with_context(|| format!("no trocar beside {}: run `make build` first", me.display()))
+    let found = me.ancestors().skip(1).map(|d| d.join(name)).find(|p| p.is_file());
+    found.with_context(|| format!("no {name} beside {}: run `make build` first", me.display()))
 }
 
 /// A running child.

@@ -37,6 +37,16 @@ impl Stack {
         Self::up(&["--host", host])
     }
 
+    /// Starts one with these lines of configuration (TOML).
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(configuration: &str) -> anyhow::Result<Self> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), configuration)?;
+        Self::up(&["--config", path(file.path())?])
+    }
+
     fn up(more: &[&str]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let state = dir.path().join("state");
@@ -54,6 +64,29 @@ impl Stack {
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.up.signal("KILL")?;
         self.up.wait(PATIENCE).map(drop)
+    }
+
+    /// Kills the process and starts it again with the same folder and at the same addresses.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.kill()?;
+        let page = self.text("/page")?;
+        let https = self.text("/https")?;
+        let at = |url: &str| url.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+        let file = self.dir.path().join("again.toml");
+        let mut t = format!("[signaling]\nlisten = {:?}\nloopback_http = {:?}\n[relay]\n", at(&https), at(&page));
+        for name in ["webrtc", "quic", "control"] {
+            t.push_str(&format!("{name} = {:?}\n", self.text(&format!("/relay/{name}"))?));
+        }
+        std::fs::write(&file, t)?;
+        let state = self.dir.path().join("state");
+        let arguments = ["up", "--json", "--dir", path(&state)?, "--config", path(&file)?];
+        self.up = Process::trocar("trocar up", &arguments)?;
+        let line = self.up.line(PATIENCE, |l| l.starts_with('{'))?;
+        self.report = serde_json::from_str(&line)?;
+        Ok(())
     }
 
     /// A text of the report, by JSON pointer.

@@ -7,13 +7,17 @@
 //! A packet's way: [`worker`]'s RoQ task reads a batch of datagrams → the feed stores each packet in its ring
 //! (`trocar_proto::media::feed`) → each leg returns what to send (`trocar_proto::media::leg`) → it is sealed straight into
 //! the batch that leaves the socket as one segmented datagram.
+//!
+//! [`control`] is apart from all that: another thread, another socket, nothing shared.
 
+pub mod control;
 pub mod metrics;
 pub mod quic;
 pub mod srtp;
 pub mod webrtc;
 pub mod worker;
 
+use control::{Control, ControlListener};
 use metrics::Snapshot;
 use quic::{Identity, QuicError};
 use std::net::SocketAddr;
@@ -29,6 +33,9 @@ use worker::{Bound, Command, Limits, RealmListener, WorkerHandle};
 /// repeated when they change again, points of the time map come ten times a second.
 const EVENTS: usize = 4_096;
 
+/// How long the rendezvous may take to say its figures; they are left out then.
+const CONTROL_FIGURES: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// How a relay is set up.
 pub struct RelayConfig {
     /// One pair of sockets per realm.
@@ -39,6 +46,8 @@ pub struct RelayConfig {
     pub pin: Option<usize>,
     /// Limits per worker.
     pub limits: Limits,
+    /// The control rendezvous, where there is one.
+    pub control: Option<ControlListener>,
 }
 
 /// Why a relay cannot start.
@@ -68,6 +77,7 @@ pub struct ListenerAddresses {
 pub struct Relay {
     /// One for now; a feed lives on one worker, and everything here asks the worker of the feed.
     workers: Vec<WorkerHandle>,
+    control: Option<Control>,
     addresses: Vec<ListenerAddresses>,
 }
 
@@ -88,8 +98,15 @@ impl Relay {
             addresses.push(ListenerAddresses { realm, webrtc, quic });
             bound.push(b);
         }
+        let control = config.control.map(Control::start).transpose()?;
         let worker = worker::spawn("trocar-relay-0".to_owned(), config.pin, bound, server, config.limits, events)?;
-        Ok((Self { workers: vec![worker], addresses }, receiver))
+        Ok((Self { workers: vec![worker], control, addresses }, receiver))
+    }
+
+    /// Where the control rendezvous listens, where there is one.
+    #[must_use]
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.control.as_ref().map(Control::address)
     }
 
     /// Where the sockets are.
@@ -186,11 +203,19 @@ impl Relay {
 
     /// All figures now; none where the worker does not answer.
     pub async fn snapshot(&self) -> Option<Snapshot> {
-        self.ask(Command::Snapshot).await.ok()
+        let mut snapshot = self.ask(Command::Snapshot).await.ok()?;
+        if let Some(control) = &self.control {
+            // What is going on there must not hold up what is known of the media.
+            snapshot.control = tokio::time::timeout(CONTROL_FIGURES, control.figures()).await.unwrap_or_default();
+        }
+        Some(snapshot)
     }
 
-    /// Closes connections and stops the worker.
+    /// Closes connections and stops the worker and the rendezvous.
     pub async fn shutdown(&self) {
+        if let Some(control) = &self.control {
+            control.shutdown().await;
+        }
         let _ = self.ask(Command::Shutdown).await;
     }
 }

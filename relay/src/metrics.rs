@@ -110,6 +110,13 @@ metrics! { METRICS:
     WORKER_SRTP_REFUSED = "trocar_worker_refused_srtp", true, "SRTP and SRTCP packets that did not authenticate or were replayed";
     WORKER_UNKNOWN_FLOW = "trocar_worker_unknown_flow_datagrams", true, "RoQ datagrams for flows that the certificate is not bound to";
     WORKER_EVENTS_DROPPED = "trocar_worker_dropped_events", true, "Events for signaling that found its queue full";
+    CONTROL_PARTIES = "trocar_control_parties", false, "Control connections of a session, by kind";
+    CONTROL_TUNNELS = "trocar_control_tunnels", false, "Tunnels that lead to a gate now, or from it";
+    CONTROL_MODE = "trocar_control_mode", false, "1 for the state in which a gate says that its register is, 0 for the others; unknown where its newest answer is older than 500 ms";
+    CONTROL_STATUS_AGE = "trocar_control_status_age_seconds", false, "Time since the relay asked the question that a gate answered last";
+    CONTROL_DATAGRAMS = "trocar_control_datagrams", true, "Sealed datagrams forwarded, to gates and from them";
+    CONTROL_DROPPED = "trocar_control_dropped", true, "Sealed datagrams dropped, by reason";
+    CONTROL_REFUSED = "trocar_control_refused", true, "Control connections that were not let in";
 }
 
 /// Everything the relay measures, at one moment.
@@ -121,6 +128,8 @@ pub struct Snapshot {
     pub legs: Vec<LegFigures>,
     /// Workers.
     pub workers: Vec<LegFigures>,
+    /// The control rendezvous.
+    pub control: Vec<LegFigures>,
 }
 
 #[derive(Debug)]
@@ -147,7 +156,7 @@ impl Collector for SnapshotCollector {
                 .feeds
                 .iter()
                 .map(|f| (&f.labels, &f.values))
-                .chain(s.legs.iter().chain(&s.workers).map(|l| (&l.labels, &l.values)))
+                .chain(s.legs.iter().chain(&s.workers).chain(&s.control).map(|l| (&l.labels, &l.values)))
                 .filter_map(|(labels, values)| {
                     let v = values.iter().find(|v| std::ptr::eq(v.metric, *metric))?;
                     Some((labels, v.value))

@@ -66,6 +66,15 @@ fn tls(e: impl std::fmt::Display) -> QuicError {
 /// # Errors
 /// [`QuicError::Tls`] where certificate, key or trust list cannot be used.
 pub fn server_config(identity: Identity) -> Result<quinn::ServerConfig, QuicError> {
+    let mut server = server_config_for(identity, roq::ALPN)?;
+    server.transport_config(Arc::new(transport_config()));
+    server.max_incoming(1_024);
+    server.incoming_buffer_size_total(8 << 20);
+    Ok(server)
+}
+
+/// The same TLS for another protocol, with quinn's own transport settings.
+pub(crate) fn server_config_for(identity: Identity, alpn: &[u8]) -> Result<quinn::ServerConfig, QuicError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(&identity.trust)?, Arc::clone(&provider))
         .build()
@@ -76,13 +85,9 @@ pub fn server_config(identity: Identity) -> Result<quinn::ServerConfig, QuicErro
         .with_client_cert_verifier(verifier)
         .with_single_cert(identity.chain, identity.key)
         .map_err(tls)?;
-    config.alpn_protocols = vec![roq::ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.max_early_data_size = 0;
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).map_err(tls)?));
-    server.transport_config(Arc::new(transport_config()));
-    server.max_incoming(1_024);
-    server.incoming_buffer_size_total(8 << 20);
-    Ok(server)
+    Ok(quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).map_err(tls)?)))
 }
 
 /// A native client's side.

@@ -2,6 +2,7 @@
 
 use crate::admission::{Admission, Answer};
 use crate::config::{Config, Ice, Limits, Rate};
+use crate::control::Gates;
 use crate::error::SessionError;
 use crate::figures::Figures;
 use crate::live::{Closing, Live};
@@ -9,7 +10,7 @@ use crate::name::{MAX_TITLE, TITLE_EXPECTED, clean, shown};
 use crate::rate::{Bucket, PeerRates};
 use crate::secret::{self, SecretHash};
 use crate::store::{EventRow, Row, Store, Stored, StoredParticipant};
-use crate::token::{Bearing, TokenKeyError, Tokens};
+use crate::token::{Bearing, TokenError, TokenKeyError, Tokens};
 use crate::webhooks::Hooks;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -45,6 +46,8 @@ pub(crate) struct App {
     pub(crate) origins: Vec<String>,
     pub(crate) metrics_open: bool,
     pub(crate) ice: Ice,
+    /// Gates that can be asked.
+    pub(crate) gates: Gates,
     realm: RealmId,
     live: Mutex<Live>,
     join_rates: Mutex<PeerRates>,
@@ -74,6 +77,7 @@ impl App {
             origins,
             metrics_open: config.metrics_open,
             ice: config.ice.clone(),
+            gates: Gates::default(),
             realm: config.realm.clone(),
             live: Mutex::new(live),
             join_rates: Mutex::new(PeerRates::new(now, config.limits.joins)),
@@ -245,6 +249,24 @@ impl App {
             grade: claims.grade,
             verbs: claims.verbs,
         })
+    }
+
+    /// Whether a station with that certificate may come to the rendezvous of that session with that token.
+    pub(crate) fn check_station(&self, token: &str, session: &SessionId, certificate: CertHash) -> Result<(), String> {
+        let claims = self.tokens.verify(token).map_err(|e| match e {
+            TokenError::Expired => "the token has run out".to_owned(),
+            TokenError::Invalid { reason } => reason,
+        })?;
+        if &claims.session != session {
+            return Err("claim session names another session".to_owned());
+        }
+        if claims.role != Role::Expert {
+            return Err(format!("claim role is {}: an expert's token is right", claims.role.name()));
+        }
+        if claims.cnf.as_ref().is_none_or(|cnf| cnf.x5t_s256 != certificate) {
+            return Err("claim cnf does not name the certificate of this connection".to_owned());
+        }
+        self.live().name_of(session, &claims.sub).map(drop).map_err(|e| e.to_string())
     }
 
     /// Records and logs that somebody was refused, as far as the rate allows.

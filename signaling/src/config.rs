@@ -37,6 +37,8 @@ pub struct Config {
     pub ice: Ice,
     /// Who is called on events; at most 16.
     pub webhooks: Vec<Webhook>,
+    /// The relay's control rendezvous; without it sessions have no gate.
+    pub control: Option<crate::ControlConfig>,
     /// Bounds.
     pub limits: Limits,
 }

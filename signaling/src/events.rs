@@ -5,6 +5,7 @@
 
 use crate::accept::ConnectionSlot;
 use crate::app::{App, clock_reply, wall_clock};
+use crate::control;
 use crate::error::SessionError;
 use crate::guard::claims_of;
 use crate::input::Names;
@@ -128,6 +129,7 @@ async fn hello(app: &App, session: &SessionId, socket: &mut WebSocket) -> Result
         return Err((4403, "token-session: the token is for another session".to_owned()));
     }
     let attached = app.live().attach(wall_clock(), session, &claims.sub);
+    app.gates.listened.notify_one();
     attached.map(|outbound| (claims.sub, outbound)).map_err(|e| refuse(e.into(), 4403))
 }
 
@@ -140,6 +142,7 @@ struct Conversation<'a> {
     pings: Interval,
     heard: Instant,
     messages: Bucket,
+    probes: Bucket,
 }
 
 impl<'a> Conversation<'a> {
@@ -147,7 +150,8 @@ impl<'a> Conversation<'a> {
         let mut pings = interval(PING_EVERY);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let messages = Bucket::full(app.now(), app.limits.socket_messages);
-        Self { app, session, participant, outbound, pings, heard: Instant::now(), messages }
+        let probes = Bucket::full(app.now(), control::PROBE_RATE);
+        Self { app, session, participant, outbound, pings, heard: Instant::now(), messages, probes }
     }
 
     /// Until one side ends it. The answer is how to close; none where the connection is gone already.
@@ -234,11 +238,15 @@ impl<'a> Conversation<'a> {
                 reported.map_err(|e| Some((4403, e.to_string())))
             }
             Ok(ClientEvent::Chat { text }) => self.chat(socket, t1, &text).await,
-            Ok(
-                ClientEvent::ControlProbe { .. }
-                | ClientEvent::ControlRequest { .. }
-                | ClientEvent::ControlEstop { .. },
-            ) => Ok(()),
+            Ok(ClientEvent::ControlProbe { nonce }) => self.probe(&nonce),
+            Ok(ClientEvent::ControlRequest { set, reason }) => {
+                let asked = control::request(self.app, self.session, self.participant, (set, &reason));
+                self.answer(socket, "control_request", asked).await
+            }
+            Ok(ClientEvent::ControlEstop { reason }) => {
+                let asked = control::estop(self.app, self.session, self.participant, &reason);
+                self.answer(socket, "control_estop", asked).await
+            }
             Ok(ClientEvent::Hello { .. }) => Err(Some((1008, "one hello is enough".to_owned()))),
             Err(e) => Err(Some((1008, format!("message cannot be used: {e}")))),
         }
@@ -254,8 +262,34 @@ impl<'a> Conversation<'a> {
             Err(e) => return Err(Some((4403, e.to_string()))),
         };
         let detail = format!("too many messages: the next one can be sent in {wait_s} s");
-        let refused = ServerEvent::Refused { what: "chat".to_owned(), detail };
-        match serde_json::to_string(&refused) {
+        self.answer(socket, "chat", Ok(Err(detail))).await
+    }
+
+    /// Passes a probe on, as far as it does not come too fast.
+    fn probe(&mut self, nonce: &str) -> Result<(), Option<Close>> {
+        let Some(nonce) = control::nonce(nonce) else {
+            return Err(Some((1008, "control_probe: a nonce of 16 hexadecimal digits is right".to_owned())));
+        };
+        let is_slow = self.probes.take(self.app.now(), control::PROBE_RATE).is_ok();
+        if !is_slow || !self.app.gates.probe(self.session, nonce) {
+            self.app.figures.control_probes_dropped.inc();
+        }
+        Ok(())
+    }
+
+    /// Tells the client where something was not done, and why; to this socket alone.
+    async fn answer(
+        &mut self,
+        socket: &mut WebSocket,
+        what: &str,
+        done: Result<Result<(), String>, SessionError>,
+    ) -> Result<(), Option<Close>> {
+        let detail = match done {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(detail)) => detail,
+            Err(e) => return Err(Some((4403, e.to_string()))),
+        };
+        match serde_json::to_string(&ServerEvent::Refused { what: what.to_owned(), detail }) {
             Ok(text) => self.send(socket, Message::Text(Utf8Bytes::from(text))).await,
             Err(_) => Err(Some((1011, "no reply".to_owned()))),
         }

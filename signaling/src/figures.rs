@@ -39,6 +39,8 @@ pub(crate) struct Figures {
     pub(crate) sockets_closed: Family<ReasonLabels, Counter>,
     pub(crate) captures_sent: Counter,
     pub(crate) captures_dropped: Counter,
+    pub(crate) control_dropped: Counter,
+    pub(crate) control_probes_dropped: Counter,
     pub(crate) sessions: Gauge,
     pub(crate) participants: Gauge,
     pub(crate) feeds: Gauge,
@@ -62,6 +64,16 @@ impl Figures {
         registry.register("event_sockets_closed", "Event sockets closed by the server", self.sockets_closed.clone());
         registry.register("capture_events", "Capture events queued to viewers", self.captures_sent.clone());
         registry.register("capture_events_dropped", "Capture events dropped", self.captures_dropped.clone());
+        registry.register(
+            "control_events_dropped",
+            "STATUS of a gate not queued to a client that reads slowly",
+            self.control_dropped.clone(),
+        );
+        registry.register(
+            "control_probes_dropped",
+            "Clients' probes not passed on: too fast, or no gate",
+            self.control_probes_dropped.clone(),
+        );
         registry.register("sessions", "Sessions open now", self.sessions.clone());
         registry.register("participants", "Participants seen by others now", self.participants.clone());
         registry.register("feeds", "Feeds now", self.feeds.clone());

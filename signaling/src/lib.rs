@@ -1,7 +1,7 @@
 //! The process that lets people in: sessions, invitations, participants, tokens and roles; feeds and legs as agreements
 //! with the relay; WHIP and WHEP for browsers and encoders; the event WebSocket; webhooks.
 //!
-//! Signaling is never on the media or command path. It asks the relay through [`Admission`], hears from it through a
+//! Signaling is never on the media or command path; with a gate it speaks as any other screen does (`control`). It asks the relay through [`Admission`], hears from it through a
 //! bounded channel of [`trocar_proto::session::admission::RelayEvent`], and when it dies, running sessions go on.
 //!
 //! # Driving contract
@@ -19,6 +19,7 @@ mod accept;
 mod admission;
 mod app;
 mod config;
+mod control;
 mod error;
 mod events;
 mod figures;
@@ -43,8 +44,9 @@ mod tests;
 
 pub use admission::{Admission, Answer};
 pub use config::{Config, ConfigError, Ice, Limits, Rate, StoreAt, TlsIdentity, Turn, Webhook};
+pub use control::ControlConfig;
 pub use error::SessionError;
-pub use server::{Server, ServerHandle, StartError};
+pub use server::{Server, ServerHandle, StartError, TokenCheck};
 pub use store::StoreError;
 pub use tls::TlsError;
 pub use token::{TokenKeyError, generate_token_key, token_public_key};

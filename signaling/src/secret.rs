@@ -58,6 +58,13 @@ pub(crate) fn publication_id() -> Result<PublicationId, SessionError> {
     PublicationId::new(format!("w{}", random::<16>()?)).map_err(|_| SessionError::Secret)
 }
 
+/// A number that nobody can guess; none where the operating system gives no random bytes.
+pub(crate) fn nonce() -> Option<u64> {
+    let mut bytes = [0_u8; 8];
+    aws_lc_rs::rand::fill(&mut bytes).ok()?;
+    Some(u64::from_be_bytes(bytes))
+}
+
 /// The id of a webhook message: 128 random bits after `msg_`.
 pub(crate) fn message_id() -> Result<String, SessionError> {
     Ok(format!("msg_{}", random::<16>()?))

@@ -4,6 +4,7 @@ use crate::accept::{Door, Gatekeeper};
 use crate::admission::Admission;
 use crate::app::App;
 use crate::config::{Config, ConfigError, Limits, origin_of};
+use crate::control::{self, Dialer, RelayDialer};
 use crate::error::SessionError;
 use crate::live::CapturePoint;
 use crate::routes::router;
@@ -21,7 +22,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::api::Invitation;
-use trocar_proto::session::ids::{ParticipantId, SessionId};
+use trocar_proto::session::ids::{CertHash, ParticipantId, SessionId};
 use trocar_proto::session::role::Role;
 
 /// Why signaling could not start.
@@ -39,6 +40,9 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The identity or the trust list for the control rendezvous cannot be used.
+    #[error("control: {0}")]
+    Control(String),
     /// An address cannot be listened on.
     #[error("{addr}: cannot listen: {source}")]
     Listen {
@@ -48,6 +52,9 @@ pub enum StartError {
         source: std::io::Error,
     },
 }
+
+/// Whether a station's token is good for that session and certificate; the error says why not.
+pub type TokenCheck = Arc<dyn Fn(&str, &SessionId, CertHash) -> Result<(), String> + Send + Sync>;
 
 /// The signaling server.
 pub struct Server;
@@ -62,6 +69,18 @@ impl Server {
         config: Config,
         admission: Arc<dyn Admission>,
         events: mpsc::Receiver<RelayEvent>,
+    ) -> Result<ServerHandle, StartError> {
+        let dialer = config.control.clone().map(RelayDialer::new).transpose().map_err(StartError::Control)?;
+        let dialer = dialer.map(|d| Arc::new(d) as Arc<dyn Dialer>);
+        Self::start_with(config, admission, events, dialer).await
+    }
+
+    /// The same with another way to gates.
+    pub(crate) async fn start_with(
+        config: Config,
+        admission: Arc<dyn Admission>,
+        events: mpsc::Receiver<RelayEvent>,
+        dialer: Option<Arc<dyn Dialer>>,
     ) -> Result<ServerHandle, StartError> {
         config.check()?;
         let tls = TlsAcceptor::from(server_config(&config.tls)?);
@@ -87,6 +106,9 @@ impl Server {
         tasks.spawn(door.serve(listener));
         tasks.spawn(hear_relay(app.clone(), events));
         tasks.spawn(sweep(app.clone()));
+        if let Some(dialer) = dialer {
+            tasks.spawn(control::manage(app.clone(), dialer));
+        }
         for courier in couriers {
             tasks.spawn(courier.run(app.figures.clone()));
         }
@@ -121,6 +143,17 @@ impl ServerHandle {
     #[must_use]
     pub fn public_url(&self) -> &str {
         &self.app.public_url
+    }
+
+    /// What a relay asks about the token that a station shows it: signature, times, session, role expert, the certificate that it is
+    /// bound to, and whether its bearer is still in the session. Quick; good for as long as the server runs.
+    #[must_use]
+    pub fn token_check(&self) -> TokenCheck {
+        let app = Arc::downgrade(&self.app);
+        Arc::new(move |token, session, certificate| {
+            let app = app.upgrade().ok_or("signaling is going away")?;
+            app.check_station(token, session, certificate)
+        })
     }
 
     /// Opens a session. `title` is for people: 1 to 128 characters.

@@ -7,6 +7,7 @@ use super::elements::{self, Playing, chain, make};
 use super::encoder::{packets, rtp_sink};
 use super::error::MediaError;
 use super::frame::{Assembler, Frame, FrameSink};
+use super::raw::Raw;
 use super::running::Shared;
 use super::{MTU, PAYLOAD_TYPE};
 use gst::prelude::*;
@@ -328,7 +329,8 @@ fn deliver(
             let capture = if recording_frame_ms.is_some() { wall_now() } else { captured(appsink, at) };
             let (_, rtp_timestamp) = raw.first_header();
             let audio_level = Some(level.load(Ordering::Relaxed));
-            let frame = Frame { frame_id, key: true, capture, rtp_timestamp, audio_level, packets: raw.into_packets() };
+            let packets = raw.into_packets();
+            let frame = Frame { frame_id, key: true, capture, rtp_timestamp, audio_level, raw: Raw::NotAsked, packets };
             frame_id = frame_id.wrapping_add(1);
             shared.count(&frame);
             sink(frame);

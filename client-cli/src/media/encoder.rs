@@ -4,6 +4,7 @@ use super::codec::Codec;
 use super::elements::{bus_error, chain, make};
 use super::error::MediaError;
 use super::frame::{Assembler, Frame, FrameSink};
+use super::raw::{Raw, RawHasher};
 use super::running::{Shared, SourceEvent};
 use super::spec::{EncodeSettings, Geometry};
 use super::tuning;
@@ -26,11 +27,22 @@ pub(super) struct Encoder {
     /// It gives key frames when it is asked.
     on_request: bool,
     pending: Arc<Mutex<Pending>>,
+    /// Where the raw pictures' digests are wanted.
+    hasher: Option<RawHasher>,
 }
 
-/// What is known of a picture that is being encoded, by its running time in nanoseconds.
+/// What is known of the pictures that are being encoded.
 #[derive(Debug, Default)]
-struct Pending(VecDeque<(u64, u32, WallMicros)>);
+struct Pending(VecDeque<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    /// Running time in nanoseconds.
+    at_ns: u64,
+    frame_id: u32,
+    capture: WallMicros,
+    raw: Raw,
+}
 
 impl Encoder {
     /// Starts a pipeline for pictures of the given caps; frames go to `sink` from its streaming thread.
@@ -66,7 +78,9 @@ impl Encoder {
         report_errors(&pipeline, shared);
         pipeline.set_state(gst::State::Playing).map_err(|e| MediaError::pipeline("encoder", e))?;
         let on_request = settings.codec.has_key_frames_on_request();
-        Ok(Self { pipeline, appsrc, encoder, on_request, pending })
+        let hasher = settings.raw_digests.then(|| RawHasher::start(caps)).transpose();
+        let hasher = hasher.map_err(|cause| MediaError::Thread { name: "trocar-raw", cause })?;
+        Ok(Self { pipeline, appsrc, encoder, on_request, pending, hasher })
     }
 
     /// Pictures that were pushed and have not come out yet.
@@ -88,7 +102,9 @@ impl Encoder {
         let buffer = picture.make_mut();
         buffer.set_pts(gst::ClockTime::from_nseconds(at_ns));
         buffer.set_dts(None);
-        lock(&self.pending).put(at_ns, frame_id, capture);
+        // Beside the encoder, not before it.
+        let raw = self.hasher.as_ref().map_or(Raw::NotAsked, |h| Raw::Digest(h.begin(&picture)));
+        lock(&self.pending).put(Waiting { at_ns, frame_id, capture, raw });
         self.appsrc.push_buffer(picture).map(|_| ()).map_err(|e| MediaError::pipeline("appsrc", e))
     }
 
@@ -105,6 +121,9 @@ impl Encoder {
     /// Changes the kind of pictures that follow.
     pub(super) fn set_caps(&self, caps: &gst::Caps) {
         self.appsrc.set_caps(Some(caps));
+        if let Some(hasher) = &self.hasher {
+            hasher.set_caps(caps);
+        }
     }
 
     /// A handle for other threads; none where the encoder gives no key frames when it is asked.
@@ -135,20 +154,19 @@ impl Control {
 }
 
 impl Pending {
-    fn put(&mut self, at_ns: u64, frame_id: u32, capture: WallMicros) {
+    fn put(&mut self, picture: Waiting) {
         if self.0.len() >= MAX_PENDING {
             self.0.pop_front();
         }
-        self.0.push_back((at_ns, frame_id, capture));
+        self.0.push_back(picture);
     }
 
     /// The picture of running time `at_ns`; older ones will not come any more.
-    fn take(&mut self, at_ns: u64) -> Option<(u32, WallMicros)> {
-        while self.0.front().is_some_and(|p| p.0 < at_ns) {
+    fn take(&mut self, at_ns: u64) -> Option<Waiting> {
+        while self.0.front().is_some_and(|p| p.at_ns < at_ns) {
             self.0.pop_front();
         }
-        let (_, frame_id, capture) = self.0.pop_front_if(|p| p.0 == at_ns)?;
-        Some((frame_id, capture))
+        self.0.pop_front_if(|p| p.at_ns == at_ns)
     }
 }
 
@@ -197,13 +215,13 @@ fn deliver(
             let Some(raw) = assembler.handle(packet).map_err(|e| shared.fail(e))? else { continue };
             let pts = raw.pts.map(gst::ClockTime::from_nseconds);
             let at = segment.as_ref().and_then(|s| s.to_running_time(pts)).map(gst::ClockTime::nseconds);
-            let Some((frame_id, capture)) = at.and_then(|at| lock(&pending).take(at)) else {
+            let Some(Waiting { frame_id, capture, raw: digest, .. }) = at.and_then(|at| lock(&pending).take(at)) else {
                 tracing::warn!(?at, "an encoded frame without a picture is not sent");
                 continue;
             };
             let (key, (_, rtp_timestamp)) = (raw.key, raw.first_header());
             let packets = raw.into_packets();
-            let frame = Frame { frame_id, key, capture, rtp_timestamp, audio_level: None, packets };
+            let frame = Frame { frame_id, key, capture, rtp_timestamp, audio_level: None, raw: digest, packets };
             shared.count(&frame);
             sink(frame);
         }
@@ -238,13 +256,15 @@ mod tests {
     fn capture_times_are_found_by_time_and_bounded() {
         let mut pending = Pending::default();
         for i in 0..40 {
-            pending.put(i * 10, u32::try_from(i).unwrap(), WallMicros(i));
+            let frame_id = u32::try_from(i).unwrap();
+            pending.put(Waiting { at_ns: i * 10, frame_id, capture: WallMicros(i), raw: Raw::NotAsked });
         }
         assert_eq!(pending.0.len(), MAX_PENDING);
-        assert_eq!(pending.take(5), None);
-        assert_eq!(pending.take(300), Some((30, WallMicros(30))));
-        assert_eq!(pending.take(300), None);
-        assert_eq!(pending.take(390), Some((39, WallMicros(39))));
+        let mut take = |at| pending.take(at).map(|p| (p.frame_id, p.capture));
+        assert_eq!(take(5), None);
+        assert_eq!(take(300), Some((30, WallMicros(30))));
+        assert_eq!(take(300), None);
+        assert_eq!(take(390), Some((39, WallMicros(39))));
         assert!(pending.0.is_empty());
     }
 }

@@ -3,6 +3,7 @@
 use super::codec::Codec;
 use super::error::MediaError;
 use super::keyframe;
+use super::raw::Raw;
 use bytes::Bytes;
 use gstreamer as gst;
 use trocar_proto::units::WallMicros;
@@ -25,6 +26,8 @@ pub(crate) struct Frame {
     pub(crate) rtp_timestamp: u32,
     /// Of sound: the byte of the audio level extension (RFC 6464 section 3), voice flag and level.
     pub(crate) audio_level: Option<u8>,
+    /// What is known of the picture before the encoder, for the frame proof.
+    pub(crate) raw: Raw,
     /// Whole RTP packets of at most [`super::MTU`] bytes, 12-byte header included, in order; the last has the marker.
     pub(crate) packets: Vec<Bytes>,
 }

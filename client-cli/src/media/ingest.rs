@@ -12,6 +12,7 @@ use super::error::MediaError;
 use super::frame::{Assembler, Frame, FrameSink, RawFrame};
 use super::funnel::Funnel;
 use super::place::{SourceSpec, Stream, Wrapping};
+use super::raw::Raw;
 use super::running::Shared;
 use gst::prelude::*;
 use gstreamer as gst;
@@ -100,7 +101,9 @@ impl Ingest {
             };
             heard = Instant::now();
             let (key, (_, rtp_timestamp)) = (raw.key, raw.first_header());
-            let frame = Frame { frame_id, key, capture, rtp_timestamp, audio_level: None, packets: raw.into_packets() };
+            let packets = raw.into_packets();
+            let raw = Raw::Elsewhere;
+            let frame = Frame { frame_id, key, capture, rtp_timestamp, audio_level: None, raw, packets };
             shared.count(&frame);
             sink(frame);
             frame_id = frame_id.wrapping_add(1);

@@ -17,15 +17,18 @@ const SPARE_PICTURES: usize = MAX_BACKLOG + 1;
 /// A recording that is later than this does not catch up, its schedule moves.
 pub(super) const MAX_LATE_NS: u64 = 500_000_000;
 
-/// Draws, encodes and hands over the synthetic field until it is stopped. A picture that is late is left out.
+/// Draws, encodes and hands over the synthetic field until it is stopped. A picture that is late is left out. From picture `freeze` on
+/// the one before it is repeated.
 pub(super) fn run_scene(
     scene: &Scene,
     geometry: Geometry,
+    freeze: Option<u32>,
     encoder: &Encoder,
     shared: &Shared,
 ) -> Result<(), MediaError> {
     let (pool, pacer) = (PicturePool::new(), Pacer::start());
     let (mut slot, mut frame) = (0_u64, 0_u32);
+    let mut frozen = None::<Vec<u8>>;
     loop {
         let due = slot_ns(slot, geometry.fps);
         if !pacer.wait_until(due, || shared.stopped()) {
@@ -40,7 +43,13 @@ pub(super) fn run_scene(
         }
         let (at_ns, capture) = (pacer.elapsed_ns(), wall_now());
         let mut picture = pool.take(scene);
-        scene.draw(&mut picture, frame, at_ns as f64 / 1e9, Stamp::Live(capture))?;
+        match &frozen {
+            Some(last) => picture.clone_from(last),
+            None => scene.draw(&mut picture, frame, at_ns as f64 / 1e9, Stamp::Live(capture))?,
+        }
+        if frozen.is_none() && freeze.is_some_and(|after| frame + 1 >= after) {
+            frozen = Some(picture.clone());
+        }
         encoder.push(pool.buffer(picture), at_ns, frame, capture)?;
         frame = frame.wrapping_add(1);
     }

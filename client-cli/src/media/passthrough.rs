@@ -12,6 +12,7 @@ use super::error::MediaError;
 use super::frame::{Assembler, Frame, FrameSink, RawFrame};
 use super::funnel::Funnel;
 use super::live::{MAX_LATE_NS, Round};
+use super::raw::Raw;
 use super::running::Shared;
 use gst::prelude::*;
 use gstreamer as gst;
@@ -133,7 +134,8 @@ impl Recording {
             let rtp_timestamp = stamper.stamp(&mut raw, base_ns, shown_ns);
             let key = raw.key;
             let packets = raw.into_packets();
-            let frame = Frame { frame_id, key, capture: wall_now(), rtp_timestamp, audio_level: None, packets };
+            let (capture, raw) = (wall_now(), Raw::Elsewhere);
+            let frame = Frame { frame_id, key, capture, rtp_timestamp, audio_level: None, raw, packets };
             shared.count(&frame);
             sink(frame);
             frame_id = frame_id.wrapping_add(1);

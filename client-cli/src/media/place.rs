@@ -17,6 +17,13 @@ const DEFAULT_TEST: Geometry = Geometry { width: 1920, height: 1080, fps: 60 };
 pub(crate) enum SourceSpec {
     /// The synthetic operating field, drawn and encoded live.
     Test(Geometry),
+    /// For tests: the same, which stands still after so many pictures, bit for bit, as behind a capture card that froze.
+    Freezing {
+        /// Size and rate.
+        geometry: Geometry,
+        /// Pictures before it stands.
+        after: u32,
+    },
     /// A recording, played in real time.
     File {
         /// Anything that GStreamer can demux.
@@ -99,6 +106,7 @@ impl fmt::Display for SourceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Test(geometry) => write!(f, "test:{geometry}"),
+            Self::Freezing { geometry, after } => write!(f, "test:{geometry},freeze={after}"),
             Self::File { path, .. } => write!(f, "file:{}", path.display()),
             Self::Capture(Device::V4l2(path)) => write!(f, "v4l2:{}", path.display()),
             Self::Capture(Device::Decklink(number)) => write!(f, "decklink:{number}"),
@@ -135,7 +143,13 @@ impl FromStr for SourceSpec {
         match s.split_once(':') {
             None if s == "test" => Ok(Self::Test(DEFAULT_TEST)),
             None if s == "screen" => Ok(Self::Capture(Device::Screen)),
-            Some(("test", size)) => size.parse().map(Self::Test),
+            Some(("test", size)) => match size.split_once(",freeze=") {
+                None => size.parse().map(Self::Test),
+                Some((size, after)) => match after.parse() {
+                    Ok(after @ 1..) => Ok(Self::Freezing { geometry: size.parse()?, after }),
+                    _ => bad("freeze is the number of pictures before the picture stands still, from 1"),
+                },
+            },
             Some(("file", "")) => bad("the path is empty"),
             Some(("file", path)) => Ok(Self::File { path: PathBuf::from(path), looped: true, passthrough: false }),
             None if s == "v4l2" => Ok(Self::Capture(Device::V4l2(PathBuf::from("/dev/video0")))),
@@ -213,6 +227,8 @@ mod tests {
     fn sources_are_parsed() {
         assert_eq!(parsed("test"), SourceSpec::Test(DEFAULT_TEST));
         assert_eq!(parsed("test:1280x720@30"), SourceSpec::Test(Geometry { width: 1280, height: 720, fps: 30 }));
+        let geometry = Geometry { width: 640, height: 360, fps: 25 };
+        assert_eq!(parsed("test:640x360@25,freeze=50"), SourceSpec::Freezing { geometry, after: 50 });
         let file = parsed("file:/a/b:c.mp4");
         assert_eq!(file, SourceSpec::File { path: "/a/b:c.mp4".into(), looped: true, passthrough: false });
         let changed = SourceSpec::File { path: "/a/b:c.mp4".into(), looped: false, passthrough: true };
@@ -258,6 +274,7 @@ mod tests {
             ("file:", "the path is empty"),
             ("test:1280", "WIDTHxHEIGHT@FPS"),
             ("test:1280x721@30", "even numbers"),
+            ("test:1280x720@30,freeze=0", "before the picture stands still"),
             ("test:1280x720@0", "1 to 240"),
             ("test:99998x720@30", "7680x4320"),
             ("test:720x1280@30", "at least height"),

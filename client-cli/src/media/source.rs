@@ -50,7 +50,7 @@ pub(crate) struct Prepared {
 
 #[derive(Debug)]
 enum Kind {
-    Scene { scene: Box<Scene>, geometry: Geometry },
+    Scene { scene: Box<Scene>, geometry: Geometry, freeze: Option<u32> },
     Decoded { decoder: Decoder, looped: bool },
     Passthrough { recording: Recording, looped: bool },
     Capture(Capture),
@@ -66,7 +66,8 @@ enum Kind {
 pub(crate) fn prepare(spec: &SourceSpec, settings: &EncodeSettings) -> Result<Prepared, MediaError> {
     elements::init()?;
     let (info, kind) = match spec {
-        SourceSpec::Test(geometry) => prepare_scene(*geometry, settings)?,
+        SourceSpec::Test(geometry) => prepare_scene(*geometry, None, settings)?,
+        SourceSpec::Freezing { geometry, after } => prepare_scene(*geometry, Some(*after), settings)?,
         SourceSpec::File { path, looped, passthrough: true } => {
             elements::require(&passthrough::ELEMENTS)?;
             let recording = Recording::open(path)?;
@@ -113,13 +114,17 @@ pub(crate) fn prepare_audio(spec: &AudioSpec, settings: AudioSettings) -> Result
     Ok(Prepared { info, settings: EncodeSettings::default(), kind: Kind::Sound(sound) })
 }
 
-fn prepare_scene(mut geometry: Geometry, settings: &EncodeSettings) -> Result<(SourceInfo, Kind), MediaError> {
+fn prepare_scene(
+    mut geometry: Geometry,
+    freeze: Option<u32>,
+    settings: &EncodeSettings,
+) -> Result<(SourceInfo, Kind), MediaError> {
     elements::require(&settings.codec.encoding_elements())?;
     (geometry.width, geometry.height) = settings.size.unwrap_or((geometry.width, geometry.height));
     geometry.fps = settings.fps.unwrap_or(geometry.fps);
     let size = (geometry.width, geometry.height, f64::from(geometry.fps));
     let info = encoded(size, settings, false)?;
-    Ok((info, Kind::Scene { scene: Box::new(Scene::new(geometry, 0)?), geometry }))
+    Ok((info, Kind::Scene { scene: Box::new(Scene::new(geometry, 0)?), geometry, freeze }))
 }
 
 /// Pictures that are encoded here.
@@ -168,11 +173,11 @@ impl Prepared {
         let (shared, events) = Shared::new();
         let whole = Geometry { width: self.info.width, height: self.info.height, fps: self.info.fps.round() as u32 };
         match self.kind {
-            Kind::Scene { scene, geometry } => {
+            Kind::Scene { scene, geometry, freeze } => {
                 let encoder = Encoder::start(&scene_caps(geometry), geometry, &self.settings, sink, &shared)?;
                 let (control, name) = (encoder.control(), "trocar-scene");
                 Running::spawn(name, Arc::clone(&shared), events, control, move |shared| {
-                    run_scene(&scene, geometry, &encoder, shared)
+                    run_scene(&scene, geometry, freeze, &encoder, shared)
                 })
             }
             Kind::Decoded { mut decoder, looped } => {

@@ -116,6 +116,8 @@ pub(crate) struct EncodeSettings {
     pub(crate) size: Option<(u32, u32)>,
     /// Bring pictures to this rate by repeating and leaving out pictures.
     pub(crate) fps: Option<u32>,
+    /// Make a digest of each raw picture, for the frame proof.
+    pub(crate) raw_digests: bool,
 }
 
 impl Default for EncodeSettings {
@@ -128,6 +130,7 @@ impl Default for EncodeSettings {
             key_interval_frames: 240,
             size: None,
             fps: None,
+            raw_digests: false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How a native client reaches signaling and relay.
 
+pub(crate) mod address;
 pub(crate) mod api;
 pub(crate) mod events;
 pub(crate) mod link;

@@ -2,7 +2,9 @@
 //! knows is refused by name.
 
 use super::plan::{Plan, PurposeArg, Wanted};
+use super::proof::{self, Proof};
 use crate::media::Codec;
+use crate::net::address::Address;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -18,6 +20,9 @@ const MAX_FEEDS: usize = 32;
 pub(crate) struct RoomConfig {
     /// How the publisher is called in the session.
     pub(super) name: Option<String>,
+    /// Where the frames of the operating field are reported to the gate.
+    #[serde(rename = "frame-proof")]
+    frame_proof: Option<String>,
     /// Its cameras and microphones.
     #[serde(default)]
     feed: Vec<FeedConfig>,
@@ -42,6 +47,8 @@ struct FeedConfig {
     audio_bitrate: Option<u32>,
     #[serde(rename = "audio-frame")]
     audio_frame: Option<u32>,
+    #[serde(rename = "proof-source")]
+    proof_source: Option<u16>,
 }
 
 impl RoomConfig {
@@ -73,10 +80,12 @@ impl RoomConfig {
         if !(1..=MAX_FEEDS).contains(&self.feed.len()) {
             bail!("{} times [[feed]]: 1 to {MAX_FEEDS} is right", self.feed.len());
         }
+        let gate: Option<Address> = self.frame_proof.as_deref().map(str::parse).transpose().context("frame-proof")?;
         let mut plans = Vec::new();
         for feed in &self.feed {
-            plans.extend(feed.wanted()?.plans()?);
+            plans.extend(feed.wanted(gate.as_ref())?.plans()?);
         }
+        proof::check(&plans, gate.is_some())?;
         let mut names = BTreeSet::new();
         if let Some(twice) = plans.iter().find(|p| !names.insert(p.feed.clone())) {
             bail!(
@@ -89,10 +98,13 @@ impl RoomConfig {
 }
 
 impl FeedConfig {
-    fn wanted(&self) -> anyhow::Result<Wanted> {
+    fn wanted(&self, gate: Option<&Address>) -> anyhow::Result<Wanted> {
         let prefix = format!("feed {}: ", self.name);
         let named = |key: &str| format!("{prefix}{key}");
         let audio = self.audio.as_deref().filter(|a| *a != "none");
+        if self.proof_source.is_some() && (gate.is_none() || self.purpose != PurposeArg::Scope) {
+            bail!("{}goes with frame-proof and purpose = \"scope\"", named("proof-source "));
+        }
         Ok(Wanted {
             feed: self.name.clone(),
             source: self.source.as_ref().map(|s| s.parse()).transpose().with_context(|| named("source"))?,
@@ -112,6 +124,7 @@ impl FeedConfig {
             audio_bitrate: self.audio_bitrate,
             audio_frame: self.audio_frame,
             ledger: None,
+            proof: gate.map(|gate| Proof { gate: gate.clone(), source: self.proof_source.unwrap_or(1) }),
             prefix,
         })
     }
@@ -153,6 +166,13 @@ mod tests {
             (feed(""), "feed scope: source or feed scope: audio is missing"),
             (feed("source = 'test'\n[[feed]]\nname = 'scope'\nsource = 'test'"), "is there twice"),
             ("[[feed]]\nname = 'a b'\nsource = 'test'".to_owned(), "name"),
+            (format!("frame-proof = 'gate'\n{}", feed("source = 'test'")), "HOST:PORT is right"),
+            (format!("frame-proof = 'g:1'\n{}", feed("source = 'test'\npurpose = 'room'")), "purpose scope"),
+            (feed("source = 'test'\nproof-source = 2"), "proof-source goes with frame-proof"),
+            (
+                format!("frame-proof = 'g:1'\n{}\n[[feed]]\nname = 'b'\nsource = 'test'", feed("source = 'test'")),
+                "proof-source = N with another number is right",
+            ),
         ] {
             let e = format!("{:#}", RoomConfig::parse(&text).expect_err(&text));
             assert!(e.contains(want), "{want:?} is not in {e:?}");

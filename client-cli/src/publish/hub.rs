@@ -344,6 +344,9 @@ impl Hub {
                 late = slot.link.slips.load(Ordering::Relaxed),
                 "sent"
             );
+            if let Some(proofs) = slot.sender.proofs() {
+                tracing::info!(feed = %slot.plan.feed, proofs.reported, proofs.left_out, "reported to the gate");
+            }
         }
     }
 

@@ -6,9 +6,11 @@
 pub(crate) mod config;
 mod hub;
 mod plan;
+pub(crate) mod proof;
 mod supervise;
 
 use crate::media::{AudioSpec, Codec, Prepared, SourceSpec};
+use crate::net::address::Address;
 use crate::net::api::Api;
 use crate::net::link::InvitationLink;
 use crate::net::tls::IdentityArgs;
@@ -49,7 +51,7 @@ pub(crate) struct PublishArgs {
     /// A file with every feed of an operating room (configs/or-room.toml is one), instead of the options below.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "source", "size", "looped", "passthrough", "codec", "bitrate", "feed", "purpose", "audio", "audio_bitrate",
-        "audio_frame", "ledger",
+        "audio_frame", "ledger", "frame_proof", "proof_source",
     ])]
     config: Option<PathBuf>,
     /// Where the picture comes from: `test`, `test:1920x1080@60`, `file:PATH`, `v4l2:/dev/video0`, `decklink:0`, `screen`,
@@ -96,6 +98,13 @@ pub(crate) struct PublishArgs {
     /// Write one JSON line per frame of the picture (frame id, SHA-256 of its RTP payloads), to be compared with a viewer's.
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// Report each frame of the operating field to the gate beside the device, at its frames listener: without it no expert is
+    /// given control. Goes with purpose scope.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "whip")]
+    frame_proof: Option<Address>,
+    /// The number of the source for the gate, where its control_source is another than 1.
+    #[arg(long, value_name = "N", requires = "frame_proof", default_value_t = 1, hide_default_value = true)]
+    proof_source: u16,
 }
 
 /// What `--audio` may say.
@@ -137,10 +146,13 @@ fn resolve(args: &PublishArgs) -> anyhow::Result<Room> {
         audio_bitrate: args.audio_bitrate,
         audio_frame: args.audio_frame,
         ledger: args.ledger.clone(),
+        proof: args.frame_proof.clone().map(|gate| proof::Proof { gate, source: args.proof_source }),
         prefix: "--".to_owned(),
     };
     let name = args.name.clone().unwrap_or_else(|| NAME.to_owned());
-    Ok(Room { name, plans: wanted.plans()?, strict: true })
+    let plans = wanted.plans()?;
+    proof::check(&plans, args.frame_proof.is_some()).context("--frame-proof")?;
+    Ok(Room { name, plans, strict: true })
 }
 
 /// Opens what must be there from the beginning: all of a single command but the streams of others, nothing of a room, whose
@@ -183,9 +195,14 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
     let _fresh = api.keep_fresh();
     let (tell, news) = mpsc::channel(room.plans.len().max(1) * 2);
     let (mut slots, mut supervisors) = (Vec::new(), JoinSet::new());
+    // Ended when dropped, with everything else.
+    let mut proofs = JoinSet::new();
     for (index, (plan, first)) in room.plans.into_iter().zip(first).enumerate() {
         let (plan, link) = (Arc::new(plan), Arc::new(Link::default()));
         let sender = Arc::new(Sender::new(plan.ledger.as_deref())?);
+        if let Some(proof) = &plan.proof {
+            sender.report_to(proof::start(proof, plan.feed.as_str(), &args.identity, &mut proofs)?);
+        }
         slots.push(Slot::new(Arc::clone(&plan), Arc::clone(&sender), Arc::clone(&link)));
         let supervisor = Supervisor { index, plan, sender, link, news: tell.clone() };
         supervisors.spawn(supervisor.run(first, stop.clone()));

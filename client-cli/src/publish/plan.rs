@@ -1,5 +1,6 @@
 //! What will be published: from what was typed, or stands in a file, to sources, encodings and descriptors.
 
+use super::proof::Proof;
 use crate::media::{
     self, AudioSettings, AudioSpec, Codec, EncodeSettings, Geometry, MediaError, Prepared, SourceInfo, SourceSpec,
 };
@@ -66,6 +67,8 @@ pub(super) struct Wanted {
     /// Milliseconds.
     pub(super) audio_frame: Option<u32>,
     pub(super) ledger: Option<PathBuf>,
+    /// Where the frames of the operating field are reported.
+    pub(super) proof: Option<Proof>,
     /// What stands before the name of an option in an error: `--`, or the feed's place in a file.
     pub(super) prefix: String,
 }
@@ -81,6 +84,8 @@ pub(super) struct Plan {
     /// Bits per second of a forwarded stream, where they were told.
     told_bits: Option<u64>,
     pub(super) ledger: Option<PathBuf>,
+    /// Of the operating field, where its frames are reported.
+    pub(super) proof: Option<Proof>,
     /// Name of the option that named the source, for errors.
     pub(super) option: String,
 }
@@ -132,6 +137,7 @@ impl Wanted {
             (_, None) => {}
             (SourceSpec::Test(_), Some(Size::Auto)) => probe_size = true,
             (SourceSpec::Test(geometry), Some(Size::Fixed(g))) => *geometry = g,
+            (SourceSpec::Freezing { .. }, Some(_)) => bail!("{p}size does not go with {spec}, which has its own"),
             (SourceSpec::Capture(_), Some(Size::Fixed(g))) => {
                 (settings.size, settings.fps) = (Some((g.width, g.height)), Some(g.fps));
             }
@@ -148,6 +154,8 @@ impl Wanted {
             Some(mbps) => bail!("{p}bitrate is 0.1 to 400 Mbit/s, not {mbps}"),
             None => usual_bits(&spec),
         };
+        let proof = self.proof.clone().filter(|_| matches!(self.purpose, PurposeArg::Scope));
+        settings.raw_digests = proof.is_some();
         Ok(Plan {
             feed: self.feed.clone(),
             source: self.feed.to_string(),
@@ -159,6 +167,7 @@ impl Wanted {
             },
             told_bits: self.bitrate.map(|mbps| (mbps * 1e6) as u64),
             ledger: self.ledger.clone(),
+            proof,
             option: format!("{p}source"),
         })
     }
@@ -189,6 +198,7 @@ impl Wanted {
             purpose: Purpose::Voice,
             told_bits: None,
             ledger: self.ledger.clone().filter(|_| self.source.is_none()),
+            proof: None,
             option: format!("{p}audio"),
         })
     }
@@ -197,7 +207,9 @@ impl Wanted {
 /// A tenth of a bit per pixel is visually clean for the scene; bounded to what one line carries.
 fn usual_bits(spec: &SourceSpec) -> u32 {
     match spec {
-        SourceSpec::Test(g) => u32::try_from(g.pixel_rate() / 10).unwrap_or(u32::MAX).clamp(2_000_000, 40_000_000),
+        SourceSpec::Test(g) | SourceSpec::Freezing { geometry: g, .. } => {
+            u32::try_from(g.pixel_rate() / 10).unwrap_or(u32::MAX).clamp(2_000_000, 40_000_000)
+        }
         _ => EncodeSettings::default().bitrate_bps,
     }
 }
@@ -304,6 +316,7 @@ pub(super) mod tests {
             audio_bitrate: None,
             audio_frame: None,
             ledger: None,
+            proof: None,
             prefix: "--".to_owned(),
         }
     }

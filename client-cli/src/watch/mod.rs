@@ -7,6 +7,7 @@ pub(crate) mod screen;
 pub(crate) mod sink;
 mod window;
 
+use crate::echo::Echo;
 use crate::net::link::InvitationLink;
 use crate::net::tls::{IdentityArgs, read_chain};
 use crate::rtc;
@@ -64,6 +65,17 @@ pub(crate) struct WatchArgs {
     /// are counted from 0.
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// Tell the expert's station (`trocar operate --echo-from SOCKET`) which frame is on the screen: a Unix datagram for each one that
+    /// the window has shown. For RTP over QUIC.
+    #[arg(long, value_name = "SOCKET", requires = "invite")]
+    echo_to: Option<PathBuf>,
+    /// With --headless: count a frame as shown when it is complete. For tests, and for screens that another program drives: nobody
+    /// knows then whether somebody saw it.
+    #[arg(long, requires_all = ["echo_to", "headless"])]
+    echo_complete: bool,
+    /// The number of the source for the gate, where its control_source is another than 1.
+    #[arg(long, value_name = "N", requires = "echo_to", default_value_t = 1, hide_default_value = true)]
+    echo_source: u16,
 }
 
 /// How the pictures come.
@@ -79,7 +91,7 @@ pub(crate) enum Transport {
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// What `--duration` may say.
-fn seconds(s: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(s: &str) -> Result<Duration, String> {
     let parsed = s.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     parsed
         .filter(|d| !d.is_zero() && *d <= LONGEST)
@@ -108,6 +120,7 @@ impl Until {
 
 /// Watches until a signal, until the window is closed, or until what `--duration` and `--frames` say.
 pub(crate) async fn run(args: WatchArgs) -> anyhow::Result<()> {
+    let echo = args.echo()?;
     let window = if args.headless { None } else { Some(window::Display::find()?) };
     let stop = Stop::on_signals()?;
     let after = |d| Instant::now().checked_add(d).context("--duration ends later than this machine can count");
@@ -116,7 +129,7 @@ pub(crate) async fn run(args: WatchArgs) -> anyhow::Result<()> {
         Some(url) => feed_of(url),
         None => args.feed.to_string(),
     };
-    let mut sink = sink::Sink::new(&name, args.json, args.ledger.as_deref(), args.frames, window)?;
+    let mut sink = sink::Sink::new(&name, args.json, args.ledger.as_deref(), args.frames, window, echo)?;
     let result = match (&args.whep, &args.invite, args.transport) {
         (Some(url), ..) => {
             let bearer = args.token.clone().map_or(rtc::Bearer::None, rtc::Bearer::Fixed);
@@ -135,6 +148,20 @@ pub(crate) async fn run(args: WatchArgs) -> anyhow::Result<()> {
 }
 
 impl WatchArgs {
+    /// Who is told what is shown.
+    fn echo(&self) -> anyhow::Result<Option<Echo>> {
+        let Some(path) = &self.echo_to else { return Ok(None) };
+        if self.transport != Transport::Roq {
+            bail!("--echo-to goes with --transport roq: over WebRTC frames carry no id that the gate knows");
+        }
+        if self.headless && !self.echo_complete {
+            bail!(
+                "--echo-to needs a window: without one nothing is shown; --echo-complete counts complete frames as shown"
+            );
+        }
+        Echo::to(path, self.echo_source).map(Some)
+    }
+
     /// The authorities of `--ca`; none where it was left out.
     fn trust(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         Ok(self.ca.as_deref().map(read_chain).transpose().context("--ca")?.unwrap_or_default())
@@ -199,6 +226,22 @@ mod tests {
         }
         let quic = parse(&["--invite", &invite]).unwrap().identity().unwrap_err().to_string();
         assert!(quic.contains("--ca"), "{quic}");
+    }
+
+    #[test]
+    fn an_echo_goes_with_a_window_or_with_an_explicit_word_and_never_with_webrtc() {
+        // HO-T-009
+        let invite = format!("https://h/#invitation={}", "x".repeat(43));
+        let echo = |more: &[&str]| {
+            let args = [&["--invite", &invite, "--echo-to", "/tmp/echo"], more].concat();
+            parse(&args).and_then(|a| a.echo().map(|e| e.is_some()).map_err(|e| e.to_string()))
+        };
+        assert_eq!(echo(&[]), Ok(true));
+        assert_eq!(echo(&["--headless", "--echo-complete"]), Ok(true));
+        assert!(echo(&["--headless"]).unwrap_err().contains("--echo-complete"));
+        assert!(echo(&["--echo-complete"]).unwrap_err().contains("--headless"));
+        assert!(echo(&["--transport", "webrtc"]).unwrap_err().contains("--transport roq"));
+        assert!(parse(&["--invite", &invite, "--echo-source", "2"]).unwrap_err().contains("--echo-to"));
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use super::origin::Origin;
 use super::window::{Display, Window};
+use crate::echo::Echo;
 use crate::ledger::{Ledger, digest};
 use crate::net::api::wall_now;
 use crate::tally::Tally;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trocar_proto::media::receive::{CompleteFrame, ReceiveCounters};
 use trocar_proto::session::api::{FeedInfo, FeedState};
@@ -30,6 +32,8 @@ pub(crate) struct Sink {
     /// Where a window can be opened; none without one.
     display: Option<Display>,
     window: Option<Window>,
+    /// Who is told which frames are shown.
+    echo: Option<Arc<Echo>>,
     frames: Option<u64>,
     origin: Instant,
     asked: Option<Instant>,
@@ -39,19 +43,22 @@ impl Sink {
     /// How often [`Self::tick`] is wanted.
     pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-    /// For the feed of this name. `frames` ends it after so many.
+    /// For the feed of this name. `frames` ends it after so many. With an `echo` and without a display a frame counts as shown when it
+    /// is complete.
     pub(super) fn new(
         name: &str,
         json: bool,
         ledger: Option<&Path>,
         frames: Option<u64>,
         display: Option<Display>,
+        echo: Option<Echo>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             tally: Tally::new(name, json),
             ledger: ledger.map(Ledger::create).transpose()?,
             display,
             window: None,
+            echo: echo.map(Arc::new),
             frames,
             origin: Instant::now(),
             asked: None,
@@ -78,7 +85,7 @@ impl Sink {
             && self.window.as_ref().is_none_or(|w| !w.shows(codec))
         {
             self.window = None;
-            self.window = Some(display.open(codec, fmtp, clock_rate)?);
+            self.window = Some(display.open(codec, fmtp, clock_rate, self.echo.clone())?);
         }
         Ok(())
     }
@@ -106,8 +113,12 @@ impl Sink {
             l.write(frame.frame_id, &digest(frame.payloads.iter().map(Vec::as_slice)));
         }
         self.tally.complete(frame, age);
-        if let Some(w) = &self.window {
-            w.show(frame, origin);
+        let reference =
+            self.echo.as_ref().map(|e| e.reference(frame.frame_id, frame.payloads.iter().map(Vec::as_slice)));
+        match (&self.window, &self.echo, reference) {
+            (Some(w), ..) => w.show(frame, origin, reference),
+            (None, Some(echo), Some(reference)) if self.display.is_none() => echo.shown(&reference),
+            _ => {}
         }
     }
 

@@ -57,6 +57,8 @@ pub struct Parts<D, N, K> {
     pub inbox: Inbox,
     /// Where consoles look.
     pub view: watch::Sender<Arc<View>>,
+    /// Counters of the others, for the foot of the screen.
+    pub counters: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send>,
 }
 
 /// The core.
@@ -384,14 +386,17 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
             connected: self.connected.values().cloned().collect(),
             notices: self.notices.iter().cloned().collect(),
             answered: self.answered.clone(),
-            counters: vec![
+            counters: [
                 ("commands handed to the device", self.counters.commands),
                 ("datagrams refused", self.counters.refused),
                 ("inputs dropped, local", local),
                 ("inputs dropped, device and disk", device),
                 ("inputs dropped, network", network),
                 ("longest delay of a tick, µs", self.counters.longest_gap),
-            ],
+            ]
+            .into_iter()
+            .chain((self.parts.counters)())
+            .collect(),
             config: Arc::clone(&self.cfg),
         };
         self.parts.view.send_replace(Arc::new(view));

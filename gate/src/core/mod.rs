@@ -168,3 +168,13 @@ pub struct View {
     /// Every timer and threshold.
     pub config: Arc<Config>,
 }
+
+impl<T: Device + ?Sized> Device for Box<T> {
+    fn act(&mut self, act: &DeviceAct) {
+        (**self).act(act);
+    }
+
+    fn judge(&mut self, pose: &Pose) -> Judgement {
+        (**self).judge(pose)
+    }
+}

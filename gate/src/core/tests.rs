@@ -83,7 +83,14 @@ fn world() -> World {
     let (sender, view) = watch::channel(Arc::new(first_view(&cfg)));
     let device =
         Rule { fence: Fence::new(now(), Epoch(0), cfg.watchdog), inbox: inbox.clone(), acts: Arc::clone(&acts) };
-    let parts = Parts { device, network: heard.clone(), disk: paper.clone(), inbox: inbox.clone(), view: sender };
+    let parts = Parts {
+        device,
+        network: heard.clone(),
+        disk: paper.clone(),
+        inbox: inbox.clone(),
+        view: sender,
+        counters: Box::new(Vec::new),
+    };
     let store = Store::Block { first: Epoch(1), end: Epoch(17) };
     let core = Core::new(&cfg, store, "test".to_owned(), parts).unwrap();
     World { core, inbox, acts, heard, paper, view }

@@ -1,6 +1,7 @@
 //! Two people in two browsers look at an operation together: pictures, voices, chat, and what is left of it when parts die.
 
 mod outage;
+mod sharing;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -350,9 +351,14 @@ fn who_cannot_decode_a_view_is_told_and_given_another() -> anyhow::Result<()> {
 
 /// Runs `media-tests/browser/screenshots.mjs`: whether it found nothing amiss, and what it said.
 fn screenshots(names: &str) -> anyhow::Result<(bool, String)> {
+    script("screenshots.mjs", &[path(&artifacts()?.join("screenshots"))?, names])
+}
+
+/// Runs a script of `media-tests/browser` that looks at the page without a relay.
+fn script(name: &str, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
     let mut command = Command::new("node");
-    command.current_dir(workspace()).arg("media-tests/browser/screenshots.mjs");
-    let out = command.arg(path(&artifacts()?.join("screenshots"))?).arg(names).output()?;
+    command.current_dir(workspace()).arg(format!("media-tests/browser/{name}"));
+    let out = command.args(arguments).output()?;
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     Ok((out.status.success(), said))
 }
@@ -368,5 +374,16 @@ fn the_lobby_and_the_help_are_in_order_in_both_languages_and_at_every_size() -> 
         ensure!(said.contains(fault), "{fault} was not found: {said}");
     }
     ensure!(!screenshots("no-such-name")?.0, "no screenshot at all passes");
+    Ok(())
+}
+
+#[test]
+fn the_banner_tells_the_truth_about_who_operates_and_stop_stops() -> anyhow::Result<()> {
+    // HO-V-001, HO-V-002, HO-V-003, HO-V-004
+    let (good, said) = script("control.mjs", &[])?;
+    println!("{said}");
+    ensure!(good, "{said}");
+    ensure!(said.lines().filter(|l| l.contains("\"errors\":[]")).count() == 11, "{said}");
+    ensure!(!script("control.mjs", &["no-such-name"])?.0, "no check at all passes");
     Ok(())
 }

@@ -11,6 +11,7 @@ mod churn;
 mod codecs;
 mod consultation;
 mod foreign;
+mod handover;
 mod ice_tcp;
 mod impair;
 mod install;
@@ -19,6 +20,7 @@ mod operating;
 mod readme;
 mod refusals;
 mod rtc;
+mod turn;
 mod verbs;
 
 use serde_json::Value;

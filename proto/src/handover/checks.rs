@@ -1,8 +1,8 @@
 //! Every check by which something is refused, each as one small function with one name.
 //!
 //! The machines are generic over [`Checks`] so that a mutant (HANDOVER.md, and specification section 7) can replace exactly one of
-//! them. The trait is sealed and [`Strict`] is its only implementation outside of tests, so no program can be built in which
-//! a check is switched off; there is no flag to set.
+//! them. The trait is sealed and [`Strict`] is its only implementation outside of tests and of the model checker, which compiles
+//! these files once more for itself; so no program can be built in which a check is switched off, and there is no flag to set.
 
 use super::gate::{Beacons, Verified};
 use super::types::{ChannelId, Clutch, Colour, Counter, Epoch, ExpertId, GrantedSet, Nonce, Oid};
@@ -27,7 +27,7 @@ impl Checks for Strict {}
 /// See the module. The provided bodies are the rules; [`Strict`] overrides none.
 pub trait Checks: sealed::Sealed + Debug + Clone + Copy + PartialEq + Eq + Hash + Default + 'static {
     /// For the mutant "auto-resume after HOLD" alone; no code outside of tests reads it.
-    #[cfg(test)]
+    #[cfg(any(test, trocar_model))]
     const RESUMES_AFTER_HOLD: bool = false;
 
     /// HO-I-003: a command of another epoch is nobody's.

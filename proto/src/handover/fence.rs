@@ -177,7 +177,8 @@ impl<C: Checks> Fence<C> {
         self.owner.is_some_and(|(_, at)| self.now.since(at) < self.watchdog)
     }
 
-    /// A gate shows that it lives. It is served when it is the owner, or may become it (HO-D-001 to HO-D-004).
+    /// A gate shows that it lives. It is served when it is the owner, or may become it (HO-D-001, HO-D-002, HO-D-003,
+    /// HO-D-004).
     fn serve(&mut self, boot: BootId, fence: Epoch) -> Result<(), FenceError> {
         if !C::fence_is_high_enough(self.highest, fence) {
             return Err(FenceError::LowFence);
@@ -258,6 +259,32 @@ impl<C: Checks> Fence<C> {
         }
         self.act_sequence = sequence;
         Ok(())
+    }
+}
+
+#[cfg(trocar_model)]
+impl<C: Checks> super::canon::Canon for Fence<C> {
+    fn canon(&mut self, by: &super::canon::Ruler) {
+        by.past(&mut self.now, self.watchdog);
+        if let Some((_, at)) = &mut self.owner {
+            by.past(at, self.watchdog);
+        }
+        by.sequence(&mut self.select_sequence);
+        by.sequence(&mut self.act_sequence);
+    }
+}
+
+#[cfg(trocar_model)]
+impl<C: Checks> Fence<C> {
+    /// Its sequences.
+    pub fn sequences(&self, into: &mut Vec<u64>) {
+        into.extend([self.select_sequence, self.act_sequence]);
+    }
+
+    /// The hold is latched.
+    #[must_use]
+    pub const fn is_latched(&self) -> bool {
+        self.latched
     }
 }
 

@@ -64,10 +64,32 @@ impl Mirror {
         }
     }
 
+    /// How old the newest STATUS is, in microseconds: since the newest probe that one answered was sent. Nothing before the first.
+    #[must_use]
+    pub fn age(&self, now: Micros) -> Option<u64> {
+        self.seen.as_ref().map(|(_, at)| now.since(*at))
+    }
+
     /// Whether a screen may say "you have control" to this one (HO-V-003).
     #[must_use]
     pub fn has_control(&self, now: Micros, cfg: &Config, me: ExpertId) -> bool {
         matches!(self.view(now, cfg), View::Known(s) if s.mode == Mode::Remote && s.expert == Some(me))
+    }
+}
+
+#[cfg(trocar_model)]
+impl Mirror {
+    /// Moves it in time; what no screen looks at is forgotten.
+    pub fn canon(&mut self, cfg: &Config, by: &super::canon::Ruler) {
+        self.probes.retain(|(_, at)| by.now.since(*at) <= cfg.status_age);
+        for (nonce, at) in &mut self.probes {
+            by.nonce(nonce);
+            by.past(at, cfg.status_age);
+        }
+        if let Some((status, at)) = &mut self.seen {
+            status.answers.clear();
+            by.past(at, cfg.status_age);
+        }
     }
 }
 
@@ -107,6 +129,7 @@ mod tests {
         mirror.probed(ms(0), Nonce(7));
         mirror.handle(status(5, Mode::Remote, &[7])); // whenever it came
         assert!(mirror.has_control(ms(500), &cfg, ME));
+        assert_eq!(mirror.age(ms(500)), Some(500_000));
         assert!(!mirror.has_control(ms(500), &cfg, ExpertId([2; 32])));
         assert!(!mirror.has_control(ms(501), &cfg, ME));
         assert_eq!(mirror.view(ms(501), &cfg), View::Unknown);

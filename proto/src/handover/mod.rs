@@ -14,17 +14,22 @@ pub mod bursts;
 pub mod checks;
 pub mod config;
 pub mod consent;
+pub mod device_wire;
 pub mod fence;
+pub mod frameproof;
 pub mod gate;
 pub mod links;
 pub mod message;
 pub mod mirror;
 pub mod station;
 pub mod types;
+mod words;
 
-#[cfg(test)]
-mod mutants;
-#[cfg(test)]
+#[cfg(trocar_model)]
+pub mod canon;
+#[cfg(any(test, trocar_model))]
+pub mod mutants;
+#[cfg(any(test, trocar_model))]
 mod rig;
-#[cfg(test)]
-mod sim;
+#[cfg(any(test, trocar_model))]
+pub mod sim;

@@ -1,4 +1,5 @@
-//! The mutants of the specification's section 7: each replaces exactly one check, and each must be caught. They exist in tests only.
+//! The mutants of the specification's section 7: each replaces exactly one check, and each must be caught. They exist in tests and in the
+//! model checker only.
 
 use super::checks::{Checks, sealed::Sealed};
 use super::gate::{Beacons, Verified};
@@ -11,7 +12,7 @@ macro_rules! mutant {
     ($(#[$doc:meta])* $name:ident { $($body:tt)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-        pub(super) struct $name;
+        pub struct $name;
         impl Sealed for $name {}
         impl Checks for $name { $($body)* }
     };
@@ -248,7 +249,8 @@ mod tests {
 
     #[test]
     fn every_mutant_does_the_harm_that_its_check_prevents() {
-        // HO-I-001 to HO-I-016: each pair is a mutant and the negative control.
+        // HO-I-002, HO-I-003, HO-I-004, HO-I-005, HO-I-006, HO-I-010, HO-I-011, HO-I-013, HO-I-016: each pair is a mutant and the
+        // negative control.
         macro_rules! kills {
             ($($harm:ident by $mutant:ty),* $(,)?) => {$(
                 assert!($harm::<$mutant>(), concat!(stringify!($harm), ": the mutant is harmless, the check is not seen"));

@@ -1,11 +1,11 @@
 //! A seeded simulation on a virtual clock: one gate, its device and disk, two experts, a line that loses, repeats, delays and
-//! overtakes, and people who press whatever they like. After every step the invariants are checked. A failure prints its seed:
-//! `seed(N)` runs it again.
+//! overtakes, and people who press whatever they like. After every step the invariants are checked. A failure prints its seed and
+//! the command that runs it again. Few seeds run here; the model checker's package runs thousands (`make sim SEEDS=…`).
 
 use super::checks::Strict;
 use super::config::Config;
 use super::fence::Fence;
-use super::gate::{Act, DeviceAct, DiskDone, FrameReport, Gate, Input, Output, Peer, Start, Store};
+use super::gate::{Act, DeviceAct, DiskAct, DiskDone, FrameReport, Gate, Input, Output, Peer, Start, Store};
 use super::message::{Datagram, Figures, FromGate, Mode, Payload, ToGate, Token};
 use super::rig::{GOOD, X, Y, frame, hello, ms, short, token};
 use super::station::{self, Phase, Senses, Station};
@@ -72,10 +72,18 @@ struct Sim {
     boots: u128,
     frame: u32,
     line: Vec<(u64, Packet)>,
-    /// Until when: gate paused, line cut, disk stalled.
+    /// Until when: gate paused, line to the gate cut, line from the gate cut, disk stalled.
     paused: u64,
     cut: u64,
+    cut_down: u64,
     stalled: u64,
+    /// Writes fail.
+    full: bool,
+    /// Time that everything takes on the present path.
+    path: u64,
+    /// What the stations' clocks show beyond the gate's, and how many of a million microseconds each loses.
+    ahead: [u64; 2],
+    drift: u64,
     truth: Truth,
 }
 
@@ -90,7 +98,7 @@ impl Sim {
             now,
             gate: gate(now, 1, 1),
             fence: Fence::new(Micros(now), Epoch(0), cfg().watchdog),
-            stations: EXPERTS.map(|e| Station::new(cfg(), e, Micros(now))),
+            stations: EXPERTS.map(|e| Station::new(cfg(), e, Micros(0))),
             channels: [ChannelId(0), ChannelId(0)],
             names: 0,
             oids: 0,
@@ -99,7 +107,12 @@ impl Sim {
             line: Vec::new(),
             paused: 0,
             cut: 0,
+            cut_down: 0,
             stalled: 0,
+            full: false,
+            path: 10_000,
+            ahead: [seed % 3_600_000_000, 7_200_000_000],
+            drift: seed % 1_001,
             truth: Truth { on_disk: 17, ..Truth::default() },
         };
         sim.input(Input::Consent(true));
@@ -120,17 +133,26 @@ impl Sim {
         self.names += 1;
         let channel = ChannelId(self.names);
         self.channels[n] = channel;
-        let mut station = Station::new(Config::default(), EXPERTS[n], Micros(self.now));
-        station.handle(Micros(self.now), station::Input::Opened(channel)).unwrap();
+        let clock = self.clock(n);
+        let mut station = Station::new(Config::default(), EXPERTS[n], clock);
+        station.handle(clock, station::Input::Opened(channel)).unwrap();
         self.stations[n] = station;
         self.input(Input::Opened { channel, peer: Peer::Station(EXPERTS[n]) });
         let say = Input::Message { channel, message: hello(), token: Some(token(EXPERTS[n])) };
         self.input(say);
     }
 
+    /// The clock of a station: hours away from the gate's, and up to 500 ppm faster or slower (HO-X-011).
+    fn clock(&self, n: usize) -> Micros {
+        let drifted = self.now / 1_000_000 * (1_000_000 - 500 + self.drift) + self.now % 1_000_000;
+        Micros(drifted + self.ahead[n])
+    }
+
     fn input(&mut self, input: Input) -> bool {
         let before = self.gate.mode();
-        let result = self.gate.handle(Micros(self.now), input.clone()).is_ok();
+        // Now and then somebody hands in an earlier time: it counts as the latest one seen (HO-G-025).
+        let back = if self.dice.once_in(500) { self.dice.below(5_000_000) } else { 0 };
+        let result = self.gate.handle(Micros(self.now.saturating_sub(back)), input.clone()).is_ok();
         self.note(before, &input, result);
         self.drain();
         result
@@ -190,12 +212,17 @@ impl Sim {
                 Output::Device(act) => self.device(&act),
                 Output::Disk(act) => {
                     let wait = self.stalled.saturating_sub(self.now) + self.dice.below(20_000);
-                    self.line.push((self.now + wait, Packet::Disk(super::rig::done(act))));
+                    let done = match (act, self.full) {
+                        (DiskAct::Intent { oid, epoch, .. }, true) => DiskDone::Failed(oid, epoch),
+                        (DiskAct::Reserve(_), true) => continue,
+                        (act, false) => super::rig::done(act),
+                    };
+                    self.line.push((self.now + wait, Packet::Disk(done)));
                 }
                 Output::Send(channel, message) => {
                     if let Some(n) = self.whose(channel) {
                         self.line.push((
-                            self.now + 15_000 + self.cut.saturating_sub(self.now),
+                            self.now + 15_000 + self.cut_down.saturating_sub(self.now),
                             Packet::ToStation(n, message),
                         ));
                     }
@@ -230,8 +257,9 @@ impl Sim {
                 1..10 => self.dice.below(120_000),
                 _ => self.dice.below(8_000),
             };
-            if self.now >= self.cut {
-                self.line.push((self.now + 10_000 + late, packet.clone()));
+            let cut = if matches!(packet, Packet::Up(..)) { self.cut } else { self.cut_down };
+            if self.now >= cut {
+                self.line.push((self.now + self.path + late, packet.clone()));
             }
         }
     }
@@ -271,10 +299,18 @@ impl Sim {
             4 => ignore(self.input(Input::Local(Act::Withdraw))),
             5 => self.reconnect(),
             6 => self.paused = self.now + self.dice.below(900_000),
-            7 => self.cut = self.now + self.dice.below(900_000),
+            7 => self.cut_lines(),
             8 => self.stalled = self.now + self.dice.below(3_000_000),
             9 if self.dice.once_in(4) => self.restart(),
             10 => ignore(self.input(Input::Consent(false))),
+            1_990 => self.full = !self.full,
+            1_991 => self.path = 5_000 + self.dice.below(60_000),
+            1_992 => {
+                let dead = EXPERTS[usize::from(self.dice.once_in(2))];
+                if self.dice.once_in(8) {
+                    self.revoke(dead);
+                }
+            }
             11 => {
                 let channel = self.channels[usize::from(self.dice.once_in(2))];
                 let estop = ToGate::Estop { person: None, reason: short("") };
@@ -293,6 +329,25 @@ impl Sim {
             }
             _ => {}
         }
+    }
+
+    /// Both directions, or one of them.
+    fn cut_lines(&mut self) {
+        let until = self.now + self.dice.below(900_000);
+        match self.dice.below(3) {
+            0 => self.cut = until,
+            1 => self.cut_down = until,
+            _ => (self.cut, self.cut_down) = (until, until),
+        }
+    }
+
+    /// HO-M-021: the expert is gone, and comes back with another certificate's channel.
+    fn revoke(&mut self, expert: ExpertId) {
+        let held = self.gate.holder().is_some_and(|(holder, _)| holder == expert);
+        self.input(Input::Revoked(expert));
+        assert!(!held || self.gate.mode() == Mode::Hold, "a revoked holder goes on");
+        let n = usize::from(expert == Y);
+        self.connect(n);
     }
 
     /// HO-I-007.
@@ -338,7 +393,7 @@ impl Sim {
             let presence = !self.dice.once_in(40);
             let clutch = if self.dice.once_in(12) { Clutch::Open } else { Clutch::Closed };
             let senses = Senses { presence, pedal: self.dice.once_in(2), clutch, ..Senses::default() };
-            let at = Micros(self.now);
+            let at = self.clock(n);
             let station = &mut self.stations[n];
             let _ = station.handle(at, station::Input::Tick);
             if self.dice.once_in(5) {
@@ -383,10 +438,12 @@ impl Sim {
                 Packet::Up(channel, Datagram::Heartbeat(hb)) => ignore(self.input(Input::Heartbeat(channel, hb))),
                 Packet::Up(channel, Datagram::Command(c)) => ignore(self.input(Input::Command(channel, c))),
                 Packet::ToStation(n, message) => {
-                    let _ = self.stations[n].handle(Micros(now), station::Input::Message(message));
+                    let at = self.clock(n);
+                    let _ = self.stations[n].handle(at, station::Input::Message(message));
                 }
                 Packet::Down(n, channel, Datagram::Beacon(beacon)) => {
-                    let _ = self.stations[n].handle(Micros(now), station::Input::Beacon(channel, beacon));
+                    let at = self.clock(n);
+                    let _ = self.stations[n].handle(at, station::Input::Beacon(channel, beacon));
                 }
                 Packet::Disk(done) => ignore(self.input(Input::Disk(done))),
                 Packet::Up(..) | Packet::Down(..) => {}
@@ -411,8 +468,9 @@ impl Sim {
             self.frame += 1;
             self.input(Input::Frame(FrameReport { frame: frame(self.frame), raw: self.frame.into() }));
             let shown = station::Input::Shown(frame(self.frame));
-            for station in &mut self.stations {
-                let _ = station.handle(Micros(self.now), shown.clone());
+            for n in 0..2 {
+                let at = self.clock(n);
+                let _ = self.stations[n].handle(at, shown.clone());
             }
         }
         self.deliver();
@@ -447,28 +505,40 @@ fn gate(now: u64, boot: u128, first: u64) -> Gate<Strict> {
 fn ignore<T>(_: T) {}
 
 /// Runs one seed; gives how often REMOTE was reached and how many commands moved.
-fn seed(seed: u64, steps: usize) -> (u64, u64) {
+///
+/// # Panics
+/// Where an invariant is broken, after it printed the seed and the command that runs it again.
+#[must_use]
+pub fn seed(seed: u64, steps: usize) -> (u64, u64) {
     /// Dropped while it is armed, that is by a panic.
-    struct Tell(u64, bool);
+    struct Tell(u64, usize, bool);
     impl Drop for Tell {
         fn drop(&mut self) {
-            if self.1 {
-                eprintln!("the simulation failed with seed {}", self.0);
+            if self.2 {
+                let Self(seed, steps, _) = self;
+                eprintln!("the simulation failed with seed {seed}, within {steps} steps; again, and only that one:");
+                eprintln!("  cargo run -p trocar-model --bin trocar-sim -- --seed {seed} --steps {steps}");
+                eprintln!("then add it to media-tests/model/seeds.txt, which is replayed first for ever");
             }
         }
     }
-    let mut tell = Tell(seed, true);
+    let mut tell = Tell(seed, steps, true);
     let mut sim = Sim::new(seed);
     (0..steps).for_each(|_| sim.step());
-    tell.1 = false;
+    tell.2 = false;
     (sim.truth.remotes, sim.truth.moved)
 }
 
-#[test]
-fn no_seed_breaks_an_invariant_and_remote_is_reached_and_moves() {
-    // HO-I-001 to HO-I-011, HO-I-013, HO-I-016, HO-I-017, HO-X-006, HO-X-010, HO-X-013, HO-X-018, HO-X-022
-    let all: Vec<_> = (1..=200).map(|n| seed(n, 4_000)).collect();
-    let (remotes, moved) = all.iter().fold((0, 0), |(r, m), (a, b)| (r + a, m + b));
-    eprintln!("{remotes} grants, {moved} commands moved the device in 200 seeds of 4000 steps");
-    assert!(remotes > 200 && moved > 10_000, "the simulation proves nothing: {remotes} grants, {moved} commands");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_seed_breaks_an_invariant_and_remote_is_reached_and_moves() {
+        // HO-I-001, HO-I-002, HO-I-003, HO-I-004, HO-I-005, HO-I-006, HO-I-007, HO-I-008, HO-I-009, HO-I-010, HO-I-011, HO-I-013,
+        // HO-I-016, HO-I-017, HO-X-006, HO-X-010, HO-X-011, HO-X-013, HO-X-018, HO-X-022
+        let all: Vec<_> = (1..=100).map(|n| seed(n, 4_000)).collect();
+        let (remotes, moved) = all.iter().fold((0, 0), |(r, m), (a, b)| (r + a, m + b));
+        assert!(remotes > 100 && moved > 5_000, "the simulation proves nothing: {remotes} grants, {moved} commands");
+    }
 }

@@ -450,5 +450,55 @@ const fn offer_of(link: &Link) -> Option<Oid> {
     }
 }
 
+#[cfg(trocar_model)]
+impl<C: Checks> super::canon::Canon for Station<C> {
+    fn canon(&mut self, by: &super::canon::Ruler) {
+        let silence = self.cfg.station_silence;
+        by.past(&mut self.now, silence);
+        if let Some(frame) = &mut self.shown {
+            by.frame(frame);
+        }
+        if let State::Offered { until, .. } | State::Accepted { until, .. } = &mut self.state {
+            by.due(until);
+        }
+        if let State::Accepted { link, .. } | State::Control { link, .. } = &mut self.state {
+            by.counter(link.binding, &mut link.counter);
+            by.due(&mut link.due);
+            link.beat = 0;
+            if let Some((counter, nonce, at)) = &mut link.beacon {
+                by.beacon(link.binding, counter);
+                by.nonce(nonce);
+                by.past(at, silence);
+            }
+        }
+    }
+}
+
+#[cfg(trocar_model)]
+impl<C: Checks> Station<C> {
+    /// What it believes to hold.
+    #[must_use]
+    pub const fn held(&self) -> Option<Epoch> {
+        match self.state {
+            State::Control { epoch, .. } => Some(epoch),
+            _ => None,
+        }
+    }
+
+    /// Under which binding it hears BEACONs, and the newest one's number.
+    #[must_use]
+    pub fn heard(&self) -> Option<(Binding, Counter)> {
+        self.link().map(|link| (link.binding, link.beacon.map_or(Counter(0), |(counter, ..)| counter)))
+    }
+
+    /// The binding, the next number and the nonce that it would send under.
+    #[must_use]
+    pub fn next(&self) -> Option<(Binding, Counter, Nonce)> {
+        let link = self.link()?;
+        let (_, nonce, _) = link.beacon?;
+        Some((link.binding, Counter(link.counter.0.saturating_add(1)), nonce))
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ impl Core {
                 value(&m::WORKER_EVENTS_DROPPED, c.events_dropped),
             ],
         }];
-        Snapshot { feeds, legs, workers }
+        Snapshot { feeds, legs, workers, control: Vec::new() }
     }
 }
 

@@ -7,6 +7,7 @@
 //! the caller closes what the relay has opened.
 
 mod chat;
+mod control;
 mod feeds;
 mod guests;
 mod legs;
@@ -36,8 +37,8 @@ use std::sync::Arc;
 use trocar_proto::session::admission::FeedKey;
 use trocar_proto::session::api::SessionInfo;
 use trocar_proto::session::claims::MAX_TOKEN_LIFE_S;
-use trocar_proto::session::event::{LegState, ServerEvent};
-use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, PublicationId, RealmId, SessionId};
+use trocar_proto::session::event::{ControlInfo, LegState, ServerEvent};
+use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId, PublicationId, RealmId, SessionId};
 use trocar_proto::session::role::Role;
 use trocar_proto::units::{Micros, WallMicros};
 
@@ -87,6 +88,12 @@ struct Participant {
     requests: Bucket,
     /// What it may write, over all of its sockets.
     chat: Bucket,
+    /// Which certificate its tokens are bound to, where they are.
+    cnf: Option<CertHash>,
+    /// What it may ask of the gate, over all of its sockets.
+    control_requests: Bucket,
+    /// When its last ESTOP went to the gate.
+    estop_at: Option<Micros>,
 }
 
 /// A participant's word about its own clock.
@@ -106,6 +113,8 @@ struct Session {
     legs: BTreeMap<LegId, Leg>,
     publications: BTreeMap<PublicationId, Publication>,
     chat: Chat,
+    /// What the gate said last; none while there is no gate.
+    control: Option<ControlInfo>,
 }
 
 impl Session {
@@ -117,6 +126,7 @@ impl Session {
             legs: BTreeMap::new(),
             publications: BTreeMap::new(),
             chat: Chat::default(),
+            control: None,
         }
     }
 
@@ -267,6 +277,9 @@ impl Live {
             token_ends: token_end(wall),
             requests,
             chat,
+            cnf: p.cnf,
+            control_requests: Bucket::full(now, control::REQUESTS),
+            estop_at: None,
         };
         self.session_mut(&p.session)?.participants.insert(p.participant, participant);
         Ok(())

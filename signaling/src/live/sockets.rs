@@ -62,7 +62,8 @@ pub(crate) struct Outbound {
 }
 
 impl Live {
-    /// A new event socket of a participant. Its first message is the welcome; others are told where it was not present.
+    /// A new event socket of a participant. Its first message is the welcome, and the newest STATUS
+    /// follows where there is a gate; others are told where it was not present.
     pub(crate) fn attach(
         &mut self,
         wall: WallMicros,
@@ -86,8 +87,11 @@ impl Live {
             session: self.session(session)?.info(session),
             chat: self.session(session)?.chat.kept(),
         };
-        if let (Some(text), Ok(participant)) = (as_text(&welcome), self.participant_mut(session, id)) {
-            participant.sockets.iter_mut().filter(|s| s.serial == serial).for_each(|s| s.send(&text));
+        let control = self.session(session)?.control.clone().map(|control| ServerEvent::Control { control });
+        for event in [Some(welcome), control].into_iter().flatten() {
+            if let (Some(text), Ok(participant)) = (as_text(&event), self.participant_mut(session, id)) {
+                participant.sockets.iter_mut().filter(|s| s.serial == serial).for_each(|s| s.send(&text));
+            }
         }
         Ok(Outbound { serial, queue: receiver, ending })
     }
@@ -145,6 +149,16 @@ impl Live {
                 self.figures.captures_sent.inc();
             } else {
                 self.figures.captures_dropped.inc();
+            }
+        }
+    }
+
+    /// Tells everyone something that the next message of its kind replaces: left out where a socket's queue is half full.
+    pub(super) fn broadcast_lossy(&self, session: &SessionId, event: &ServerEvent) {
+        let (Some(text), Ok(session)) = (as_text(event), self.session(session)) else { return };
+        for socket in session.participants.values().flat_map(|p| &p.sockets) {
+            if !socket.send_if_room(&text) {
+                self.figures.control_dropped.inc();
             }
         }
     }

@@ -3,7 +3,9 @@
 
 mod auth;
 mod consultation;
+mod control;
 mod feeds;
+mod gate;
 mod ice;
 mod openapi;
 mod owners;
@@ -205,6 +207,7 @@ pub(super) fn config() -> Config {
         metrics_open: false,
         ice: crate::Ice::default(),
         webhooks: Vec::new(),
+        control: None,
         limits: Limits { grace: Duration::from_millis(200), ..Limits::default() },
     }
 }

@@ -31,10 +31,23 @@ impl Running {
     pub(super) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config();
         change(&mut config);
+        Self::serve(config, None).await
+    }
+
+    /// With that way to gates.
+    pub(super) async fn with_gates(dialer: Arc<dyn crate::control::Dialer>) -> Self {
+        Self::serve(config(), Some(dialer)).await
+    }
+
+    async fn serve(config: Config, dialer: Option<Arc<dyn crate::control::Dialer>>) -> Self {
         let relay = Arc::new(FakeRelay::default());
         let (relay_events, events) = mpsc::channel(64);
         let certificate = config.tls.cert_chain_pem.clone();
-        let handle = Server::start(config, relay.clone(), events).await.unwrap();
+        let handle = match dialer {
+            None => Server::start(config, relay.clone(), events).await,
+            some => Server::start_with(config, relay.clone(), events, some).await,
+        };
+        let handle = handle.unwrap();
         let session = handle.create_session("Cholecystectomy").await.unwrap();
         Self { handle, relay, session, relay_events, certificate }
     }
@@ -45,7 +58,12 @@ impl Running {
     }
 
     pub(super) async fn redeem(&self, invitation: &str) -> TokenGrant {
-        let body = json!({"invitation": invitation, "cnf": "07".repeat(32)});
+        self.redeem_with(invitation, &"07".repeat(32)).await
+    }
+
+    /// With a token that is bound to that certificate.
+    pub(super) async fn redeem_with(&self, invitation: &str, cnf: &str) -> TokenGrant {
+        let body = json!({"invitation": invitation, "cnf": cnf});
         let (status, text) = self.post("/v1/join", "", &body).await;
         assert_eq!(status, 200, "{text}");
         serde_json::from_str(&text).unwrap()

@@ -26,7 +26,7 @@ export class DeviceDialog {
     const check = new DeviceCheck(this.start.devices, () => this.#compare(before));
     this.#check = check;
     this.#place.replaceChildren(check.element);
-    this.element.showModal();
+    this.element.show();
     void check.start();
   }
 

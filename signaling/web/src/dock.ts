@@ -8,6 +8,9 @@ import type { SendState } from "./publisher.ts";
 import { t, type TextKey } from "./strings.ts";
 import type { Side } from "./view.ts";
 
+/** The panels that have a button here; that about control has one in the banner. */
+type DockSide = Exclude<Side, "control">;
+
 export interface DockActions {
   /** Only where the role may send. */
   send: SendActions | null;
@@ -52,7 +55,7 @@ export class Dock {
   readonly #camera = control("camera", "publish.camera");
   readonly #screen = control("screen", "publish.screen");
   readonly #self = sayAs(el("video", { class: "self-view", playsinline: true, hidden: true }), "aria-label", "publish.self");
-  readonly #sides: Record<Side, Control> = {
+  readonly #sides: Record<DockSide, Control> = {
     people: control("people", "bar.participants"),
     chat: control("chat", "bar.chat"),
     stats: control("figures", "bar.statistics"),
@@ -134,7 +137,7 @@ export class Dock {
       sayAs(apart, "title", "layout.noWindow");
     }
     const menu = menuButton(control("view", "bar.view"), [...Object.values(this.#layouts), full, apart]);
-    for (const [side, c] of Object.entries(this.#sides) as [Side, Control][]) {
+    for (const [side, c] of Object.entries(this.#sides) as [DockSide, Control][]) {
       setAttribute(c.element, "aria-controls", `side-${side}`);
       c.element.addEventListener("click", () => actions.side(side));
     }

@@ -15,6 +15,9 @@ const KEYS: readonly [string, TextKey][] = [
   ["C", "help.camera"],
   ["S", "help.screen"],
   ["D", "help.devices"],
+  ["O", "help.control"],
+  ["R", "help.request"],
+  ["Shift + S", "help.stop"],
   ["P", "help.people"],
   ["T", "help.chat"],
   ["G", "help.stats"],
@@ -43,7 +46,10 @@ export function helpDialog(): HTMLDialogElement {
   return dialog("help.heading", body, "help-dialog");
 }
 
-/** A dialog with a heading and a button that closes it; Escape does as well, by the browser. */
+/**
+ * A dialog with a heading and a button that closes it; Escape does as well (session-keys.ts). It is shown by `show()`, not as
+ * a modal one: what is around it must not die while it is open, STOP above all.
+ */
 export function dialog(heading: TextKey, body: HTMLElement, id: string): HTMLDialogElement {
   const close = sayAs(el("button", { type: "button", class: "close" }), "aria-label", "app.close");
   close.append(icon("close"));

@@ -82,3 +82,27 @@ export const LEG_REFUSED_MS = 10_000;
 export const STATS_EVERY_MS = 1000;
 /** The token is refreshed when this part of its life is over. */
 export const TOKEN_REFRESH_PART = 0.6;
+
+/** A register older than this is never shown as current, whatever the gate's own `status_age` allows. HANDOVER.md, HO-V-002. */
+export const CONTROL_AGE_MS = 500;
+/** How often the gate is asked how the register is: five times a second at most, by docs/API.md. */
+export const PROBE_EVERY_MS = 200;
+/** The same while it is not known whether the session has a gate. */
+export const PROBE_IDLE_MS = 1000;
+/** Probes under way at most; the oldest is forgotten (HO-V-005). */
+export const PROBES_KEPT = 32;
+/** The wall clock gained so much on the monotonic one since the last look: this machine slept. */
+export const SLEPT_MS = 300;
+/** STOP is pressed for so long: no accident, and still quick. */
+export const STOP_HOLD_MS = 600;
+/** One STOP in this time, as the gate and signaling take them (`estop_every`). */
+export const STOP_EVERY_MS = 10_000;
+/** Who cannot hold a button presses it twice within this. */
+export const STOP_ARMED_MS = 5000;
+/** After this time without word, a person is told that there is no confirmation. */
+export const CONFIRM_MS = 3000;
+/** How long what somebody did stays in the banner; the list keeps it. */
+export const NOTICE_MS = 20_000;
+export const NOTICES_KEPT = 50;
+/** "Unknown" is read aloud only where it lasts: a single late answer is seen, not heard. */
+export const SPEAK_UNKNOWN_MS = 1000;

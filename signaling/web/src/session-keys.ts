@@ -1,6 +1,7 @@
 // The keyboard of a session: shortcuts, and the space bar that is held to talk.
 
-import { keyAction } from "./keys.ts";
+import type { Control } from "./control/control.ts";
+import { isStopKey, keyAction } from "./keys.ts";
 import type { Publisher } from "./publisher.ts";
 import type { View } from "./view.ts";
 
@@ -10,13 +11,16 @@ export interface KeyTargets {
   publisher: Publisher | null;
   promote: (feed: string) => void;
   devices: () => void;
+  control: Control;
 }
 
 export function sessionKeys(o: KeyTargets, signal: AbortSignal): void {
   const talk = o.publisher?.talk;
   const isChosen = chosenByKeyboard(signal);
   addEventListener("keydown", (event) => {
+    if (event.key === "Escape") document.querySelector<HTMLDialogElement>("dialog[open]")?.close();
     if (isText(event.target)) return;
+    if (isStopKey(event)) return event.repeat ? undefined : o.control.pressStop();
     if (event.key === " " && talk !== undefined && !isChosen(event.target)) {
       event.preventDefault();
       talk.press("key");
@@ -25,6 +29,7 @@ export function sessionKeys(o: KeyTargets, signal: AbortSignal): void {
     if (!event.repeat) handleKey(event, o);
   }, { signal });
   addEventListener("keyup", (event) => {
+    if (event.key.toLowerCase() === "s" || event.key === "Shift") o.control.releaseStop();
     if (event.key !== " " || talk === undefined) return;
     talk.release("key");
     o.publisher?.applyTalk();
@@ -32,14 +37,15 @@ export function sessionKeys(o: KeyTargets, signal: AbortSignal): void {
     if (!isText(event.target) && !isChosen(event.target)) event.preventDefault();
   }, { signal });
   addEventListener("blur", () => {
+    o.control.releaseStop();
     talk?.releaseAll();
     o.publisher?.applyTalk();
   }, { signal });
 }
 
-function handleKey(event: KeyboardEvent, { view, publisher, promote, devices }: KeyTargets): void {
+function handleKey(event: KeyboardEvent, { view, publisher, promote, devices, control }: KeyTargets): void {
   const action = keyAction(event);
-  if (action === null || (document.querySelector("dialog[open]") !== null && !["help", "devices"].includes(action.kind))) return;
+  if (action === null || (document.querySelector("dialog[open]") !== null && !["help", "devices", "request"].includes(action.kind))) return;
   switch (action.kind) {
     case "promote": {
       const feed = view.feedAt(action.index);
@@ -60,6 +66,12 @@ function handleKey(event: KeyboardEvent, { view, publisher, promote, devices }: 
       // The key that opens the chat is not its first letter.
       event.preventDefault();
       return view.toggleSide("chat");
+    case "control":
+      return control.toggleSide();
+    case "request":
+      // The key that opens the dialog is not the first letter of the reason.
+      event.preventDefault();
+      return control.toggleRequest();
     case "help":
       return view.toggleHelp();
     case "latch":

@@ -1,6 +1,7 @@
 // One stay in a session: token, event socket, feeds, conversation, and the view that shows them.
 
 import { CaptureMaps } from "./age.ts";
+import { Control } from "./control/control.ts";
 import { Conversation } from "./conversation.ts";
 import { DeviceDialog } from "./device-dialog.ts";
 import { EventSocket, type Link } from "./events.ts";
@@ -28,6 +29,7 @@ export class Session {
   readonly #people = new Map<string, ParticipantInfo>();
   readonly #ended = new AbortController();
   readonly #conversation: Conversation;
+  readonly #control: Control;
   readonly #devices: DeviceDialog;
   #title = "";
   #participant: string;
@@ -51,7 +53,15 @@ export class Session {
       onBlocked: (blocked) => this.view.renderSound(blocked),
       onFault: (what, why) => this.view.toasts.show(t.publish.refused(what === "screen" ? t.publish.screen : t.devices[what], why)),
     });
-    this.view = new View(this.#actions());
+    this.#control = new Control({
+      grant,
+      send: (event) => this.#events.send(event),
+      link: () => this.#events.link(),
+      self: () => this.#participant,
+      people: () => [...this.#people.values()],
+      toggleSide: () => this.view.toggleSide("control"),
+    });
+    this.view = new View(this.#actions(), this.#control);
     this.#devices = new DeviceDialog(start_, (kind) => {
       if (kind === "speaker") this.#conversation.player.setSpeaker(start_.devices.speaker);
       else void this.#conversation.publisher.handleChoice(kind);
@@ -76,7 +86,8 @@ export class Session {
     document.addEventListener("visibilitychange", () => this.#handleVisibility(), { signal });
     for (const name of ["pointerdown", "keydown"]) addEventListener(name, () => this.#unblock(), { signal, capture: true });
     onReach((nowMs) => this.#handleReach(nowMs), signal);
-    sessionKeys({ view: this.view, publisher: this.#maySend() ? this.#conversation.publisher : null, promote: (feed) => this.#promote(feed), devices: () => this.#devices.toggle() }, signal);
+    sessionKeys({ view: this.view, publisher: this.#maySend() ? this.#conversation.publisher : null, promote: (feed) => this.#promote(feed), devices: () => this.#devices.toggle(), control: this.#control }, signal);
+    this.#control.start(signal);
     void this.#ice.current();
     this.#events.start(performance.now());
     this.#handleVisibility();
@@ -124,6 +135,7 @@ export class Session {
 
   #handleTick(nowMs: number): void {
     this.#events.handleTick(nowMs);
+    this.#control.handleTick(nowMs);
     const link = this.#events.link();
     let anyMoves = false;
     for (const feed of this.#feeds.values()) {
@@ -155,6 +167,7 @@ export class Session {
     }
     // Written at once, not at the next tick: tiles first, so that the banner finds their new states.
     for (const feed of this.#feeds.values()) feed.handleTick(nowMs);
+    this.#control.handleLink(link, nowMs);
     this.view.renderLink(link, nowMs, false);
     this.#renderSending();
   }
@@ -186,7 +199,11 @@ export class Session {
       case "participant_left":
         return this.#handleLeft(event.participant);
       case "refused":
-        return event.what === "chat" ? this.view.renderRefused() : undefined;
+        return event.what === "chat" ? this.view.renderRefused() : this.#control.handleEvent(event, nowMs);
+      case "control":
+      case "control_gone":
+      case "control_notice":
+        return this.#control.handleEvent(event, nowMs);
       case "goodbye":
         return this.view.renderGoodbye(event.reason);
       case "clock_reply":

@@ -104,11 +104,55 @@ export interface CapturePoint {
   uncertainty_us: number;
 }
 
+/** A set of what may be operated; energy only with instruments. */
+export interface ControlSet {
+  camera: boolean;
+  instruments: boolean;
+  energy: boolean;
+}
+
+/** Longest reason of a request or a stop, in bytes of UTF-8. */
+export const MAX_REASON_BYTES = 128;
+
+export const CONTROL_MODES = ["hold", "local", "offered", "ready", "granting", "remote", "estop", "closed"] as const;
+export type ControlMode = (typeof CONTROL_MODES)[number];
+export type Colour = "unmeasured" | "green" | "amber" | "red";
+
+/** The register as the gate's STATUS says it. */
+export interface ControlInfo {
+  mode: ControlMode;
+  epoch: number;
+  /** Holder in `remote`, addressee before it; null where that one is not known here. */
+  participant: string | null;
+  /** SHA-256 of that one's certificate, hexadecimal. */
+  expert: string | null;
+  set: ControlSet;
+  since_ms: number;
+  stopped: string[];
+  alarms: string[];
+  /** Loop age, jitter, loss, frame age. */
+  colours: Colour[];
+  /** Loop age p50, p95, jitter p95 (µs), loss (ppm), frame age (µs); null where unmeasured. */
+  figures: (number | null)[];
+  /** Nonces of probes that this answers. */
+  answers: string[];
+  status_age_ms: number;
+}
+
+export interface ControlNotice {
+  what: string;
+  person: string;
+  reason: string;
+}
+
 export type ClientEvent =
   | { type: "hello"; token: string }
   | { type: "clock"; t0: WallMicros }
   | { type: "clock_report"; offset_us: number; uncertainty_us: number }
-  | { type: "chat"; text: string };
+  | { type: "chat"; text: string }
+  | { type: "control_probe"; nonce: string }
+  | { type: "control_request"; set: ControlSet; reason: string }
+  | { type: "control_estop"; reason: string };
 
 export type ServerEvent =
   | { type: "welcome"; participant: string; now: WallMicros; session: SessionInfo; chat?: ChatMessage[] }
@@ -123,5 +167,8 @@ export type ServerEvent =
   | { type: "publication"; publication: string; state: LegState }
   | { type: "voices"; leg: string; slots: VoiceSlot[] }
   | { type: "speaking"; feeds: string[] }
+  | { type: "control"; control: ControlInfo }
+  | { type: "control_gone" }
+  | ({ type: "control_notice" } & ControlNotice)
   | { type: "refused"; what: string; detail: string }
   | { type: "goodbye"; reason: string };

@@ -2,6 +2,7 @@
 
 import { Chat } from "./chat.ts";
 import { ChatPanel } from "./chat-panel.ts";
+import type { Control } from "./control/control.ts";
 import { Dock, type DockActions, type SendModel } from "./dock.ts";
 import { button, el, relabel, say, sayAs, setAttribute, setData, setHidden, setText } from "./dom.ts";
 import type { Link } from "./events.ts";
@@ -18,7 +19,7 @@ import { span, t, type TextKey } from "./strings.ts";
 import { Toasts } from "./toasts.ts";
 import type { FeedDescriptor, TokenGrant } from "./types.ts";
 
-export type Side = "people" | "chat" | "stats";
+export type Side = "people" | "chat" | "stats" | "control";
 
 export interface ViewActions {
   send: DockActions["send"];
@@ -30,7 +31,7 @@ export interface ViewActions {
   soundOn: () => void;
 }
 
-const HEADINGS: Record<Side, TextKey> = { people: "panel.heading", chat: "chat.heading", stats: "stats.heading" };
+const HEADINGS: Record<Side, TextKey> = { people: "panel.heading", chat: "chat.heading", stats: "stats.heading", control: "control.heading" };
 
 export class View {
   readonly element: HTMLElement;
@@ -64,7 +65,10 @@ export class View {
   #order: string[] = [];
   #goodbye = "";
 
-  constructor(private readonly actions: ViewActions) {
+  constructor(
+    private readonly actions: ViewActions,
+    private readonly control: Control,
+  ) {
     this.#chat = new ChatPanel(actions.chat);
     this.#dock = new Dock({
       send: actions.send,
@@ -79,10 +83,11 @@ export class View {
     const watching = actions.send === null ? [say(el("p", { class: "watching" }), "bar.watching")] : [];
     const language = languageButton(() => this.#handleLanguage());
     const bar = el("header", { class: "bar" }, this.#title, this.#status, this.#sound, this.toasts.element, ...watching, this.#self, language);
-    this.#sides = { people: this.#sidePanel("people"), chat: this.#sidePanel("chat"), stats: this.#sidePanel("stats") };
+    this.#sides = { people: this.#sidePanel("people"), chat: this.#sidePanel("chat"), stats: this.#sidePanel("stats"), control: this.#sidePanel("control") };
     const floor = el("main", { class: "floor" }, this.#tiles, this.#empty);
     const body = el("div", { class: "body" }, floor, ...Object.values(this.#sides));
-    this.element = el("div", { class: "session" }, bar, this.#banner, body, this.#dock.element, this.#help);
+    this.element = el("div", { class: "session" }, control.banner.element, control.speaker.element, bar, this.#banner, body, this.#dock.element, this.#help);
+    if (control.request !== null) this.element.append(control.request.element);
     const remembered = rememberedPanel();
     this.#showSide(remembered in HEADINGS ? (remembered as Side) : null);
     this.setLayout(this.#layout.layout);
@@ -126,7 +131,7 @@ export class View {
 
   toggleHelp(): void {
     if (this.#help.open) this.#help.close();
-    else this.#help.showModal();
+    else this.#help.show();
   }
 
   toggleWindow(): void {
@@ -248,6 +253,7 @@ export class View {
   #handleLanguage(): void {
     relabel(document);
     this.#statistics.render([]);
+    this.control.renderWords();
     this.actions.languageChanged();
     this.renderFeeds(this.#feeds);
   }
@@ -256,7 +262,7 @@ export class View {
     const close = sayAs(el("button", { type: "button", class: "close" }), "aria-label", "app.close");
     close.append(icon("close"));
     close.addEventListener("click", () => this.#showSide(null));
-    const body = { people: this.#people, chat: this.#chat, stats: this.#statistics }[side].element;
+    const body = { people: this.#people, chat: this.#chat, stats: this.#statistics, control: this.control.side }[side].element;
     const heading = say(el("h2", { id: `side-${side}-heading` }), HEADINGS[side]);
     const panel = el("aside", { class: `side ${side}`, id: `side-${side}`, "aria-labelledby": heading.id });
     panel.append(el("div", { class: "head" }, heading, close), body);
@@ -269,7 +275,9 @@ export class View {
     setData(document.body, "side", side ?? "none");
     setAttribute(this.#sides.chat, "data-open", String(side === "chat"));
     this.#dock.renderSide(side);
-    rememberPanel(side ?? "");
+    this.control.banner.renderOpen(side === "control");
+    // Whether the next session has a gate is not known yet.
+    rememberPanel(side === "control" ? "" : (side ?? ""));
     this.actions.sideShown(side);
   }
 }

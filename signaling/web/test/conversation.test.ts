@@ -93,7 +93,7 @@ test("voices are known by m-line, only so many, and speakers by who publishes", 
 });
 
 test("keys ask for what the help says, and not with a modifier", () => {
-  const key = (key: string, over: object = {}) => keyAction({ key, ctrlKey: false, metaKey: false, altKey: false, ...over });
+  const key = (key: string, over: object = {}) => keyAction({ key, ctrlKey: false, metaKey: false, altKey: false, shiftKey: false, ...over });
   assert.deepEqual(key("3"), { kind: "promote", index: 2 });
   assert.deepEqual(key("L"), { kind: "layout" });
   assert.deepEqual(key("?"), { kind: "help" });

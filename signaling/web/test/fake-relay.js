@@ -17,6 +17,7 @@
     person("p2sato00bb", "佐藤 健一", "local", "国立中央病院 手術室3", "or-3"),
     person(self, setup.name ?? "Dr. Maria Keller", setup.role, "University Hospital Ulm", "expert"),
     person("p3coord0cc", "Yuki Tanaka", "coordinator", "Telesurgery Office", "local"),
+    ...(setup.control ? [person("p4moreau0", "Prof. Jean Moreau", "expert", "CHU de Strasbourg", "expert-2")] : []),
   ];
   if (!setup.people) people.splice(0, people.length, people[1]);
 
@@ -120,9 +121,39 @@
   const json = (value, status = 200) => new Response(JSON.stringify(value), { status, headers: { "content-type": "application/json" } });
 
   let counter = 0;
-  const log = { posts: [], patches: 0, deletes: 0 };
+  const log = { posts: [], patches: 0, deletes: 0, probes: [], acts: [] };
 
-  const grant = () => ({ token: "t.e30.s", expires: wall() + 300e6, participant: self, name: people.find((p) => p.participant === self).name, session: "s1", realm: "expert", role: setup.role, grade: "observe", verbs });
+  // The gate: silent unless `setup.control` says how its register is. Ten STATUS a second, each with the answers that are due.
+  const nobody = { participant: null, expert: null, set: { camera: false, instruments: false, energy: false } };
+  const gate = { silent: false, deaf: false, lies: false, answered: -Infinity, refuses: "", since: performance.now(), control: {
+    mode: "local", epoch: 41, ...nobody, stopped: [], alarms: [], colours: Array(4).fill("unmeasured"), figures: Array(5).fill(null), status_age_ms: 500,
+  } };
+  const expert = { participant: "p4moreau0", expert: "c0ffee0123456789".repeat(4), set: { camera: true, instruments: true, energy: false } };
+
+  function change(over) {
+    const withExpert = ["offered", "ready", "granting", "remote"].includes(over.mode);
+    const rises = over.mode === "remote" || gate.control.mode === "remote" ? 1 : 0;
+    const measured = { colours: Array(4).fill("green"), figures: [61_000, 84_000, 3_900, 300, 142_000] };
+    Object.assign(gate.control, withExpert ? expert : nobody, { stopped: [], alarms: [] }, withExpert && over.mode !== "offered" ? measured : {}, { epoch: gate.control.epoch + rises }, over);
+    gate.since = performance.now() - (over.since_ms ?? 0);
+  }
+
+  function act({ type, reason }) {
+    relay.notice(type === "control_estop" ? "estop" : "request", `${people.find((p) => p.participant === self).name} (${self})`, reason);
+    if (type === "control_estop" && gate.control.mode === "remote") relay.control({ mode: "hold", alarms: ["stop pressed on the network"] });
+  }
+
+  function status() {
+    if (gate.silent || relay.down) return;
+    for (const socket of sockets) {
+      const answers = gate.lies ? ["0123456789abcdef"] : (socket.probes ?? []);
+      socket.probes = [];
+      gate.answered = Math.max(gate.answered, ...log.probes.filter((probe) => answers.includes(probe.nonce)).map((probe) => probe.at));
+      socket.deliver({ type: "control", control: { ...gate.control, since_ms: Math.round(performance.now() - gate.since), answers } });
+    }
+  }
+
+  const grant = () => ({ token: "t.e30.s", expires: wall() + 300e6, participant: self, name: people.find((p) => p.participant === self).name, session: "s1", realm: "expert", role: setup.role, grade: setup.grade ?? (setup.role === "expert" ? "energy" : "observe"), verbs });
 
   async function handle(path, query, method, body) {
     if (relay.down) throw new TypeError("network");
@@ -223,6 +254,12 @@
         setTimeout(() => !relay.down && this.deliver({ type: "clock_reply", t0: event.t0, t1, t2: t1 }), 0);
       } else if (event.type === "chat") {
         relay.say(self, event.text);
+      } else if (event.type === "control_probe") {
+        log.probes.push({ nonce: event.nonce, at: performance.now() });
+        this.probes = [...(this.probes ?? []), event.nonce].slice(-32);
+      } else if (event.type === "control_estop" || event.type === "control_request") {
+        log.acts.push({ ...event, at: performance.now() });
+        if (!gate.deaf) setTimeout(() => (gate.refuses ? this.deliver({ type: "refused", what: event.type, detail: gate.refuses }) : act(event)), 30);
       }
     }
     close() {
@@ -243,6 +280,16 @@
 
   const relay = {
     down: false,
+    gate,
+    /** The register changes: a mode, and what else is given. */
+    control(over) {
+      change(over);
+      status();
+    },
+    tell,
+    notice(what, person, reason) {
+      tell({ type: "control_notice", what, person, reason });
+    },
     log,
     announce,
     remove(feed) {
@@ -280,6 +327,10 @@
     },
   };
   window.__relay = relay;
+  if (setup.control) {
+    change(setup.control);
+    setInterval(status, 100);
+  }
   for (const feed of setup.feeds) announce(feed);
   if (setup.voice !== false && setup.people) relay.voice();
 })();

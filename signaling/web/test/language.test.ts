@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import test from "node:test";
 import { chooseLanguage, LANGUAGES } from "../src/language.ts";
 import { problemText, setLanguage, span, TABLES, text, timeOfDay } from "../src/strings.ts";
@@ -40,11 +41,22 @@ test("every table says everything, with every argument in it", () => {
 });
 
 test("no Japanese text was left in English", () => {
-  const sameOnPurpose = new Set(["app.product", "tile.none", "tile.frameRate", "help.escape", "publish.refused"]);
+  const sameOnPurpose = new Set(["app.product", "tile.none", "tile.frameRate", "help.escape", "publish.refused", "control.word"]);
   const japanese = leaves(TABLES.ja);
   for (const [key, value] of leaves(TABLES.en)) {
     if (!sameOnPurpose.has(key)) assert.ok(japanese.get(key) !== value, `${key} is ${value} in both`);
   }
+});
+
+test("every cause and alarm that the gate has words for has Japanese ones", () => {
+  // From dist/test: the table of the gate itself.
+  const source = readFileSync(new URL("../../../../proto/src/handover/words.rs", import.meta.url), "utf8");
+  const words = [...source.matchAll(/\(Self::\w+, "([^"]+)"\)/g)].map(([, word]) => word ?? "");
+  assert.ok(words.length >= 19, `${words.length} words were found`);
+  for (const word of words) assert.ok(TABLES.ja.control.word(word) !== word, word);
+  // The control: what the gate does not say has none.
+  assert.equal(TABLES.ja.control.word("brand new"), "brand new");
+  assert.equal(TABLES.en.control.word("expert lost"), "expert lost");
 });
 
 test("a key is looked up in the language of the page, and times are written its way", () => {

@@ -10,13 +10,15 @@ mod caption;
 mod pipeline;
 
 use super::origin::Origin;
+use crate::echo::Echo;
 use crate::net::api::wall_now;
 use caption::{Shown, caption};
 use pipeline::{Decoder, Screen};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use trocar_proto::handover::types::FrameRef;
 use trocar_proto::media::receive::CompleteFrame;
 use trocar_proto::session::api::FeedState;
 
@@ -71,13 +73,21 @@ impl Display {
     ///
     /// # Errors
     /// [`WindowError`]: what is missing, and what would do instead.
-    pub(crate) fn open(&self, codec: &str, fmtp: &str, clock_rate: u32) -> Result<Window, WindowError> {
+    pub(crate) fn open(
+        &self,
+        codec: &str,
+        fmtp: &str,
+        clock_rate: u32,
+        echo: Option<Arc<Echo>>,
+    ) -> Result<Window, WindowError> {
         let decoder = Decoder::start(codec, fmtp, clock_rate)?;
-        let screen = Screen::start()?;
+        let painted = Painted::default();
+        let screen = Screen::start(echo.map(|echo| painted.tell(echo)))?;
         let shared = Arc::new(Shared { decoder, state: Mutex::default(), closed: AtomicBool::default() });
         let for_painter = Arc::clone(&shared);
-        let spawned =
-            std::thread::Builder::new().name("trocar-window".to_owned()).spawn(move || paint(&for_painter, screen));
+        let spawned = std::thread::Builder::new()
+            .name("trocar-window".to_owned())
+            .spawn(move || paint(&for_painter, screen, &painted));
         let painter = spawned.map_err(|e| WindowError::Pipeline(format!("no thread: {e}")))?;
         Ok(Window { codec: codec.to_owned(), shared, painter: Some(painter) })
     }
@@ -102,8 +112,47 @@ struct State {
     pushed: u64,
     /// A key frame has come since the last loss.
     running: bool,
-    origins: BTreeMap<u64, Option<Origin>>,
+    in_decoder: BTreeMap<u64, Known>,
     feed: Option<FeedState>,
+}
+
+/// What is known of a frame in the decoder.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    origin: Option<Origin>,
+    reference: Option<FrameRef>,
+}
+
+/// References of the pictures that were last handed to the screen, by number; a few are on their way there at a time.
+#[derive(Debug, Clone, Default)]
+struct Painted(Arc<Mutex<VecDeque<(u64, FrameRef)>>>);
+
+impl Painted {
+    const KEPT: usize = 8;
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, FrameRef)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, number: u64, reference: FrameRef) {
+        let mut painted = self.lock();
+        if painted.len() >= Self::KEPT {
+            painted.pop_front();
+        }
+        painted.push_back((number, reference));
+    }
+
+    /// What the screen calls when it has shown a picture. One that is painted anew with a younger caption is told anew: the word
+    /// about it may have been lost.
+    fn tell(&self, echo: Arc<Echo>) -> pipeline::Shown {
+        let painted = self.clone();
+        Arc::new(move |number| {
+            let reference = painted.lock().iter().find(|(n, _)| *n == number).map(|(_, r)| *r);
+            if let Some(reference) = reference {
+                echo.shown(&reference);
+            }
+        })
+    }
 }
 
 impl Shared {
@@ -120,7 +169,7 @@ impl Window {
 
     /// Shows a frame, captured then. After a loss nothing is shown until a key frame: a picture that was pieced together
     /// wrongly looks like a true one.
-    pub(crate) fn show(&self, frame: &CompleteFrame, origin: Option<Origin>) {
+    pub(crate) fn show(&self, frame: &CompleteFrame, origin: Option<Origin>, reference: Option<FrameRef>) {
         let mut state = self.shared.state();
         state.running |= frame.independent;
         if !state.running {
@@ -128,9 +177,9 @@ impl Window {
         }
         state.pushed += 1;
         let number = state.pushed;
-        state.origins.insert(number, origin);
-        if state.origins.len() > IN_DECODER {
-            state.origins.pop_first();
+        state.in_decoder.insert(number, Known { origin, reference });
+        if state.in_decoder.len() > IN_DECODER {
+            state.in_decoder.pop_first();
         }
         drop(state);
         self.shared.decoder.push(number, frame);
@@ -168,16 +217,19 @@ impl Drop for Window {
 }
 
 /// Paints until the window is closed: each new picture at once, and else the last one with the age of now.
-fn paint(shared: &Shared, mut screen: Screen) {
+fn paint(shared: &Shared, mut screen: Screen, painted: &Painted) {
     let mut shown: Option<(Instant, Option<Origin>)> = None;
     while !shared.closed.load(Ordering::Relaxed) {
         if let Some(picture) = shared.decoder.next_picture(REPAINT) {
             let mut state = shared.state();
-            let origin = state.origins.get(&picture.number).copied().flatten();
+            let known = state.in_decoder.get(&picture.number).copied().unwrap_or_default();
             // What came before it in order will not come any more.
-            state.origins = state.origins.split_off(&picture.number);
+            state.in_decoder = state.in_decoder.split_off(&picture.number);
             drop(state);
-            shown = Some((Instant::now(), origin));
+            if let Some(reference) = known.reference {
+                painted.put(picture.number, reference);
+            }
+            shown = Some((Instant::now(), known.origin));
             screen.set_picture(picture);
         }
         let feed = shared.state().feed;

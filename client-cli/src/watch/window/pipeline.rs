@@ -5,6 +5,7 @@ use super::caption::{Caption, Level};
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as app;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use trocar_proto::media::receive::CompleteFrame;
@@ -185,12 +186,17 @@ pub(super) struct Screen {
     source: app::AppSrc,
     overlay: gst::Element,
     picture: gst::Sample,
+    /// Of the frame that the picture came from; none while it is black.
+    number: Option<u64>,
     said: Option<Caption>,
 }
 
+/// Called with a frame's number when its picture was handed to the window system, on the thread that did it.
+pub(super) type Shown = Arc<dyn Fn(u64) + Send + Sync>;
+
 impl Screen {
     /// Opens it, black.
-    pub(super) fn start() -> Result<Self, WindowError> {
+    pub(super) fn start(shown: Option<Shown>) -> Result<Self, WindowError> {
         gst::init().map_err(fault)?;
         let picture = black()?;
         let source = app::AppSrc::builder()
@@ -208,6 +214,9 @@ impl Screen {
         sink.set_property("sync", false);
         overlay.set_property("shaded-background", true);
         let pipeline = run(&[source.upcast_ref(), &overlay, &convert, &scale, &sink])?;
+        if let (Some(shown), Some(pad)) = (shown, scale.static_pad("src")) {
+            tell_shown(&pad, shown);
+        }
         let no_display = |why: String| {
             let _ = pipeline.set_state(gst::State::Null);
             Err(WindowError::NoDisplay(why))
@@ -222,7 +231,7 @@ impl Screen {
         if name.is_empty() || name.starts_with("fake") {
             return no_display("the display that DISPLAY or WAYLAND_DISPLAY names does not answer".to_owned());
         }
-        Ok(Self { pipeline, source, overlay, picture, said: None })
+        Ok(Self { pipeline, source, overlay, picture, number: None, said: None })
     }
 
     /// What is painted from now on.
@@ -231,6 +240,7 @@ impl Screen {
             self.source.set_caps(picture.sample.caps_owned().as_ref());
         }
         self.picture = picture.sample;
+        self.number = Some(picture.number);
     }
 
     /// Paints the picture with the caption on it.
@@ -248,6 +258,9 @@ impl Screen {
                 // Stamped anew on its way.
                 b.set_pts(gst::ClockTime::NONE);
                 b.set_dts(gst::ClockTime::NONE);
+                // Raw pictures have no use for it, and every element hands it on.
+                b.set_offset(self.number.unwrap_or(NO_NUMBER));
+                b.set_offset_end(NO_NUMBER);
             }
             let _ = self.source.push_buffer(buffer);
         }
@@ -272,6 +285,27 @@ impl Drop for Screen {
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
     }
+}
+
+/// GStreamer's "no offset".
+const NO_NUMBER: u64 = u64::MAX;
+
+/// Tells the number of each picture when the sink behind the pad has taken it and come back, which is after it drew (HO-T-009): while
+/// the window system stands still, or refuses the picture, nothing is told.
+fn tell_shown(pad: &gst::Pad, shown: Shown) {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        if let Some(number) = info.buffer().map(|b| b.offset()).filter(|n| *n != NO_NUMBER) {
+            let shown = Arc::clone(&shown);
+            // The pad is busy with this picture now, so that this is called when the sink has returned.
+            pad.add_probe(gst::PadProbeType::IDLE, move |pad, _| {
+                if pad.last_flow_result().is_ok() {
+                    shown(number);
+                }
+                gst::PadProbeReturn::Remove
+            });
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// A black picture, until there is one.

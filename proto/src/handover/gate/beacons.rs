@@ -48,6 +48,30 @@ impl Beacons {
     }
 }
 
+#[cfg(trocar_model)]
+impl Beacons {
+    /// The newest number, and nothing of nonces older than `limit`.
+    pub(super) fn canon(
+        &mut self,
+        binding: crate::handover::types::Binding,
+        limit: u64,
+        by: &crate::handover::canon::Ruler,
+    ) {
+        let limit = limit.saturating_add(by.tick);
+        self.issued.retain(|(_, at)| by.now.since(*at) <= limit);
+        for (nonce, at) in &mut self.issued {
+            by.nonce(nonce);
+            by.past(at, limit);
+        }
+        by.due(&mut self.due);
+        by.beacon(binding, &mut self.counter);
+    }
+
+    pub(super) const fn newest(&self) -> Counter {
+        self.counter
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

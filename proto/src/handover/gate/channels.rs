@@ -121,6 +121,22 @@ impl Estops {
     }
 }
 
+#[cfg(trocar_model)]
+impl Estops {
+    pub(super) fn canon(&mut self, every: u64, by: &crate::handover::canon::Ruler) {
+        self.last.retain(|(_, at)| by.now.since(*at) < every);
+        self.last.iter_mut().for_each(|(_, at)| by.past(at, every));
+    }
+}
+
+#[cfg(trocar_model)]
+impl Channels {
+    pub(super) fn canon(&mut self, by: &crate::handover::canon::Ruler) {
+        self.0.iter_mut().flat_map(|c| c.probes.iter_mut()).for_each(|nonce| by.nonce(nonce));
+        self.0.sort_by_key(|c| c.id);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

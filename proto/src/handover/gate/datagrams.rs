@@ -31,7 +31,7 @@ impl<C: Checks> Gate<C> {
     }
 
     fn judge_heartbeat(&mut self, channel: ChannelId, hb: &Heartbeat) -> Result<(), Reason> {
-        #[cfg(test)]
+        #[cfg(any(test, trocar_model))]
         self.resume_as_mutant(hb);
         let heard = Heard {
             channel,
@@ -124,7 +124,7 @@ impl<C: Checks> Gate<C> {
     }
 
     /// The mutant "auto-resume after HOLD": the former holder comes back by a heartbeat. No code outside of tests has this.
-    #[cfg(test)]
+    #[cfg(any(test, trocar_model))]
     fn resume_as_mutant(&mut self, hb: &Heartbeat) {
         if C::RESUMES_AFTER_HOLD
             && matches!(self.state, State::Hold)

@@ -152,3 +152,24 @@ impl Device {
         silent || deaf || dropped
     }
 }
+
+#[cfg(trocar_model)]
+impl Device {
+    pub(super) fn canon(&mut self, cfg: &Config, by: &crate::handover::canon::Ruler) {
+        by.due(&mut self.keep_alive_due);
+        by.sequence(&mut self.sequence);
+        if let Some(wanted) = &mut self.wanted {
+            by.sequence(&mut wanted.sequence);
+        }
+        if let Some((report, at)) = &mut self.report {
+            by.sequence(&mut report.sequence);
+            by.past(at, cfg.device_report);
+        }
+    }
+
+    pub(super) fn sequences(&self, into: &mut Vec<u64>) {
+        into.push(self.sequence);
+        into.extend(self.wanted.map(|w| w.sequence));
+        into.extend(self.report.map(|(r, _)| r.sequence));
+    }
+}

@@ -99,6 +99,15 @@ impl Epochs {
     }
 }
 
+#[cfg(trocar_model)]
+impl crate::handover::canon::Canon for Epochs {
+    fn canon(&mut self, by: &crate::handover::canon::Ruler) {
+        if let Some((_, at)) = &mut self.asked {
+            by.past(at, ASK_AGAIN);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

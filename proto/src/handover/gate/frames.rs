@@ -68,6 +68,30 @@ impl FrameLog {
     }
 }
 
+#[cfg(trocar_model)]
+impl FrameLog {
+    /// Pictures older than `limit` are forgotten; they end REMOTE, noted or not.
+    pub(super) fn canon(&mut self, limit: u64, shown: Option<&mut Shown>, by: &crate::handover::canon::Ruler) {
+        self.entries.retain(|e| by.now.since(e.noted) <= limit);
+        let lower = self.run.map_or(0, |(.., order)| order.saturating_sub(8));
+        for entry in &mut self.entries {
+            by.frame(&mut entry.frame);
+            by.past(&mut entry.noted, limit);
+            entry.order = entry.order.saturating_sub(lower);
+        }
+        if let Some((raw, since, order)) = &mut self.run {
+            by.raw(raw, limit);
+            by.past(since, limit);
+            *order = order.saturating_sub(lower);
+        }
+        if let Some(shown) = shown {
+            by.past(&mut shown.noted, limit);
+            by.past(&mut shown.advanced, limit);
+            shown.order = shown.order.saturating_sub(lower);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

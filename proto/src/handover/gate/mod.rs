@@ -22,6 +22,9 @@ mod talk;
 mod timers;
 mod world;
 
+#[cfg(trocar_model)]
+mod canon;
+
 #[cfg(test)]
 mod tests;
 
@@ -69,7 +72,7 @@ pub struct Gate<C: Checks = Strict> {
     status_due: Micros,
     out: Outbox,
     /// For the mutant "auto-resume after HOLD" alone.
-    #[cfg(test)]
+    #[cfg(any(test, trocar_model))]
     former: Option<register::Remote>,
     checks: PhantomData<C>,
 }
@@ -109,7 +112,7 @@ impl<C: Checks> Gate<C> {
             alarms,
             status_due: now,
             out: Outbox::default(),
-            #[cfg(test)]
+            #[cfg(any(test, trocar_model))]
             former: None,
             checks: PhantomData,
         }
@@ -280,7 +283,7 @@ impl<C: Checks> Gate<C> {
             let (expert, oid) = (offer.expert, offer.oid);
             self.send_to(expert, &FromGate::Withdraw { oid });
         }
-        #[cfg(test)]
+        #[cfg(any(test, trocar_model))]
         if let (true, State::Remote(remote)) = (new == Mode::Hold, from) {
             self.former = Some(remote);
         }

@@ -36,6 +36,13 @@ impl Bucket {
     }
 }
 
+#[cfg(trocar_model)]
+impl crate::handover::canon::Canon for Bucket {
+    fn canon(&mut self, by: &crate::handover::canon::Ruler) {
+        by.full(&mut self.empty_at, self.most);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -126,3 +126,12 @@ impl Remote {
         Ok(true)
     }
 }
+
+#[cfg(trocar_model)]
+impl Stop {
+    pub(super) fn canon(&mut self, cfg: &Config, by: &crate::handover::canon::Ruler) {
+        if let Some(since) = &mut self.bad_since {
+            by.past(since, cfg.stop_hold);
+        }
+    }
+}

@@ -203,3 +203,33 @@ fn binding_matches<C: Checks>(ours: Binding, shown: Binding) -> Result<(), Reaso
         (_, Binding::Offer(_)) => Err(Reason::NoSuchOffer),
     }
 }
+
+#[cfg(trocar_model)]
+impl Talk {
+    pub(super) fn canon(&mut self, cfg: &Config, by: &crate::handover::canon::Ruler) {
+        use crate::handover::canon::Canon;
+        self.beacons.canon(self.binding, cfg.withdraw_at_once, by);
+        by.counter(self.binding, &mut self.newest);
+        if let Some(at) = &mut self.heard {
+            by.past(at, cfg.gap);
+        }
+        if let Some(beat) = &mut self.beat {
+            by.past(&mut beat.at, cfg.lease);
+            beat.age = beat.age.min(cfg.command_age.saturating_add(by.tick));
+        }
+        self.poses.retain(|(_, came)| by.now.since(*came) < cfg.gap);
+        for (counter, came) in &mut self.poses {
+            by.counter(self.binding, counter);
+            by.past(came, cfg.gap);
+        }
+        if let Some(at) = &mut self.aligned {
+            by.past(at, cfg.gap);
+        }
+        self.commands.canon(by);
+        self.beats.canon(by);
+    }
+
+    pub(super) const fn newest(&self) -> Counter {
+        self.newest
+    }
+}

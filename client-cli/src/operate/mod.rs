@@ -1,0 +1,211 @@
+//! `trocar operate`: the expert's station (HANDOVER.md section 13; docs/OPERATE.md).
+//!
+//! ```text
+//! inputs (gamepad, pedal, stdin, script) ─┐
+//! echoes of `trocar watch` ───────────────┼─► core (one thread: Station, Mirror, keys) ─► line ─► relay ─► gate
+//! line (tunnel, messages, BEACONs) ───────┘        └─► JSON lines, screen
+//! ```
+//! The core has a thread of its own that nothing else delays: it seals and sends without waiting, and reads one bounded queue.
+
+mod acts;
+mod core;
+mod echoes;
+mod input;
+mod line;
+mod report;
+mod screen;
+mod view;
+mod words;
+
+use crate::net::address::Address;
+use crate::net::api::Api;
+use crate::net::link::InvitationLink;
+use crate::net::tls::IdentityArgs;
+use crate::stop::Stop;
+use anyhow::{Context as _, bail};
+use input::InputSpec;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use trocar_control::trust::{Identity, TrustList};
+use trocar_proto::handover::config::Config;
+use trocar_proto::units::Micros;
+
+/// What a station's certificate says it is.
+const ROLE: &str = "station";
+
+/// The remote surgeon's station: asks for control, holds it, gives it back.
+///
+/// Joins the session by an invitation of role expert, reaches the gate beside the device through the relay, and sends what hands and
+/// feet do while the gate grants it. What is on the screen comes from `trocar watch --echo-to`. Whoever connects is an observer.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Exit status: 0 ended as asked; 1 what the message says; 2 a mistake on the command line.")]
+pub(crate) struct OperateArgs {
+    /// Invitation link of role expert.
+    #[arg(long, value_name = "LINK", alias = "invite")]
+    join: InvitationLink,
+    /// The relay's control address, as `trocar up` prints it (relay.control).
+    #[arg(long, value_name = "HOST:PORT")]
+    control: Address,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    /// Name of the gate, where several are in the session: NAME of its certificate trocar://REALM/gate/NAME.
+    #[arg(long, value_name = "NAME")]
+    gate: Option<String>,
+    /// Where hands and feet come from: `gamepad:/dev/input/eventN`, `pedal:/dev/input/eventN`, `stdin` (JSON lines) or `script:FILE`.
+    /// Several may be given. Without one nothing can be held and nothing moves.
+    #[arg(long = "input", value_name = "INPUT")]
+    inputs: Vec<InputSpec>,
+    /// Where `trocar watch --echo-to SOCKET` says which frame is on the screen. Without it no control is granted.
+    #[arg(long, value_name = "SOCKET")]
+    echo_from: Option<PathBuf>,
+    /// JSON lines instead of a screen: each event, with the boot clock's microseconds.
+    #[arg(long)]
+    json: bool,
+    /// Stop after so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = crate::watch::seconds)]
+    duration: Option<Duration>,
+    /// How the expert is called in the session.
+    #[arg(long, default_value = "Expert's station")]
+    name: String,
+}
+
+/// The station's clock: CLOCK_BOOTTIME, which counts while the machine sleeps.
+pub(super) fn now() -> Micros {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (s, ns) = (u64::try_from(t.tv_sec).unwrap_or(0), u64::try_from(t.tv_nsec).unwrap_or(0));
+    Micros(s * 1_000_000 + ns / 1_000)
+}
+
+impl OperateArgs {
+    /// Whether it prints lines and draws nothing.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// What is wrong with the flags before anything is connected.
+    fn check(&self) -> anyhow::Result<()> {
+        let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+        if !(self.json || terminal) {
+            bail!("there is no terminal to draw on: --json prints JSON lines");
+        }
+        let stdin = self.inputs.iter().filter(|i| matches!(i, InputSpec::Stdin)).count();
+        if stdin > 1 {
+            bail!("--input stdin is there {stdin} times: once is right");
+        }
+        if stdin == 1 && !self.json {
+            bail!("--input stdin goes with --json: the screen reads its keys from there");
+        }
+        Ok(())
+    }
+
+    /// Certificate and trust list.
+    fn who(&self) -> anyhow::Result<(Identity, TrustList)> {
+        let files = self.identity.load()?;
+        let identity = Identity::new(files.chain, files.key).context("--cert")?;
+        if identity.name().role != ROLE {
+            bail!("--cert: {} has another role: trocar://REALM/station/NAME is right", identity.name());
+        }
+        Ok((identity, TrustList::of_file(&self.identity.ca).context("--ca")?))
+    }
+}
+
+/// Runs until a signal, `q`, or what `--duration` says.
+pub(crate) async fn run(args: OperateArgs) -> anyhow::Result<()> {
+    args.check()?;
+    let (identity, trust) = args.who()?;
+    let inputs = args.inputs.iter().map(InputSpec::read).collect::<anyhow::Result<Vec<_>>>()?;
+    let stop = Stop::on_signals()?;
+    let roots = crate::net::tls::read_chain(&args.identity.ca).context("--ca")?;
+    let api = Api::join(args.join.clone(), &roots, Some(identity.hash()), &args.name).await.context("--join")?;
+    let fresh = api.keep_fresh();
+    let report = report::Report::start(args.json);
+    let token_of = api.clone();
+    let happenings = input::Happenings::default();
+    let token = Arc::new(move || token_of.grant().token);
+    let (inbox, core) =
+        core::Core::start(Config::default(), identity.expert(), token, report.clone(), happenings.clone())?;
+    let _echoes = args.echo_from.as_deref().map(|path| echoes::listen(path, inbox.clone())).transpose()?;
+    for input in inputs {
+        input.start(inbox.clone(), happenings.listen())?;
+    }
+    let line = line::Line {
+        control: args.control.clone(),
+        gate: args.gate.clone(),
+        identity,
+        trust,
+        api: api.clone(),
+        inbox: inbox.clone(),
+        is_open: false,
+    };
+    let line = tokio::spawn(line.keep());
+    let ended = until_done(&args, &inbox, &report, &stop).await;
+    line.abort();
+    fresh.abort();
+    core.stop();
+    report.finish();
+    crate::verbs::leave(&api).await;
+    ended
+}
+
+async fn until_done(
+    args: &OperateArgs,
+    inbox: &acts::Inbox,
+    report: &report::Report,
+    stop: &Stop,
+) -> anyhow::Result<()> {
+    let over = async {
+        match args.duration {
+            Some(d) => tokio::time::sleep(d).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut screen = (!args.json).then(|| screen::Screen::open(report.view(), inbox.clone()));
+    let drawn = async {
+        match &mut screen {
+            Some(screen) => screen.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        () = stop.requested() => Ok(()),
+        () = over => Ok(()),
+        () = inbox.quit() => Ok(()),
+        ended = drawn => ended,
+    };
+    if let Some(mut screen) = screen {
+        screen.close().await;
+    }
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        operate: OperateArgs,
+    }
+
+    fn parse(more: &[&str]) -> Result<OperateArgs, String> {
+        let invite = format!("https://h/#invitation={}", "x".repeat(43));
+        let args = [&["t", "--join", &invite, "--control", "h:1", "--ca", "/nowhere/ca.pem"], more].concat();
+        Command::try_parse_from(args).map(|c| c.operate).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_wrong_on_the_command_line_is_told_with_what_would_be_right() {
+        let check = |more: &[&str]| parse(more).and_then(|a| a.check().map_err(|e| e.to_string()));
+        assert_eq!(check(&["--json", "--input", "stdin"]), Ok(()));
+        assert!(check(&[]).unwrap_err().contains("--json"));
+        assert!(check(&["--json", "--input", "stdin", "--input", "stdin"]).unwrap_err().contains("once is right"));
+        assert!(parse(&["--input", "joystick"]).unwrap_err().contains("gamepad:/dev/input/event"));
+        assert!(parse(&["--control", "h"]).unwrap_err().contains("HOST:PORT"));
+        let e = format!("{:#}", parse(&["--json"]).unwrap().who().unwrap_err());
+        assert!(e.contains("--ca") && e.contains("/nowhere/ca.pem"), "{e}");
+    }
+}

@@ -1,0 +1,38 @@
+//! The thread that looks at the trust list: a runtime that is busy does not delay a revocation.
+
+use super::state::Shared;
+use std::io;
+use std::sync::Weak;
+use std::time::Duration;
+use trocar_control::trust::TrustList;
+
+/// Between looks at the files (HO-M-021: a revoked certificate ends REMOTE within 1 s after its list reached the gate).
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Runs until nobody else holds what it watches for.
+pub(super) fn start(list: TrustList, shared: Weak<Shared>) -> io::Result<()> {
+    std::thread::Builder::new().name("gate-trust".to_owned()).spawn(move || watch(list, &shared)).map(|_| ())
+}
+
+fn watch(mut list: TrustList, shared: &Weak<Shared>) {
+    let mut told = String::new();
+    loop {
+        std::thread::sleep(EVERY);
+        let Some(shared) = shared.upgrade() else { return };
+        match list.reload() {
+            Ok(true) => {
+                told.clear();
+                let trust = list.current();
+                tracing::info!(revocation_lists = trust.revocation_lists(), "trust list loaded anew");
+                shared.trust_changed(trust);
+            }
+            Ok(false) => {}
+            Err(e) if e.to_string() != told => {
+                told = e.to_string();
+                tracing::error!(error = %told, "trust list: the former one stays in force");
+            }
+            Err(_) => {}
+        }
+        shared.tidy();
+    }
+}

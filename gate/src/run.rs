@@ -1,0 +1,205 @@
+//! A whole gate: opens what its configuration names, in an order in which nothing is promised that is not there yet, and runs the core
+//! on this thread's behalf until it is told to stop.
+
+use crate::config::Config;
+use crate::console::{self, Tty};
+use crate::core::{Core, Event, Inbox, Lane, Parts, View, first_view};
+use crate::device::Counters as DeviceCounters;
+use crate::{consent, device, frames, net, stdio, store};
+use anyhow::Context as _;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use trocar_control::audit::record::Party;
+use trocar_control::trust::{Identity, Trust, TrustList};
+
+/// The trust list is looked at this often.
+const TRUST_EVERY: Duration = Duration::from_millis(250);
+/// Records that wait when the process ends get so long.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
+
+/// What the terminal that the gate was started from is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ConsoleKind {
+    /// The surgeon's screen.
+    Screen,
+    /// JSON lines in and out.
+    Stdio,
+    /// Nothing: there is a page, or hardware.
+    None,
+}
+
+/// Runs the gate until SIGTERM or SIGINT, which it obeys when no offer is open and no expert holds.
+///
+/// # Errors
+/// What cannot be opened: named by the key of the configuration.
+pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
+    let kind = kind.unwrap_or(if config.console.terminal { ConsoleKind::Screen } else { ConsoleKind::None });
+    log_to_stderr(&config, kind);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("trocar-gate-net")
+        .enable_all()
+        .build()
+        .context("runtime")?;
+    let cfg = Arc::new(config.timers.clone());
+    let inbox = Inbox::default();
+    let identity = Identity::from_pem_files(&config.identity.cert, &config.identity.key).context("identity")?;
+    let opened = store::open(&config.store, &cfg, this_run(&config, &identity), inbox.clone()).context("store")?;
+    for line in &opened.found {
+        tracing::warn!("{line}");
+    }
+    let counters = Arc::new(DeviceCounters::default());
+    let moving = device::open_counted(&config.device, inbox.clone(), Arc::clone(&counters)).context("device")?;
+    let consent = consent::start(consent::Watched {
+        file: config.consent.clone(),
+        session: config.session.id.clone(),
+        trust: config.trust.dir.clone(),
+        consents: opened.consents,
+        disk: opened.disk.clone(),
+        inbox: inbox.clone(),
+    });
+    let _consent = consent.context("consent")?;
+    let network = net::start(&config.net(), inbox.clone(), runtime.handle()).context("relay")?;
+    let net_counters = network.counters();
+    let _frames = start_frames(&config, identity, &inbox, &runtime)?;
+    let (view_in, view) = watch::channel(Arc::new(first_view(&cfg)));
+    let all = move || counters.named().into_iter().chain(net_counters.all()).collect();
+    let parts = Parts {
+        device: moving,
+        network,
+        disk: opened.disk.clone(),
+        inbox: inbox.clone(),
+        view: view_in,
+        counters: Box::new(all),
+    };
+    let core = Core::new(&cfg, opened.store, opened.found.join("; "), parts)?;
+    let running = std::thread::Builder::new().name("trocar-gate-core".to_owned()).spawn(move || core.run());
+    let running = running.context("core")?;
+    stop_on_signals(&runtime, &inbox)?;
+    attend(&config, kind, &inbox, &view, || running.is_finished())?;
+    let ended = running.join().map_err(|_| anyhow::anyhow!("the core stopped by a fault in the program"))?;
+    if !opened.disk.finish(LAST_RECORDS) {
+        tracing::error!("the last audit records are not on disk: it did not answer in time");
+    }
+    ended.map_err(Into::into)
+}
+
+/// Shows what is to be shown on this thread until the core has ended.
+fn attend(
+    config: &Config,
+    kind: ConsoleKind,
+    inbox: &Inbox,
+    view: &watch::Receiver<Arc<View>>,
+    is_over: impl Fn() -> bool,
+) -> anyhow::Result<()> {
+    let console = console::start(&config.console, inbox.clone(), view.clone()).context("console")?;
+    if let Some(link) = console.link().filter(|_| kind != ConsoleKind::Stdio) {
+        eprintln!("console: {link}");
+    }
+    match kind {
+        ConsoleKind::Screen => {
+            let shown = Tty::stdio().map_err(console::ConsoleError::Terminal);
+            if let Err(error) = shown.and_then(|tty| console::run_terminal(&console, tty)) {
+                // The gate runs on: there is a page, or hardware, or the next start.
+                tracing::error!(%error, "there is no terminal screen");
+            }
+        }
+        ConsoleKind::Stdio => stdio::start(inbox, view.clone()).context("console")?,
+        ConsoleKind::None => {}
+    }
+    let mut view = view.clone();
+    let waiting = tokio::runtime::Builder::new_current_thread().build().context("console")?;
+    // The view's sender goes with the core.
+    waiting.block_on(async { while !is_over() && view.changed().await.is_ok() {} });
+    console.stop();
+    Ok(())
+}
+
+/// What the audit records of this run have in common.
+fn this_run(config: &Config, identity: &Identity) -> store::Run {
+    store::Run {
+        session: config.session.id.clone(),
+        patient: config.session.patient.clone(),
+        gate: party(identity),
+        configuration: config.hash,
+        software: concat!("trocar-gate ", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+/// This gate as the one who acts where local does, at its console.
+fn party(identity: &Identity) -> Party {
+    let name = identity.name();
+    Party {
+        role: Some("gate".to_owned()),
+        fingerprint: Some(hex::encode(identity.hash().0)),
+        authentication: Some("console".to_owned()),
+        device: Some(name.to_string()),
+        realm: Some(name.realm.to_string()),
+        ..Party::default()
+    }
+}
+
+fn start_frames(
+    config: &Config,
+    identity: Identity,
+    inbox: &Inbox,
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<Option<frames::Frames>> {
+    let Some(frames) = config.frames.clone() else {
+        tracing::warn!("[frames] is missing: without frame proof, camera and instruments are refused");
+        return Ok(None);
+    };
+    let list = TrustList::load(&config.trust.dir).context("trust.dir")?;
+    let (sender, trust) = watch::channel(list.current());
+    let thread = std::thread::Builder::new().name("trocar-gate-trust".to_owned());
+    thread.spawn(move || follow(list, &sender)).context("trust")?;
+    let started = frames::start(frames, Arc::new(identity), trust, inbox.clone());
+    Ok(Some(runtime.block_on(started).context("frames")?))
+}
+
+/// Tells the frames' listener what is trusted now, until nobody listens.
+fn follow(mut list: TrustList, told: &watch::Sender<Arc<Trust>>) {
+    while !told.is_closed() {
+        match list.reload() {
+            Ok(true) => drop(told.send(list.current())),
+            Ok(false) => {}
+            // What was read last goes on to count; the network side tells people.
+            Err(error) => tracing::debug!(%error, "trust list"),
+        }
+        std::thread::sleep(TRUST_EVERY);
+    }
+}
+
+fn stop_on_signals(runtime: &tokio::runtime::Runtime, inbox: &Inbox) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let _inside = runtime.enter();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let inbox = inbox.clone();
+    runtime.spawn(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            tracing::info!("asked to stop: that happens when no offer is open and no expert holds");
+            let _ = inbox.push(Lane::Local, Event::Shutdown);
+        }
+    });
+    Ok(())
+}
+
+/// To standard error, and with a screen on the terminal to nowhere but warnings.
+fn log_to_stderr(config: &Config, kind: ConsoleKind) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&config.log.filter));
+    let quiet = kind == ConsoleKind::Screen && std::io::stderr().is_terminal();
+    let filter = if quiet { EnvFilter::new("off") } else { filter };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log.json {
+        log.json().init();
+    } else {
+        log.init();
+    }
+}

@@ -1,0 +1,179 @@
+//! Failures of processes: killed, paused, started again, started twice.
+
+use super::{Row, SOON, TICK_MS, Trial, holds_then_nobody};
+use crate::sentinel::boot_us;
+use crate::stack::PATIENCE;
+use crate::theatre::{Theatre, is_hold, is_motion, selects, somebody, time};
+use anyhow::ensure;
+use serde_json::{Value, json};
+
+const HZ: u32 = 200;
+
+/// HO-X-002. `kill -9` of relay and signaling on a single path.
+pub(super) fn f2() -> anyhow::Result<Trial> {
+    let mut t = Theatre::open()?;
+    t.remote("instruments", HZ)?;
+    let at = boot_us();
+    t.stack.kill()?;
+    let (hold, nobody) = holds_then_nobody(&mut t, at)?;
+    let mut row = Row::new("F2");
+    row.time("motion stopped", at, hold, 150.0 + TICK_MS);
+    row.time("HOLD", at, nobody, 500.0 + TICK_MS);
+    let taken = t.local(json!({ "act": "take" }))?;
+    let local = time(&t.record.after(taken, "local selected", SOON, selects("local"))?);
+    row.time("TAKE without a relay", taken, local, 50.0);
+    t.nothing_moves(nobody)?;
+    Ok(Trial { row, from: at, to: local })
+}
+
+/// HO-X-007. The relay starts again: its mirror knows nothing until the gate answers it, and then what the gate says.
+pub(super) fn f6() -> anyhow::Result<Trial> {
+    let mut t = Theatre::open()?;
+    t.local(json!({ "act": "take" }))?;
+    t.gate_shows("LOCAL", |v| v["mode"] == "local")?;
+    let at = boot_us();
+    t.stack.restart()?;
+    let again = boot_us();
+    let mode = crate::theatre::wait_metric(&t.stack, "trocar_control_mode", "local")?;
+    let mut row = Row::new("F6");
+    row.time("mirror rebuilt after the restart", again, boot_us(), 10_000.0);
+    row.saw(format!("the gate's own word: {mode}"));
+    Ok(Trial { row, from: at, to: at + 1 })
+}
+
+/// HO-X-008. The expert's process dies and comes back with the same certificate: an observer.
+pub(super) fn f7() -> anyhow::Result<Trial> {
+    let mut t = Theatre::open()?;
+    t.remote("instruments", HZ)?;
+    let at = boot_us();
+    t.station.process.signal("KILL")?;
+    let (hold, nobody) = holds_then_nobody(&mut t, at)?;
+    t.restart_station()?;
+    let back = boot_us();
+    t.gate_shows("the expert again", |v| {
+        v["at_us"].as_u64().is_some_and(|n| n > back + 1_000_000) && somebody(v).is_some()
+    })?;
+    t.station.tell(&json!({ "presence": true, "clutch": "closed", "trajectory": "circle", "hz": HZ, "seconds": 2 }))?;
+    let view = t.gate_shows("later", |v| v["at_us"].as_u64().is_some_and(|n| n > back + 2_000_000))?;
+    ensure!(view["mode"] == "hold", "{view}");
+    t.nothing_moves(nobody)?;
+    let mut row = Row::new("F7");
+    row.time("motion stopped", at, hold, 150.0 + TICK_MS);
+    row.time("HOLD", at, nobody, 500.0 + TICK_MS);
+    row.saw("who comes back is an observer");
+    Ok(Trial { row, from: at, to: nobody })
+}
+
+/// HO-X-009. Killed in REMOTE the device holds by itself, latched; killed in LOCAL the surgeon goes on; it is back within 2 s with a
+/// higher epoch; a store that cannot be read means that remote is refused.
+pub(super) fn f8() -> anyhow::Result<Trial> {
+    let mut t = Theatre::open()?;
+    t.remote("energy", HZ)?;
+    let epoch = epoch(&t.gate_shows("the epoch", |v| v["mode"] == "remote")?);
+    let at = boot_us();
+    t.gate.process.signal("KILL")?;
+    let hold = time(&t.record.after(at, "the watchdog's hold", SOON, is_hold)?);
+    let mut row = Row::new("F8");
+    row.time("device holds without its gate", at, hold, 150.0 + TICK_MS);
+    let started = boot_us();
+    t.gate = t.start_gate()?;
+    let view = t.gate_shows("the gate again", |v| v["device"]["heard_us"].is_u64())?;
+    row.time("gate is back", started, boot_us(), 2_000.0);
+    ensure!(epoch_of(&view) > epoch, "epoch {} after {epoch}", epoch_of(&view));
+    t.nothing_moves(hold)?;
+    // In LOCAL: the surgeon's own motion goes on while the gate is dead.
+    t.local(json!({ "act": "take" }))?;
+    let taken = boot_us();
+    t.record.after(taken, "local motion", SOON, is_local_motion)?;
+    t.gate.process.signal("KILL")?;
+    let dead = boot_us();
+    t.gate.process.wait(PATIENCE)?;
+    t.record.after(dead + 500_000, "local motion with a dead gate", SOON, is_local_motion)?;
+    row.saw("the surgeon works on with the gate dead");
+    // A store that cannot be read.
+    for name in ["epochs.a", "epochs.b"] {
+        std::fs::write(t.places.store().join(name), b"torn")?;
+    }
+    t.gate = t.start_gate()?;
+    let view = t.gate_shows("a gate without a store", |v| v["alarms"].as_u64().is_some_and(|a| a & 32 != 0))?;
+    ensure!(view["mode"] == "local" || view["mode"] == "hold", "{view}");
+    t.gate_shows("the expert", |v| somebody(v).is_some())?;
+    t.local(json!({ "act": "take" }))?;
+    let (_, refused) = t.try_local(json!({ "act": "offer", "set": "instruments" }))?;
+    ensure!(refused.as_deref().is_some_and(|r| r.contains("remote is refused")), "{refused:?}");
+    row.saw("unreadable store: remote refused, TAKE works");
+    Ok(Trial { row, from: at, to: hold })
+}
+
+fn epoch(view: &Value) -> u64 {
+    epoch_of(view)
+}
+
+fn epoch_of(view: &Value) -> u64 {
+    view["epoch"].as_u64().unwrap_or(0)
+}
+
+fn is_local_motion(event: &Value) -> bool {
+    event["event"] == "local"
+}
+
+/// HO-X-010. Ten seconds without the expert's process, then its backlog.
+pub(super) fn f9() -> anyhow::Result<Trial> {
+    let mut t = Theatre::open()?;
+    t.remote("instruments", 1_000)?;
+    let at = boot_us();
+    t.station.process.signal("STOP")?;
+    let (hold, nobody) = holds_then_nobody(&mut t, at)?;
+    t.gate_shows("ten seconds", |v| v["at_us"].as_u64().is_some_and(|n| n > at + 10_000_000))?;
+    t.station.process.signal("CONT")?;
+    let woken = boot_us();
+    t.gate_shows("two more", |v| v["at_us"].as_u64().is_some_and(|n| n > woken + 2_000_000))?;
+    t.nothing_moves(nobody)?;
+    let mut row = Row::new("F9");
+    row.time("motion stopped", at, hold, 150.0 + TICK_MS);
+    row.time("HOLD", at, nobody, 500.0 + TICK_MS);
+    row.saw("nothing of the backlog was carried out");
+    Ok(Trial { row, from: at, to: nobody })
+}
+
+/// HO-X-022. The gate itself stands still for 5 s in REMOTE.
+pub(super) fn f21() -> anyhow::Result<Trial> {
+    let mut t = Theatre::open()?;
+    t.remote("instruments", 1_000)?;
+    let at = boot_us();
+    t.gate.process.signal("STOP")?;
+    let hold = time(&t.record.after(at, "the watchdog's hold", SOON, is_hold)?);
+    t.pass(at + 5_000_000)?;
+    t.gate.process.signal("CONT")?;
+    let woken = boot_us();
+    let nobody = time(&t.record.after(woken, "nobody selected", SOON, selects("nobody"))?);
+    t.gate_shows("two more", |v| v["at_us"].as_u64().is_some_and(|n| n > woken + 2_000_000))?;
+    t.nothing_moves(hold)?;
+    let mut row = Row::new("F21");
+    row.time("device holds by itself", at, hold, 150.0 + TICK_MS);
+    row.time("HOLD once it wakes", woken, nobody, 100.0);
+    row.saw("nothing stale was carried out");
+    Ok(Trial { row, from: at, to: hold })
+}
+
+/// HO-X-023. A second gate with a store of its own, for the same device.
+pub(super) fn f22() -> anyhow::Result<Trial> {
+    let mut t = Theatre::open()?;
+    t.remote("instruments", HZ)?;
+    let at = boot_us();
+    let mut second = t.second_gate()?;
+    second.until("the alarm at the second", |v| {
+        v["type"] == "view" && v["alarms"].as_u64().is_some_and(|a| a & 8 != 0)
+    })?;
+    let later = boot_us() + 500_000;
+    t.record.after(later, "the first one's motion goes on", SOON, is_motion)?;
+    let is_select = |e: &Value| e["act"] == "select" && e["verdict"] == "taken";
+    let selected = t.record.between(at, u64::MAX, is_select)?;
+    ensure!(selected.is_empty(), "the second gate changed the selection: {selected:?}");
+    let taken = t.local(json!({ "act": "take" }))?;
+    let local = time(&t.record.after(taken, "local selected", SOON, selects("local"))?);
+    let mut row = Row::new("F22");
+    row.time("the first one's TAKE", taken, local, 50.0);
+    row.saw("the second gate is refused and says so");
+    Ok(Trial { row, from: taken, to: local })
+}

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test check bench interop screenshots fixtures clean-room deny fmt
+.PHONY: help setup build demo test check bench interop handover model sim bench-control screenshots fixtures clean-room deny fmt
 PREFIX ?= /usr/local
 export PREFIX DESTDIR SYSCONFDIR PROFILE
 .PHONY: install uninstall deb
@@ -32,6 +32,18 @@ check: setup-check ## formatting, lints, docs, purity of proto, licences and ban
 
 bench: build ## measure: CPU per packet that leaves the relay
 	@cargo run -q -p trocar-media-tests --bin trocar-bench
+
+handover: build ## the failures of the handover with real processes, as a table (proto/HANDOVER.md section 17)
+	@cargo run -q -p trocar-media-tests --bin trocar-failures
+
+model: setup-run ## the handover's rules, model-checked deeper than in the tests (ten minutes)
+	@cargo run -q -p trocar-model --bin trocar-model -- --deep --limit 600
+
+sim: setup-run ## the handover simulated; SEEDS=… says how often (2000)
+	@cargo run -q -p trocar-model --bin trocar-sim -- --seeds $(or $(SEEDS),2000)
+
+bench-control: build ## measure: a command from the expert's station to the device, under a picture of 200 Mbit/s
+	@cargo run -q -p trocar-media-tests --bin trocar-bench-control
 
 interop: build ## clients that nobody here wrote, client x codec x direction (docs/INTEROP.md; installs them first)
 	@scripts/foreign.sh

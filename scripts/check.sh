@@ -41,6 +41,7 @@ advisories() {
 step "formatting" cargo fmt --all --check
 step "sizes of files" scripts/check-sizes.sh
 step "proto is pure" scripts/check-proto-pure.sh
+step "handover: every requirement has a test" scripts/requirements.sh
 step "types of the page" page_types
 step "clippy" cargo clippy --quiet --workspace --all-targets -- -D warnings
 step "docs" docs

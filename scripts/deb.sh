@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the Debian package by cargo-deb, from the metadata in client-cli/Cargo.toml. Prints the path of the package.
-# PROFILE=dev packs target/debug/trocar as it lies there; else a release is built.
+# PROFILE=dev packs the programs as they lie in target/debug; else a release is built.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The whole system on this machine: relay and signaling in one process, and a publisher that sends a picture.
-# Prints where to look, runs until Ctrl-C, stops both. `make demo` builds first and then runs this.
+# The whole system on this machine: relay and signaling in one process, a publisher that sends a picture, and an arm
+# that can be handed over (scripts/demo-gate.sh). Prints where to look, runs until Ctrl-C, stops everything. `make demo`
+# builds first and then runs this.
 #
 #   DEMO_SIZE               auto (default: the largest that this machine encodes live), 720p, 1080p,
 #                           or 2160p (replays a fixture that is made once)
@@ -29,15 +30,32 @@ exec 9>"$dir/.lock"
 flock -n 9 || fail "a demo is running in $dir already; stop it, or choose another DEMO_DIR and DEMO_PORT"
 
 declare -A pid=() log=()
-# In this order they stop: the publisher takes its leave before the relay goes.
-stop_order=(publisher trocar)
+# In this order they stop: the expert lets go before the gate ends, the publisher takes its leave before the relay goes.
+stop_order=(pause expert eye gate arm publisher trocar)
 
 alive() { [ -n "${pid[$1]:-}" ] && kill -0 "${pid[$1]}" 2>/dev/null; }
+
+# start NAME LOG COMMAND...: in a session of its own: Ctrl-C reaches this script alone, which then stops them in order.
+start() {
+    local name=$1
+    log[$name]=$2
+    shift 2
+    setsid "$@" 2>"${log[$name]}" &
+    pid[$name]=$!
+}
 
 # last_words NAME FATE: what became of a child, and what it had to say.
 last_words() {
     warn "demo: $1 $2. The end of ${log[$1]}:"
     tail -n 20 "${log[$1]}" | sed 's/^/    /' >&2
+}
+
+# ended NAME: waits for a child that is gone, and says with what status it ended.
+ended() {
+    local status=0
+    wait "${pid[$1]}" || status=$?
+    unset "pid[$1]"
+    last_words "$1" "ended with status $status"
 }
 
 # stop NAME: asks, waits, insists; says so when it did not end well.
@@ -77,28 +95,20 @@ at_exit() {
 trap at_exit EXIT
 trap 'say ""; say "Stopping."; exit 0' INT TERM HUP
 
-# check_alive NAME: ends the demo when that child has ended by itself.
-check_alive() {
-    local status=0
-    alive "$1" && return
-    wait "${pid[$1]}" || status=$?
-    unset "pid[$1]"
-    last_words "$1" "ended with status $status"
-    exit 1
-}
-
-# wait_until NAME WHAT TEST...: until TEST succeeds, as long as that child lives and patience lasts.
-wait_until() {
+# ready NAME WHAT TEST...: waits until TEST succeeds. False, and says why, where that child ends or patience does.
+ready() {
     local name=$1 what=$2 deadline=$((SECONDS + patience)) dotted=$SECONDS
     shift 2
-    printf '%s' "$what "
+    printf '%s ' "$what"
     until "$@"; do
-        if ! alive "$name"; then say "failed"; fi
-        check_alive "$name"
-        if ((SECONDS >= deadline)); then
+        if ! alive "$name"; then
+            say "failed"
+            ended "$name"
+            return 1
+        elif ((SECONDS >= deadline)); then
             say "failed"
             last_words "$name" "was not ready within $patience s"
-            exit 1
+            return 1
         fi
         if ((SECONDS > dotted)); then
             printf '.'
@@ -121,10 +131,8 @@ start_trocar() {
     local port=()
     if [ -n "${DEMO_PORT:-}" ]; then port=(--port "$DEMO_PORT"); fi
     rm -f "$dir/up.env"
-    log[trocar]=$dir/up.log
-    "$trocar" up --json --dir "$dir" --env-file "$dir/up.env" "${port[@]}" >"$dir/up.json" 2>"${log[trocar]}" &
-    pid[trocar]=$!
-    wait_until trocar "Starting relay and signaling" test -f "$dir/up.env"
+    start trocar "$dir/up.log" "$trocar" up --json --dir "$dir" --env-file "$dir/up.env" "${port[@]}" >"$dir/up.json"
+    ready trocar "Starting relay and signaling" test -f "$dir/up.env" || exit 1
     read_env "$dir/up.env"
     : "${TROCAR_PAGE:?is missing in $dir/up.env}" "${TROCAR_CA:?is missing in $dir/up.env}"
     : "${TROCAR_INVITE_LOCAL:?is missing in $dir/up.env}"
@@ -133,11 +141,11 @@ start_trocar() {
 start_publisher() {
     local source=(--source test --size "$size")
     if [ "$size" = 2160p ]; then source=(--source "file:$(scripts/fixtures.sh path scope)" --loop --passthrough); fi
-    log[publisher]=$dir/publish.log
-    "$trocar" publish --invite "$TROCAR_INVITE_LOCAL" --ca "$TROCAR_CA" --feed scope "${source[@]}" \
-        >"${log[publisher]}" 2>&1 &
-    pid[publisher]=$!
-    wait_until publisher "Starting the publisher ($size)" grep -q '^publishing ' "${log[publisher]}"
+    # frame_proof: scripts/demo-gate.sh
+    # shellcheck disable=SC2154
+    start publisher "$dir/publish.log" "$trocar" publish --invite "$TROCAR_INVITE_LOCAL" --ca "$TROCAR_CA" \
+        --feed scope "${source[@]}" "${frame_proof[@]}" >"$dir/publish.out"
+    ready publisher "Starting the publisher ($size)" grep -q '^publishing ' "$dir/publish.out" || exit 1
 }
 
 print_addresses() {
@@ -156,17 +164,31 @@ print_addresses() {
     fi
     printf '  %-12s %s\n' logs "${log[trocar]}  ${log[publisher]}"
     say ""
-    sed -n 's/^publishing /  sending      /p' "${log[publisher]}" | head -n 1
+    sed -n 's/^publishing /  sending      /p' "$dir/publish.out" | head -n 1
 }
+
+# shellcheck source=scripts/demo-gate.sh
+source scripts/demo-gate.sh
 
 if [ "$size" = 2160p ]; then scripts/fixtures.sh scope; fi
 start_trocar
+start_operating_room
 start_publisher
+start_remote_expert
 print_addresses
+print_handover
 if [ "${DEMO_EXIT_AFTER_READY:-0}" = 1 ]; then
     say "DEMO_EXIT_AFTER_READY: stopping."
     exit 0
 fi
 say "Ctrl-C stops everything."
-wait -n "${pid[@]}" || true
-for name in "${stop_order[@]}"; do check_alive "$name"; done
+while :; do
+    # Bash's own word on a child that was killed says nothing that is not said below.
+    wait -n "${pid[@]}" 2>/dev/null || true
+    for name in trocar publisher; do
+        alive "$name" && continue
+        ended "$name"
+        exit 1
+    done
+    mend_handover
+done

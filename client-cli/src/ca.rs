@@ -217,7 +217,7 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
-    use trocar_relay::quic::{cert_hash, cert_name};
+    use trocar_control::trust::{cert_hash, cert_name};
 
     #[test]
     fn a_device_gets_a_name_that_the_relay_reads_and_a_key_that_only_its_owner_does() {

@@ -5,12 +5,13 @@ use crate::config::{Config, Log};
 use crate::consent::ConsentCommand;
 use crate::publish::config::RoomConfig;
 use crate::revoke::RevokeArgs;
-use crate::{ca, impair, manual, media, operate, publish, top, up, verbs, watch};
+use crate::{ca, impair, media, operate, publish, top, up, verbs, watch};
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use trocar_control::manual;
 use trocar_proto::session::ids::RealmId;
 
 /// Relay for remote surgery: publish, carry and watch operating fields.
@@ -86,7 +87,7 @@ enum Command {
     #[command(hide = true)]
     Completions {
         /// The shell.
-        shell: clap_complete::Shell,
+        shell: manual::Shell,
     },
 }
 
@@ -192,10 +193,10 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             print!("{}", trocar_proto::session::role::render_markdown());
             Ok(())
         }
-        Command::Manual { dir } => manual::write_pages(Cli::command(), &dir),
-        Command::Completions { shell } => {
-            verbs::print(&String::from_utf8_lossy(&manual::completions(Cli::command(), shell)))
+        Command::Manual { dir } => {
+            manual::write_pages(Cli::command(), &dir).with_context(|| format!("cannot write into {}", dir.display()))
         }
+        Command::Completions { shell } => verbs::print(&manual::completions(Cli::command(), shell)),
     }
 }
 

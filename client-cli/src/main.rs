@@ -9,7 +9,6 @@ mod consent;
 mod echo;
 mod impair;
 mod ledger;
-mod manual;
 mod media;
 mod net;
 mod operate;

@@ -6,14 +6,19 @@
 //! - [`channel`]: mutual TLS 1.3 inside a tunnel, and the messages in it.
 //! - [`seal`]: HB, CMD and BEACON, sealed with keys from the channel's exporter.
 //! - [`consent`]: the patient's consent as a signed document; [`audit`]: the gate's audit chain, its check and its story.
+//! - [`clock`]: the clock of gate and stations.
 //! - [`evdev`]: Linux input events of pedals, buttons and gamepads, as bytes.
+//! - `manual` (feature of that name): man pages and completions of whoever has a command line.
 //!
 //! The relay is taken to be hostile: everything that it says is a hint, and what counts is what the channel proves.
 
 pub mod audit;
 pub mod channel;
+pub mod clock;
 pub mod consent;
 pub mod evdev;
+#[cfg(feature = "manual")]
+pub mod manual;
 pub mod seal;
 pub mod token;
 pub mod transport;

@@ -156,8 +156,14 @@ impl Desk {
     fn offer(&mut self, n: usize, which: u8) {
         self.oids += 1;
         let set = GrantedSet { camera: which & 2 != 0, instruments: which & 4 != 0, energy: which & 8 != 0 };
-        self.confirmed = false;
+        let before = self.gate.mode();
         self.input(Input::Local(Act::Offer { oid: Oid(self.oids), expert: EXPERTS[n], set, step: Short::default() }));
+        // Refused: the open one stays what it was.
+        if before == Mode::Local && self.gate.mode() == Mode::Offered {
+            self.confirmed = false;
+        } else {
+            self.oids -= 1;
+        }
     }
 
     fn acts(&mut self, which: u8) {

@@ -6,15 +6,14 @@ use crate::console::{ConsoleConfig, ConsoleError};
 use crate::device::DeviceConfig;
 use crate::frames::{FramesConfig, MAX_LAG};
 use crate::net::{MAX_RELAYS, NetConfig, RelayAddress};
-use crate::store::Run;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use timers::{TimerError, Timers};
 use trocar_control::audit::Hash;
-use trocar_control::audit::record::{Party, Patient};
-use trocar_control::trust::{CertName, Identity, IdentityError};
+use trocar_control::audit::record::Patient;
+use trocar_control::trust::CertName;
 use trocar_proto::handover;
 use trocar_proto::session::ids::SessionId;
 
@@ -265,28 +264,6 @@ impl Config {
         }
     }
 
-    /// What the audit records of this run have in common. Reads the gate's certificate.
-    ///
-    /// # Errors
-    /// The certificate cannot be read, or does not say who it is.
-    pub fn run(&self) -> Result<Run, IdentityError> {
-        let identity = Identity::from_pem_files(&self.identity.cert, &self.identity.key)?;
-        let name = identity.name();
-        let gate = Party {
-            fingerprint: Some(identity.hash().to_string()),
-            device: Some(name.name.clone()),
-            realm: Some(name.realm.to_string()),
-            ..Party::default()
-        };
-        Ok(Run {
-            session: self.session.id.clone(),
-            patient: self.session.patient.clone(),
-            gate,
-            configuration: self.hash,
-            software: concat!("trocar-gate ", env!("CARGO_PKG_VERSION")).to_owned(),
-        })
-    }
-
     /// What the types do not say.
     fn check(&self) -> Result<(), ConfigError> {
         let patients = &self.session.patient;
@@ -312,6 +289,11 @@ impl Config {
         self.console.check()?;
         Ok(())
     }
+}
+
+/// Timers and thresholds that have another value than their default: key, value and default, as a file would have them.
+pub(crate) fn changed_timers(timers: &handover::config::Config) -> Vec<(&'static str, String, String)> {
+    timers::changed(timers)
 }
 
 fn wrong(key: &str, value: impl Into<String>, rule: impl Into<String>) -> ConfigError {
@@ -344,6 +326,11 @@ fn frames(written: Frames) -> Result<FramesConfig, ConfigError> {
         let key = format!("frames.publishers[{n}]");
         text.parse::<CertName>().map_err(|_| wrong(&key, format!("{text:?}"), "trocar://REALM/station/NAME is right"))
     };
+    if written.publishers.is_empty() {
+        // Experts' stations have certificates of the same role: whoever could report frames could make a frozen picture look fresh.
+        let rule = "the names of those that publish are right, such as [\"trocar://REALM/station/NAME\"]";
+        return Err(wrong("frames.publishers", "[]".to_owned(), rule));
+    }
     let publishers = written.publishers.iter().enumerate().map(name).collect::<Result<_, _>>()?;
     Ok(FramesConfig { listen: written.listen, publishers, max_lag: lag })
 }

@@ -9,7 +9,7 @@ use crate::store::{Consents, DiskHandle, Known};
 use rustls::pki_types::UnixTime;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trocar_control::audit::record::Outcome;
@@ -51,6 +51,10 @@ pub struct Watched {
     pub inbox: Inbox,
 }
 
+/// Local's withdrawal of consent, as consoles have it: says whether it was heard ([`ConsentWatch::withdraw`]). It is no act of the
+/// register: REMOTE goes on until local takes (HO-U-003).
+pub type Withdrawal = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// The watch. It ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct ConsentWatch {
@@ -59,10 +63,12 @@ pub struct ConsentWatch {
 }
 
 impl ConsentWatch {
-    /// Local withdraws consent at the gate's console; only a document with a higher serial brings it back. Returns at once.
-    pub fn withdraw(&self) {
+    /// Local withdraws consent at the gate's console; only a document with a higher serial brings it back. Returns at once whether it
+    /// was heard.
+    #[must_use]
+    pub fn withdraw(&self) -> bool {
         // One that waits is enough.
-        let _ = self.withdraw.try_send(());
+        !matches!(self.withdraw.try_send(()), Err(TrySendError::Disconnected(())))
     }
 
     /// What is consented to now.

@@ -12,14 +12,19 @@
 //! - [`console`]: terminal screen, loopback page, hardware input.
 //! - [`stdio`]: a console for scripts.
 //! - [`consent`]: the patient's consent, watched.
-//! - [`config`]: one file.
+//! - [`config`]: one file; [`check`]: what is in effect, for people.
+//! - [`cli`]: the command lines of `trocar-gate` and `trocar-sim-device`.
 
+pub mod check;
+pub mod cli;
 pub mod config;
-pub mod consent;
 pub mod conformance_test;
+pub mod consent;
 pub mod console;
 pub mod core;
 pub mod device;
+mod doors;
+pub mod fail_stop;
 pub mod frames;
 pub mod net;
 pub mod run;

@@ -2,10 +2,11 @@
 //! on this thread's behalf until it is told to stop.
 
 use crate::config::Config;
+use crate::consent::Withdrawal;
 use crate::console::{self, Tty};
 use crate::core::{Core, Event, Inbox, Lane, Parts, View, first_view};
 use crate::device::Counters as DeviceCounters;
-use crate::{consent, device, frames, net, stdio, store};
+use crate::{consent, device, fail_stop, frames, net, stdio, store};
 use anyhow::Context as _;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub enum ConsoleKind {
 /// # Errors
 /// What cannot be opened: named by the key of the configuration.
 pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
+    fail_stop::abort_on_panic();
     let kind = kind.unwrap_or(if config.console.terminal { ConsoleKind::Screen } else { ConsoleKind::None });
     log_to_stderr(&config, kind);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -60,12 +62,16 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
         disk: opened.disk.clone(),
         inbox: inbox.clone(),
     });
-    let _consent = consent.context("consent")?;
+    let consent = consent.context("consent")?;
+    let withdrawal: Withdrawal = Arc::new(move || consent.withdraw());
     let network = net::start(&config.net(), inbox.clone(), runtime.handle()).context("relay")?;
     let net_counters = network.counters();
-    let _frames = start_frames(&config, identity, &inbox, &runtime)?;
+    let frames = start_frames(&config, identity, &inbox, &runtime)?;
     let (view_in, view) = watch::channel(Arc::new(first_view(&cfg)));
-    let all = move || counters.named().into_iter().chain(net_counters.all()).collect();
+    let all = move || {
+        let framed = frames.iter().flat_map(frames::Frames::counters);
+        counters.named().into_iter().chain(net_counters.all()).chain(framed).collect()
+    };
     let parts = Parts {
         device: moving,
         network,
@@ -75,10 +81,11 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
         counters: Box::new(all),
     };
     let core = Core::new(&cfg, opened.store, opened.found.join("; "), parts)?;
+    fail_stop::watch(core.pulse()).context("core")?;
     let running = std::thread::Builder::new().name("trocar-gate-core".to_owned()).spawn(move || core.run());
     let running = running.context("core")?;
     stop_on_signals(&runtime, &inbox)?;
-    attend(&config, kind, &inbox, &view, || running.is_finished())?;
+    attend(&config, kind, (&inbox, &withdrawal), &view, || running.is_finished())?;
     let ended = running.join().map_err(|_| anyhow::anyhow!("the core stopped by a fault in the program"))?;
     if !opened.disk.finish(LAST_RECORDS) {
         tracing::error!("the last audit records are not on disk: it did not answer in time");
@@ -90,12 +97,14 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
 fn attend(
     config: &Config,
     kind: ConsoleKind,
-    inbox: &Inbox,
+    (inbox, withdrawal): (&Inbox, &Withdrawal),
     view: &watch::Receiver<Arc<View>>,
     is_over: impl Fn() -> bool,
 ) -> anyhow::Result<()> {
-    let console = console::start(&config.console, inbox.clone(), view.clone()).context("console")?;
-    if let Some(link) = console.link().filter(|_| kind != ConsoleKind::Stdio) {
+    let console =
+        console::start(&config.console, inbox.clone(), Arc::clone(withdrawal), view.clone()).context("console")?;
+    // The link is a secret: where a file is named for it, it goes nowhere else, for standard error may be a journal.
+    if let Some(link) = console.link().filter(|_| kind != ConsoleKind::Stdio && config.console.page_link.is_none()) {
         eprintln!("console: {link}");
     }
     match kind {
@@ -106,7 +115,7 @@ fn attend(
                 tracing::error!(%error, "there is no terminal screen");
             }
         }
-        ConsoleKind::Stdio => stdio::start(inbox, view.clone()).context("console")?,
+        ConsoleKind::Stdio => stdio::start(inbox, Arc::clone(withdrawal), view.clone()).context("console")?,
         ConsoleKind::None => {}
     }
     let mut view = view.clone();

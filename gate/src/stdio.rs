@@ -1,21 +1,25 @@
 //! A console for scripts: acts as JSON lines on standard input, the register as JSON lines on standard output.
 //!
 //! For tests, demonstrations and consoles that others build. It is as local as the pipe: whoever starts the gate holds its end. Each
-//! line that can be read is a sign of life, and so is the open pipe itself, unless the script says `{"alive": false}`.
+//! line that can be read is a sign of life, and nothing else is: a script says `{"alive": true}` as long as somebody is there, five times
+//! a second. What a script does not read is dropped, and delays nobody.
 
+use crate::consent::Withdrawal;
 use crate::core::{Event, Inbox, Lane, View, now};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use trocar_proto::handover::gate::{Act, Input};
-use trocar_proto::handover::message::{Mode, Short};
+use trocar_proto::handover::message::Short;
 use trocar_proto::handover::types::{Colour, ExpertId, GrantedSet, Oid};
 
-/// Signs of life.
-const ALIVE: Duration = Duration::from_millis(200);
+/// A view is told at least this often.
+const EVERY: Duration = Duration::from_millis(200);
+/// Lines that wait for a script to read them. Loss policy: the newest is dropped; the next view says how things are.
+const LINES: usize = 64;
 /// Longest line that is read.
 const MAX_LINE: u64 = 4_096;
 
@@ -23,7 +27,8 @@ const MAX_LINE: u64 = 4_096;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
-    /// `take`, `offer`, `withdraw`, `confirm`, `confirm-amber`, `estop`, `reset`, `close` or `mute`.
+    /// `take`, `offer`, `withdraw`, `confirm`, `confirm-amber`, `estop`, `reset`, `close` or `mute`; or `withdraw-consent`, which is
+    /// no act of the register.
     act: Option<String>,
     /// Of an offer: the expert's certificate name, its last part, or the person; of `mute`: the person.
     to: Option<String>,
@@ -31,7 +36,7 @@ struct Line {
     set: Option<String>,
     /// Of an offer: the declared step.
     step: Option<String>,
-    /// Whether the open pipe counts as a sign of life from now on.
+    /// A sign of life; every other line is one too, unless it says false here.
     alive: Option<bool>,
 }
 
@@ -85,82 +90,95 @@ struct Somebody<'a> {
     signaling: bool,
 }
 
-/// The register's state as one lower-case word.
-#[must_use]
-pub const fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Hold => "hold",
-        Mode::Local => "local",
-        Mode::Offered => "offered",
-        Mode::Ready => "ready",
-        Mode::Granting => "granting",
-        Mode::Remote => "remote",
-        Mode::Estop => "estop",
-        Mode::Closed => "closed",
-    }
-}
-
-const fn colour_name(colour: Colour) -> &'static str {
-    match colour {
-        Colour::Unmeasured => "unmeasured",
-        Colour::Green => "green",
-        Colour::Amber => "amber",
-        Colour::Red => "red",
-    }
-}
-
-/// Starts the two threads: one reads, one writes and shows signs of life. When standard input ends, the signs end, and the console is
-/// lost as any other would be.
+/// Starts three threads: one reads, one says how things are, one writes what the others say. When standard input ends, the signs of life
+/// end, and the console is lost as any other would be.
 ///
 /// # Errors
 /// Where a thread cannot be started.
-pub fn start(inbox: &Inbox, view: watch::Receiver<Arc<View>>) -> std::io::Result<()> {
-    let open = Arc::new(AtomicBool::new(true));
-    let (reading, inbox_in, view_in) = (Arc::clone(&open), inbox.clone(), view.clone());
-    let spawn =
-        |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(run);
-    spawn("console-in", Box::new(move || read(&inbox_in, &view_in, &reading)))?;
-    let inbox = inbox.clone();
-    spawn("console-out", Box::new(move || write(&inbox, &view, &open)))?;
+pub fn start(inbox: &Inbox, withdrawal: Withdrawal, view: watch::Receiver<Arc<View>>) -> std::io::Result<()> {
+    let (lines, waiting) = sync_channel(LINES);
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    let hand = Hand { inbox: inbox.clone(), withdrawal, view: view.clone(), answers: Teller(lines.clone()) };
+    spawn("console-in", Box::new(move || hand.read()))?;
+    spawn("console-views", Box::new(move || show(&view, &Teller(lines))))?;
+    spawn("console-out", Box::new(move || write(&waiting)))?;
     Ok(())
 }
 
-fn read(inbox: &Inbox, view: &watch::Receiver<Arc<View>>, alive: &AtomicBool) {
-    let mut input = std::io::BufReader::new(std::io::stdin());
-    loop {
-        let mut line = String::new();
-        match std::io::Read::take(&mut input, MAX_LINE).read_line(&mut line) {
-            Ok(0) | Err(_) => break,
-            Ok(_) if line.trim().is_empty() => {}
-            Ok(_) => take_line(inbox, view, alive, line.trim()),
+/// Where lines are handed to the one who writes; never waits.
+struct Teller(SyncSender<Vec<u8>>);
+
+impl Teller {
+    fn tell(&self, told: &Told<'_>) {
+        if let Ok(mut line) = serde_json::to_vec(told) {
+            line.push(b'\n');
+            let _ = self.0.try_send(line);
         }
     }
-    alive.store(false, Ordering::Relaxed);
 }
 
-fn take_line(inbox: &Inbox, view: &watch::Receiver<Arc<View>>, alive: &AtomicBool, text: &str) {
-    let mistake = |error: String| tell(&Told::Mistake { line: text, error });
-    let line: Line = match serde_json::from_str(text) {
-        Ok(line) => line,
-        Err(e) => return mistake(e.to_string()),
-    };
-    if let Some(on) = line.alive {
-        alive.store(on, Ordering::Relaxed);
+/// A reader that went away takes nothing with it.
+fn write(waiting: &Receiver<Vec<u8>>) {
+    let mut out = std::io::stdout().lock();
+    for line in waiting {
+        let _ = out.write_all(&line).and_then(|()| out.flush());
     }
-    let Some(name) = line.act.clone() else { return };
-    let act = match act_of(&line, &name, &view.borrow()) {
-        Ok(act) => act,
-        Err(error) => return mistake(error),
-    };
-    let (reply, answer) = oneshot::channel();
-    if inbox.push(Lane::Local, Event::Act(act, Some(reply))).is_err() {
-        return mistake("the gate is too busy to hear this".to_owned());
+}
+
+/// What a script can do.
+struct Hand {
+    inbox: Inbox,
+    withdrawal: Withdrawal,
+    view: watch::Receiver<Arc<View>>,
+    answers: Teller,
+}
+
+impl Hand {
+    fn read(&self) {
+        let mut input = std::io::BufReader::new(std::io::stdin());
+        loop {
+            let mut line = String::new();
+            match std::io::Read::take(&mut input, MAX_LINE).read_line(&mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) if line.trim().is_empty() => {}
+                Ok(_) => self.take_line(line.trim()),
+            }
+        }
     }
-    let error = match answer.blocking_recv() {
-        Ok(result) => result.err().map(|reason| reason.to_string()),
-        Err(_) => Some("the gate has stopped".to_owned()),
-    };
-    tell(&Told::Answer { at_us: now().0, act: &name, error });
+
+    fn take_line(&self, text: &str) {
+        let line: Line = match serde_json::from_str(text) {
+            Ok(line) => line,
+            Err(e) => return self.answers.tell(&Told::Mistake { line: text, error: e.to_string() }),
+        };
+        if line.alive != Some(false) {
+            self.inbox.input(Lane::Local, Input::Console);
+        }
+        let Some(name) = &line.act else { return };
+        if let Err(error) = self.act(&line, name) {
+            self.answers.tell(&Told::Mistake { line: text, error });
+        }
+    }
+
+    fn act(&self, line: &Line, name: &str) -> Result<(), String> {
+        if name == "withdraw-consent" {
+            let error = (!(self.withdrawal)()).then(|| "nobody heard it: the watch of the consent has ended".to_owned());
+            self.answers.tell(&Told::Answer { at_us: now().0, act: name, error });
+            return Ok(());
+        }
+        // A copy: whoever holds the view itself keeps the core from making the next one.
+        let latest = Arc::clone(&self.view.borrow());
+        let act = act_of(line, name, &latest)?;
+        let (reply, answer) = oneshot::channel();
+        let given = self.inbox.push(Lane::Local, Event::Act(act, Some(reply)));
+        given.map_err(|_| "the gate is too busy to hear this".to_owned())?;
+        let error = match answer.blocking_recv() {
+            Ok(result) => result.err().map(|reason| reason.to_string()),
+            Err(_) => Some("the gate has stopped".to_owned()),
+        };
+        self.answers.tell(&Told::Answer { at_us: now().0, act: name, error });
+        Ok(())
+    }
 }
 
 fn act_of(line: &Line, name: &str, view: &View) -> Result<Act, String> {
@@ -181,7 +199,7 @@ fn act_of(line: &Line, name: &str, view: &View) -> Result<Act, String> {
         },
         other => {
             return Err(format!(
-                "act {other:?}: take, offer, withdraw, confirm, confirm-amber, estop, reset, close or mute is right"
+                "act {other:?}: take, offer, withdraw, confirm, confirm-amber, estop, reset, close, mute or withdraw-consent is right"
             ));
         }
     })
@@ -226,19 +244,15 @@ fn expert(name: Option<&str>, view: &View) -> Result<ExpertId, String> {
     }
 }
 
-fn write(inbox: &Inbox, view: &watch::Receiver<Arc<View>>, alive: &AtomicBool) {
+fn show(view: &watch::Receiver<Arc<View>>, views: &Teller) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    // Without a timer there are no signs of life, and the gate says that its console is lost.
     let Ok(runtime) = runtime else { return };
     let mut view = view.clone();
     runtime.block_on(async {
         loop {
-            if alive.load(Ordering::Relaxed) {
-                inbox.input(Lane::Local, Input::Console);
-            }
             let latest = Arc::clone(&view.borrow_and_update());
-            tell(&Told::View(Box::new(shown(&latest))));
-            // A change is told at once; without one, the next line comes with the next sign of life.
+            views.tell(&Told::View(Box::new(shown(&latest))));
+            // A change is told at once; without one, the next line comes a fifth of a second later.
             let news = async {
                 while view.changed().await.is_ok() {
                     if changed(&latest, &view.borrow_and_update()) {
@@ -247,7 +261,7 @@ fn write(inbox: &Inbox, view: &watch::Receiver<Arc<View>>, alive: &AtomicBool) {
                 }
                 false
             };
-            if let Ok(false) = tokio::time::timeout(ALIVE, news).await {
+            if let Ok(false) = tokio::time::timeout(EVERY, news).await {
                 return;
             }
         }
@@ -267,7 +281,7 @@ fn shown(view: &View) -> Shown<'_> {
     let f = view.figures;
     Shown {
         at_us: view.at.0,
-        mode: mode_name(view.mode),
+        mode: view.mode.name(),
         epoch: view.epoch.0,
         since_us: view.since.0,
         until_us: view.until.map(|at| at.0),
@@ -277,7 +291,7 @@ fn shown(view: &View) -> Shown<'_> {
         step: view.step.as_str(),
         stopped: view.stopped.map(|c| c.0),
         alarms: view.alarms.0,
-        colours: c.map(colour_name),
+        colours: c.map(Colour::name),
         figures: [f.loop_p50, f.loop_p95, f.jitter_p95, f.loss_ppm, f.frame_age],
         device: view.device.map(|(d, at)| DeviceShown {
             heard_us: at.0,
@@ -298,15 +312,6 @@ fn shown(view: &View) -> Shown<'_> {
             .collect(),
         notices: view.notices.iter().map(|(_, n)| format!("{n:?}")).collect(),
         counters: view.counters.clone(),
-    }
-}
-
-/// A reader that went away takes nothing with it.
-fn tell(told: &Told<'_>) {
-    if let Ok(mut line) = serde_json::to_vec(told) {
-        line.push(b'\n');
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(&line).and_then(|()| out.flush());
     }
 }
 

@@ -1,6 +1,7 @@
 //! The world around Trocar, for tests and benchmarks: real processes, a real browser, and clients of our own that stand
 //! for many.
 
+pub mod bench_control;
 pub mod browser;
 pub mod devices;
 pub mod failures;

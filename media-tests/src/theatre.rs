@@ -12,13 +12,14 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A process that one talks to in JSON lines.
 pub struct Talker {
     /// The process.
     pub process: Process,
-    input: ChildStdin,
+    input: Arc<Mutex<ChildStdin>>,
 }
 
 impl Talker {
@@ -28,8 +29,27 @@ impl Talker {
     /// Where it cannot be started.
     pub fn start(name: &str, command: &mut Command) -> anyhow::Result<Self> {
         let mut process = Process::start(name, command.stdin(Stdio::piped()))?;
-        let input = process.stdin().context("no standard input")?;
+        let input = Arc::new(Mutex::new(process.stdin().context("no standard input")?));
         Ok(Self { process, input })
+    }
+
+    /// Says this line ten times a second from now on, as long as the process listens and this is not dropped: somebody is there.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn keep_saying(&self, line: &'static str) -> anyhow::Result<()> {
+        let input = Arc::downgrade(&self.input);
+        let beating = std::thread::Builder::new().name("beat".to_owned()).spawn(move || {
+            while let Some(input) = input.upgrade() {
+                let said = writeln!(input.lock().unwrap_or_else(PoisonError::into_inner), "{line}");
+                drop(input);
+                if said.is_err() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        beating.map(drop).map_err(Into::into)
     }
 
     /// Says one line.
@@ -37,8 +57,9 @@ impl Talker {
     /// # Errors
     /// Where the process has ended.
     pub fn tell(&mut self, line: &Value) -> anyhow::Result<()> {
-        writeln!(self.input, "{line}")?;
-        self.input.flush().map_err(Into::into)
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(input, "{line}")?;
+        input.flush().map_err(Into::into)
     }
 
     /// The next line that is like this; others are passed over.
@@ -149,6 +170,13 @@ pub fn selects(whom: &'static str) -> impl Fn(&Value) -> bool {
     }
 }
 
+/// Place of a selection among all: a selection that is repeated until the device has reported it keeps its place, so that a later act
+/// is told from it.
+#[must_use]
+pub fn place(event: &Value) -> (u64, u64) {
+    (event["fence"].as_u64().unwrap_or(0), event["sequence"].as_u64().unwrap_or(0))
+}
+
 /// What a theatre is made of, for tests that need it otherwise.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -160,11 +188,13 @@ pub struct Setting {
     pub source: String,
     /// Gate and station get their wall clock from here (libfaketime): `+0`, later perhaps `+3600`.
     pub wall_clock: Option<PathBuf>,
+    /// Station and gate reach the relay without the lines between: for what is measured to the microsecond.
+    pub direct: bool,
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Self { store: None, gate: String::new(), source: "test:640x360@30".to_owned(), wall_clock: None }
+        Self { store: None, gate: String::new(), source: "test:640x360@30".to_owned(), wall_clock: None, direct: false }
     }
 }
 
@@ -236,6 +266,12 @@ impl Places {
         self.setting.store.clone().unwrap_or_else(|| self.dir.join("gate-store"))
     }
 
+    /// When a station sent which command: `--ledger` of `trocar operate`.
+    #[must_use]
+    pub fn ledger(&self, station: &str) -> PathBuf {
+        self.dir.join(format!("{station}.ledger"))
+    }
+
     /// The audit chain.
     #[must_use]
     pub fn audit(&self) -> PathBuf {
@@ -263,7 +299,7 @@ impl Room {
         let control: SocketAddr = stack.text("/relay/control")?.parse()?;
         let (line, gate_line) = (Line::to(control)?, Line::to(control)?);
         issue(&stack)?;
-        write_gate_config(&stack, &places, gate_line.address)?;
+        write_gate_config(&stack, &places, if places.setting.direct { control } else { gate_line.address })?;
         let (device, record) = start_device(&places)?;
         let gate = start_gate(&places)?;
         let mut room = Self { gate, device, record, line, gate_line, stack, places, since: 0 };
@@ -293,6 +329,20 @@ impl Room {
         self.gate.tell(&act)?;
         let answer = self.gate.until("an answer to an act", |v| v["type"] == "answer" || v["type"] == "mistake")?;
         Ok((at, answer["error"].as_str().map(ToOwned::to_owned)))
+    }
+
+    /// Local's TAKE, and when the device did it: the first selection of local after every one that was there before.
+    ///
+    /// # Errors
+    /// Where it does not come about.
+    pub fn take(&mut self) -> anyhow::Result<(u64, u64)> {
+        self.record.read()?;
+        let is_select = |e: &&Value| e["event"] == "act" && e["act"] == "select";
+        let before = self.record.events.iter().filter(is_select).map(place).max().unwrap_or_default();
+        let at = self.local(json!({ "act": "take" }))?;
+        let is_new = |e: &Value| selects("local")(e) && place(e) > before;
+        let taken = self.record.after(at, "local selected anew", PATIENCE, is_new)?;
+        Ok((at, time(&taken)))
     }
 
     /// The next view of the gate's console that is like this.
@@ -529,7 +579,8 @@ fn write_gate_config(stack: &Stack, places: &Places, relay: SocketAddr) -> anyho
     writeln!(t, "[[relay]]\naddress = \"{relay}\"\n\n[store]\ndir = {:?}\n", places.store())?;
     let key = places.dir.join("device.key");
     writeln!(t, "[device]\nkind = \"udp\"\naddress = \"{}\"\nkey_file = {key:?}\n", places.device)?;
-    writeln!(t, "[frames]\nlisten = \"{}\"\n", places.frames)?;
+    let camera = "trocar://local/station/device";
+    writeln!(t, "[frames]\nlisten = \"{}\"\npublishers = [\"{camera}\"]\n", places.frames)?;
     writeln!(t, "[consent]\nfile = {:?}\n", file("consent.json"))?;
     t.push_str(&places.setting.gate);
     std::fs::write(places.gate_config(), t)?;
@@ -564,7 +615,9 @@ fn start_gate(places: &Places) -> anyhow::Result<Talker> {
     let mut command = Command::new(binary("trocar-gate")?);
     fake_wall_clock(&mut command, places)?;
     command.arg("run").arg("--config").arg(places.gate_config()).args(["--console", "stdio"]);
-    Talker::start("trocar-gate", &mut command)
+    let gate = Talker::start("trocar-gate", &mut command)?;
+    gate.keep_saying(r#"{"alive":true}"#)?;
+    Ok(gate)
 }
 
 /// The wall clock of that command, where the setting says so. Boot clock and monotonic clock stay what they are.
@@ -591,7 +644,8 @@ fn start_station(stack: &Stack, places: &Places, relay: SocketAddr, name: &str) 
     fake_wall_clock(&mut command, places)?;
     command.args(["operate", "--json", "--input", "stdin"]);
     command.arg("--invite").arg(stack.invitation("expert")?).arg("--ca").arg(stack.text("/ca_file")?);
-    command.arg("--control").arg(relay.to_string());
+    let control = if places.setting.direct { stack.text("/relay/control")? } else { relay.to_string() };
+    command.arg("--control").arg(control).arg("--ledger").arg(places.ledger(name));
     command.arg("--cert").arg(state.join(format!("{name}.pem"))).arg("--key").arg(state.join(format!("{name}.key")));
     command.arg("--echo-from").arg(places.dir.join(format!("{}.sock", if name == "station" { "echo" } else { name })));
     Talker::start("trocar operate", &mut command)

@@ -2,7 +2,6 @@
 //!
 //! Used by the relay's listener and by our native clients, so that both ends have the same limits.
 
-use aws_lc_rs::digest;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
@@ -14,8 +13,6 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trocar_proto::media::roq;
-use trocar_proto::session::ids::{CertHash, RealmId};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// A connection without a packet for this long is dead.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -184,37 +181,4 @@ pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, QuicError> {
         );
     }
     Ok(socket)
-}
-
-/// SHA-256 of a certificate's DER.
-#[must_use]
-pub fn cert_hash(der: &[u8]) -> CertHash {
-    let mut out = [0; 32];
-    out.iter_mut().zip(digest::digest(&digest::SHA256, der).as_ref()).for_each(|(o, d)| *o = *d);
-    CertHash(out)
-}
-
-/// Who a certificate says it is: its URI SAN `trocar://REALM/ROLE/NAME`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertName {
-    /// Hospital network.
-    pub realm: RealmId,
-    /// Role of the device.
-    pub role: String,
-    /// Name of the device.
-    pub name: String,
-}
-
-/// Reads the name from a certificate; none where it has no such SAN or does not parse.
-#[must_use]
-pub fn cert_name(der: &[u8]) -> Option<CertName> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let san = certificate.subject_alternative_name().ok()??;
-    san.value.general_names.iter().find_map(|n| {
-        let GeneralName::URI(uri) = n else { return None };
-        let mut parts = uri.strip_prefix("trocar://")?.split('/');
-        let realm = RealmId::new(parts.next()?).ok()?;
-        let (role, name) = (parts.next()?.to_owned(), parts.next()?.to_owned());
-        parts.next().is_none().then_some(CertName { realm, role, name })
-    })
 }

@@ -57,7 +57,7 @@ pub(super) fn require(names: &[&str]) -> Result<(), MediaError> {
 ///
 /// # Errors
 /// [`MediaError::Init`].
-pub(super) fn init() -> Result<(), MediaError> {
+pub(crate) fn init() -> Result<(), MediaError> {
     static ADDED: std::sync::OnceLock<Result<(), gst::glib::BoolError>> = std::sync::OnceLock::new();
     gst::init().map_err(MediaError::Init)?;
     let added = ADDED.get_or_init(gstrsrtp::plugin_register_static);

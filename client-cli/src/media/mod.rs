@@ -53,11 +53,14 @@ pub(crate) mod tests;
 
 pub(crate) use audio::{AudioSettings, AudioSpec};
 pub(crate) use codec::Codec;
+pub(crate) use elements::init as init_gstreamer;
 pub(crate) use error::MediaError;
 pub(crate) use frame::Frame;
 pub(crate) use measure::probe_largest_live_size;
 pub(crate) use place::SourceSpec;
 pub(crate) use raw::Raw;
+#[cfg(test)]
+pub(crate) use raw::RawDigest;
 pub(crate) use running::{Running, SourceEvent};
 pub(crate) use source::{Prepared, SourceInfo, prepare, prepare_audio};
 pub(crate) use spec::{EncodeSettings, Geometry};

@@ -8,6 +8,7 @@ use gstreamer as gst;
 use gstreamer_video::{VideoFrameExt as _, VideoFrameRef, VideoInfo};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::watch;
 use twox_hash::xxhash3_128::Hasher as Xxh3;
 
@@ -27,12 +28,20 @@ pub(crate) enum Raw {
 
 /// A digest that is being made.
 #[derive(Debug, Clone)]
-pub(crate) struct RawDigest(watch::Receiver<Option<u128>>);
+pub(crate) struct RawDigest {
+    digest: watch::Receiver<Option<u128>>,
+    pushed: Instant,
+}
 
 impl RawDigest {
+    /// When the picture went into the encoder: it is at least as old as that, however far the encoder is behind.
+    pub(crate) const fn pushed(&self) -> Instant {
+        self.pushed
+    }
+
     /// The digest, once it is there; none where the picture was left out.
     pub(crate) async fn get(mut self) -> Option<u128> {
-        self.0.wait_for(Option::is_some).await.ok().and_then(|d| *d)
+        self.digest.wait_for(Option::is_some).await.ok().and_then(|d| *d)
     }
 }
 
@@ -70,13 +79,22 @@ impl RawHasher {
         *self.info.lock().unwrap_or_else(PoisonError::into_inner) = video_info(caps);
     }
 
-    /// Begins a digest.
+    /// Begins a digest of a picture that goes into the encoder now.
     pub(super) fn begin(&self, picture: &gst::Buffer) -> RawDigest {
+        let pushed = Instant::now();
         let (done, digest) = watch::channel(None);
         let info = self.info.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Loss policy: a picture that finds the queue full has no digest, and its frame no proof: the gate sees an older one.
         let _ = self.jobs.try_send(Job { picture: picture.clone(), info, done });
-        RawDigest(digest)
+        RawDigest { digest, pushed }
+    }
+}
+
+#[cfg(test)]
+impl RawDigest {
+    /// Of a picture that went into the encoder then.
+    pub(crate) fn known(digest: u128, pushed: Instant) -> Self {
+        Self { digest: watch::channel(Some(digest)).1, pushed }
     }
 }
 
@@ -169,6 +187,6 @@ mod tests {
         gst::init().unwrap();
         let (done, digest) = watch::channel(None);
         drop(done);
-        assert_eq!(RawDigest(digest).get().await, None);
+        assert_eq!(RawDigest { digest, pushed: Instant::now() }.get().await, None);
     }
 }

@@ -1,8 +1,10 @@
 //! The one thread that drives the station: what comes in goes to [`Station`] and [`Mirror`], what they want done goes out at once.
 
-use super::acts::{Act, Hands, In, Inbox, Path};
+use super::acts::{Act, Hands, News, Path};
+use super::inbox::{Felt, Inbox, Lanes, Taken};
 use super::input::Happenings;
 use super::input::trajectory::Running;
+use super::ledger::Ledger;
 use super::now;
 use super::report::{Report, Sent};
 use super::view::{Offer, View};
@@ -10,7 +12,6 @@ use super::words;
 use anyhow::Context as _;
 use serde_json::json;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use trocar_proto::handover::config::Config;
@@ -31,6 +32,13 @@ const SECOND: u64 = 1_000_000;
 /// Hands are at rest when nothing was moved for so long.
 const MOVING: u64 = 60_000;
 
+/// The station was not there for longer than this: what waited is a backlog (HO-T-011).
+const GAP: u64 = 100_000;
+/// The oldest motion that is sent (HO-T-012).
+const MOTION_AGE: u64 = 50_000;
+/// The oldest ACCEPT: one of a backlog was meant for an offer that another may have followed.
+const ACCEPT_AGE: u64 = 500_000;
+
 /// Gives the present token.
 pub(super) type TokenSource = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -43,10 +51,8 @@ pub(super) struct Handle {
 impl Handle {
     /// Ends it. The station's last word is its silence: the gate's lease does the rest.
     pub(super) fn stop(mut self) {
-        // Where the queue is full, the thread is told by its next reading; a process that ends does not wait for it.
-        if self.inbox.put(In::Stop)
-            && let Some(thread) = self.thread.take()
-        {
+        self.inbox.stop();
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
@@ -60,6 +66,7 @@ pub(super) struct Core {
     token: TokenSource,
     report: Report,
     happenings: Happenings,
+    ledger: Option<Ledger>,
     inbox: Inbox,
     path: Option<(ChannelId, Path)>,
     channels: u32,
@@ -95,10 +102,26 @@ impl Core {
         token: TokenSource,
         report: Report,
         happenings: Happenings,
+        ledger: Option<Ledger>,
     ) -> anyhow::Result<(Inbox, Handle)> {
-        let (inbox, waiting) = Inbox::new();
+        let (inbox, lanes) = Inbox::new();
+        let core = Self::new(cfg, me, token, report, happenings, ledger, inbox.clone());
+        let work = move || core.run(&lanes);
+        let thread = std::thread::Builder::new().name("trocar-station".to_owned()).spawn(work).context("no thread")?;
+        Ok((inbox.clone(), Handle { inbox, thread: Some(thread) }))
+    }
+
+    fn new(
+        cfg: Config,
+        me: ExpertId,
+        token: TokenSource,
+        report: Report,
+        happenings: Happenings,
+        ledger: Option<Ledger>,
+        inbox: Inbox,
+    ) -> Self {
         let now = now();
-        let core = Self {
+        Self {
             station: Station::new(cfg.clone(), me, now),
             cfg,
             me,
@@ -106,7 +129,8 @@ impl Core {
             token,
             report,
             happenings,
-            inbox: inbox.clone(),
+            ledger,
+            inbox,
             path: None,
             channels: 0,
             // Above those of a station that ran before with this certificate (HO-C-006).
@@ -121,19 +145,19 @@ impl Core {
             offer: None,
             epoch: None,
             said: Said { phase: Phase::Observer, control: false, silent: false, unknown: true, stopped: None },
-        };
-        let work = move || core.run(&waiting);
-        let thread = std::thread::Builder::new().name("trocar-station".to_owned()).spawn(work).context("no thread")?;
-        Ok((inbox.clone(), Handle { inbox, thread: Some(thread) }))
+        }
     }
 
-    fn run(mut self, waiting: &Receiver<In>) {
+    fn run(mut self, lanes: &Lanes) {
+        let mut looked = now();
         loop {
-            let wait = self.wait(now());
-            match waiting.recv_timeout(wait) {
-                Ok(In::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(one) => self.take(one),
-                Err(RecvTimeoutError::Timeout) => {}
+            let taken = lanes.take(self.wait(now()));
+            // After it was taken: all of it came before.
+            let (at, stop) = (now(), taken.stop);
+            let gap = at.since(std::mem::replace(&mut looked, at));
+            self.serve(taken, gap);
+            if stop {
+                return;
             }
             self.step();
         }
@@ -145,24 +169,64 @@ impl Core {
         Duration::from_micros(motion.min(TICK))
     }
 
-    fn take(&mut self, one: In) {
-        match one {
-            In::Act(act) => self.act(act),
-            In::Shown(frame) => {
-                self.sent.echoes += 1;
-                self.machine(Input::Shown(frame));
+    /// Everything that waited, acts first, motions last; `gap` microseconds after the last time.
+    fn serve(&mut self, taken: Taken, gap: u64) {
+        let Taken { estop, give_back, acts, news, hands, shown, echoes, datagrams, motions, refused, .. } = taken;
+        estop.into_iter().for_each(|reason| self.act(Act::Estop(reason)));
+        if give_back {
+            self.act(Act::Return);
+        }
+        for (at, act) in acts {
+            if matches!(act, Act::Accept) && now().since(at) > ACCEPT_AGE {
+                self.report.event("accepted", json!({ "taken": false }));
+            } else {
+                self.act(act);
             }
-            In::Opened(path) => self.opened(*path),
-            In::Message(message) => self.message(message),
-            In::Datagram(sealed) => self.datagram(&sealed),
-            In::Gone(why) => {
+        }
+        if refused > 0 {
+            self.report.event("refused", json!({ "acts": refused }));
+        }
+        news.into_iter().for_each(|one| self.hear(one));
+        self.sent.echoes += echoes;
+        if let Some(frame) = shown {
+            self.machine(Input::Shown(frame));
+        }
+        let mut late = gap;
+        if let Some(Felt { let_go, latest, at }) = hands {
+            late = late.max(now().since(at));
+            if let_go != Hands::default() {
+                self.feel(let_go);
+            }
+            self.feel(latest);
+        }
+        datagrams.iter().for_each(|sealed| self.datagram(sealed));
+        if late > GAP {
+            // HO-T-011: whatever the backlog said of the clutch, it was said before this.
+            self.sent.late += motions.len() as u64;
+            self.machine(Input::Woke);
+            return self.report.event("gap", json!({ "ms": late / 1_000, "motions": motions.len() }));
+        }
+        for (at, motion) in motions {
+            // HO-T-012
+            if now().since(at) > MOTION_AGE {
+                self.sent.late += 1;
+            } else {
+                self.moved_by(motion);
+            }
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Opened(path) => self.opened(*path),
+            News::Message(message) => self.message(message),
+            News::Gone(why) => {
                 if let Some((channel, path)) = self.path.take() {
                     path.writer.close();
                     self.machine(Input::Gone(channel));
                 }
                 self.tell("disconnected", json!({ "why": why }));
             }
-            In::Stop => {}
         }
     }
 
@@ -186,6 +250,7 @@ impl Core {
         if now >= self.second_due {
             self.second_due = now.plus(SECOND);
             let (sent, dropped) = (std::mem::take(&mut self.sent), self.inbox.dropped());
+            self.ledger.iter_mut().for_each(Ledger::hand_over);
             self.report.event("sent", sent.words(dropped));
         }
     }
@@ -226,13 +291,18 @@ impl Core {
 
     fn seal(&mut self, channel: ChannelId, datagram: &Datagram) {
         let Some((_, path)) = self.path.as_mut().filter(|(c, _)| *c == channel) else { return };
+        let at = now();
         match path.keys.seal(datagram) {
             Ok(sealed) => {
                 let left = path.connection.send_datagram(path.index, &sealed);
                 match datagram {
                     _ if !left => self.sent.dropped += 1,
                     Datagram::Heartbeat(_) => self.sent.heartbeats += 1,
-                    _ => self.sent.commands += 1,
+                    Datagram::Command(command) => {
+                        self.sent.commands += 1;
+                        self.ledger.iter_mut().for_each(|l| l.put(at, command, sealed.len()));
+                    }
+                    Datagram::Beacon(_) => {} // the gate's alone
                 }
             }
             Err(error) => {
@@ -490,3 +560,6 @@ fn random() -> Option<Nonce> {
     aws_lc_rs::rand::fill(&mut bytes).ok()?;
     Some(Nonce(u64::from_be_bytes(bytes)))
 }
+
+#[cfg(test)]
+mod tests;

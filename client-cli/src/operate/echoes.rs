@@ -1,9 +1,9 @@
 //! Which frames are on the screen, as `trocar watch --echo-to` says (HO-T-009).
 
-use super::acts::{In, Inbox};
+use super::inbox::Inbox;
 use anyhow::{Context as _, bail};
 use std::io::ErrorKind;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use trocar_proto::handover::frameproof::{ECHO_LEN, decode_echo};
@@ -23,9 +23,10 @@ impl Drop for Echoes {
 /// picture look fresh.
 ///
 /// # Errors
-/// Where the socket cannot be made, or another station listens there.
+/// Where the socket cannot be made, another station listens there, or others could put their own in its place.
 pub(super) fn listen(path: &Path, inbox: Inbox) -> anyhow::Result<Echoes> {
     let named = || format!("--echo-from {}", path.display());
+    private_dir(path).with_context(named)?;
     if let Ok(there) = std::fs::symlink_metadata(path) {
         if !there.file_type().is_socket() {
             bail!("{}: there is a file of this name that is no socket: another name is right", named());
@@ -45,7 +46,7 @@ pub(super) fn listen(path: &Path, inbox: Inbox) -> anyhow::Result<Echoes> {
         loop {
             match socket.recv(&mut bytes) {
                 Ok(n) => match decode_echo(bytes.get(..n).unwrap_or_default()) {
-                    Ok(frame) => drop(inbox.put(In::Shown(frame))),
+                    Ok(frame) => inbox.shown(frame),
                     Err(error) => tracing::debug!(%error, "not an echo"),
                 },
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -55,6 +56,26 @@ pub(super) fn listen(path: &Path, inbox: Inbox) -> anyhow::Result<Echoes> {
     };
     std::thread::Builder::new().name("trocar-echoes".to_owned()).spawn(work).with_context(named)?;
     Ok(file)
+}
+
+/// Nobody else can take the socket away and put another in its place: the directory is this user's alone, and nobody else can rename
+/// one above it.
+fn private_dir(path: &Path) -> anyhow::Result<()> {
+    let me = rustix::process::geteuid().as_raw();
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = parent.canonicalize().with_context(|| parent.display().to_string())?;
+    for (above, dir) in dir.ancestors().enumerate() {
+        let meta = std::fs::metadata(dir).with_context(|| dir.display().to_string())?;
+        let (shared, sticky) = (meta.mode() & 0o022 != 0, meta.mode() & 0o1000 != 0);
+        let owned = meta.uid() == me || (above > 0 && meta.uid() == 0);
+        if !owned || (shared && (above == 0 || !sticky)) {
+            bail!(
+                "{}: others can write there: a directory that only this user can write to is right, as /run/user/{me}",
+                dir.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A socket that nobody else can write to, from its first moment on.
@@ -82,20 +103,52 @@ mod tests {
         let viewer = Echo::to(&path, 1).unwrap();
         let frame = viewer.reference(7, [&b"x"[..]].into_iter());
         viewer.shown(&frame);
-        match core.recv_timeout(Duration::from_secs(5)).unwrap() {
-            In::Shown(shown) => assert_eq!(shown, frame),
-            other => panic!("{other:?}"),
-        }
+        let shown = |n: u64| {
+            let mut newest = None;
+            let mut all = 0;
+            while all < n {
+                let taken = core.take(Duration::from_secs(5));
+                assert!(taken.echoes > 0, "no echo within 5 s");
+                (newest, all) = (taken.shown.or(newest), all + taken.echoes);
+            }
+            (newest, all)
+        };
+        assert_eq!(shown(1), (Some(frame), 1));
         // Negative control: what is no word is none.
         UnixDatagram::unbound().unwrap().send_to(&[0; ECHO_LEN], &path).unwrap();
         viewer.shown(&frame);
-        assert!(matches!(core.recv_timeout(Duration::from_secs(5)).unwrap(), In::Shown(f) if f == frame));
-        assert!(core.try_recv().is_err());
+        assert_eq!(shown(1), (Some(frame), 1));
         let again = listen(&path, inbox.clone()).unwrap_err().to_string();
         assert!(again.contains("another station"), "{again}");
         drop(file);
         assert!(!path.exists());
         std::fs::write(&path, "").unwrap();
         assert!(listen(&path, inbox).unwrap_err().to_string().contains("no socket"));
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inbox, _core) = Inbox::new();
+        let inner = dir.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let set = |dir: &Path, mode| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).unwrap();
+        let path = inner.join("echo");
+        for (outer, mode, refused) in [
+            (0o700, 0o700, false),
+            (0o755, 0o755, false),
+            (0o1777, 0o700, false),
+            (0o700, 0o770, true),
+            (0o700, 0o702, true),
+            (0o700, 0o1777, true),
+            (0o777, 0o700, true),
+        ] {
+            set(dir.path(), outer);
+            set(&inner, mode);
+            match listen(&path, inbox.clone()) {
+                Ok(_) => assert!(!refused, "{outer:o} {mode:o}"),
+                Err(e) => assert!(refused && format!("{e:#}").contains("only this user"), "{outer:o} {mode:o}: {e:#}"),
+            }
+        }
     }
 }

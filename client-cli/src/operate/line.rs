@@ -1,7 +1,8 @@
 //! The way to the gate: the relay's rendezvous, a tunnel, the channel in it. Lost, it is made anew, and the station is an observer again
 //! (HO-T-010).
 
-use super::acts::{In, Inbox, Path};
+use super::acts::{News, Path};
+use super::inbox::Inbox;
 use crate::net::address::Address;
 use crate::net::api::{Api, Refused};
 use anyhow::{Context as _, bail};
@@ -69,10 +70,10 @@ impl Line {
         }
     }
 
-    /// Tells the core, which must hear it: its queue is emptied within milliseconds.
+    /// Tells the core, which must hear it: the lane is emptied within milliseconds.
     async fn gone(&self, why: &str) {
         for _ in 0..100 {
-            if self.inbox.put(In::Gone(why.to_owned())) {
+            if self.inbox.news(News::Gone(why.to_owned())) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -110,7 +111,7 @@ impl Line {
         let keys = channel.seal_keys()?;
         let (mut reader, writer) = channel.start::<FromGate>(SharedDedupe::default());
         let path = Path { gate, connection: connection.clone(), index, writer: writer.clone(), keys };
-        if !self.inbox.put(In::Opened(Box::new(path))) {
+        if !self.inbox.news(News::Opened(Box::new(path))) {
             bail!("the station is busy");
         }
         self.is_open = true;
@@ -118,13 +119,13 @@ impl Line {
             tokio::select! {
                 biased;
                 datagram = connection.datagram() => match datagram {
-                    // Loss policy: what does not fit is as lost as any datagram.
-                    Ok((from, sealed)) if from == index => drop(self.inbox.put(In::Datagram(sealed))),
+                    // Loss policy: what does not fit is as lost as any datagram, and takes nobody else's place.
+                    Ok((from, sealed)) if from == index => self.inbox.datagram(sealed),
                     Ok(_) => {}
                     Err(error) => break error.into(),
                 },
                 message = reader.next() => match message {
-                    Ok((_, message)) => if !self.inbox.put(In::Message(message)) {
+                    Ok((_, message)) => if !self.inbox.news(News::Message(message)) {
                         break anyhow::anyhow!("the station is busy");
                     },
                     Err(error) => break anyhow::Error::from(error).context("the gate's channel"),

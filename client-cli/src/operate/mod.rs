@@ -5,12 +5,15 @@
 //! echoes of `trocar watch` ───────────────┼─► core (one thread: Station, Mirror, keys) ─► line ─► relay ─► gate
 //! line (tunnel, messages, BEACONs) ───────┘        └─► JSON lines, screen
 //! ```
-//! The core has a thread of its own that nothing else delays: it seals and sends without waiting, and reads one bounded queue.
+//! The core has a thread of its own that nothing else delays: it seals and sends without waiting, and reads bounded lanes, none of
+//! which can displace what waits in another.
 
 mod acts;
 mod core;
 mod echoes;
+mod inbox;
 mod input;
+mod ledger;
 mod line;
 mod report;
 mod screen;
@@ -28,9 +31,9 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+pub(super) use trocar_control::clock::now;
 use trocar_control::trust::{Identity, TrustList};
 use trocar_proto::handover::config::Config;
-use trocar_proto::units::Micros;
 
 /// What a station's certificate says it is.
 const ROLE: &str = "station";
@@ -63,19 +66,15 @@ pub(crate) struct OperateArgs {
     /// JSON lines instead of a screen: each event, with the boot clock's microseconds.
     #[arg(long)]
     json: bool,
+    /// Write each command that left, with its time by the boot clock, to this file: JSON lines, to measure the way to the device.
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
     /// Stop after so many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = crate::watch::seconds)]
     duration: Option<Duration>,
     /// How the expert is called in the session.
     #[arg(long, default_value = "Expert's station")]
     name: String,
-}
-
-/// The station's clock: CLOCK_BOOTTIME, which counts while the machine sleeps.
-pub(super) fn now() -> Micros {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let (s, ns) = (u64::try_from(t.tv_sec).unwrap_or(0), u64::try_from(t.tv_nsec).unwrap_or(0));
-    Micros(s * 1_000_000 + ns / 1_000)
 }
 
 impl OperateArgs {
@@ -116,16 +115,19 @@ pub(crate) async fn run(args: OperateArgs) -> anyhow::Result<()> {
     args.check()?;
     let (identity, trust) = args.who()?;
     let inputs = args.inputs.iter().map(InputSpec::read).collect::<anyhow::Result<Vec<_>>>()?;
+    let ledger = args.ledger.as_deref().map(ledger::Ledger::start).transpose()?;
     let stop = Stop::on_signals()?;
     let roots = crate::net::tls::read_chain(&args.identity.ca).context("--ca")?;
     let api = Api::join(args.join.clone(), &roots, Some(identity.hash()), &args.name).await.context("--join")?;
     let fresh = api.keep_fresh();
+    // Every page can say by name who has control.
+    let present = tokio::spawn(be_present(crate::net::events::open(api.clone(), roots, false)));
     let report = report::Report::start(args.json);
     let token_of = api.clone();
     let happenings = input::Happenings::default();
     let token = Arc::new(move || token_of.grant().token);
     let (inbox, core) =
-        core::Core::start(Config::default(), identity.expert(), token, report.clone(), happenings.clone())?;
+        core::Core::start(Config::default(), identity.expert(), token, report.clone(), happenings.clone(), ledger)?;
     let _echoes = args.echo_from.as_deref().map(|path| echoes::listen(path, inbox.clone())).transpose()?;
     for input in inputs {
         input.start(inbox.clone(), happenings.listen())?;
@@ -143,15 +145,21 @@ pub(crate) async fn run(args: OperateArgs) -> anyhow::Result<()> {
     let ended = until_done(&args, &inbox, &report, &stop).await;
     line.abort();
     fresh.abort();
+    present.abort();
     core.stop();
     report.finish();
     crate::verbs::leave(&api).await;
     ended
 }
 
+/// A participant with an event socket is seen by the others. Nothing that it says changes what a station does.
+async fn be_present(mut socket: crate::net::events::Events) {
+    while socket.events.recv().await.is_some() {}
+}
+
 async fn until_done(
     args: &OperateArgs,
-    inbox: &acts::Inbox,
+    inbox: &inbox::Inbox,
     report: &report::Report,
     stop: &Stop,
 ) -> anyhow::Result<()> {

@@ -19,6 +19,8 @@ pub(super) struct Sent {
     pub(super) commands: u64,
     /// Not sealed, or not taken by the line.
     pub(super) dropped: u64,
+    /// Motions that were too old to be sent (HO-T-012).
+    pub(super) late: u64,
     /// BEACONs that counted.
     pub(super) beacons: u64,
     /// Datagrams that did not.
@@ -29,11 +31,12 @@ pub(super) struct Sent {
 
 impl Sent {
     pub(super) fn words(self, inbox_dropped: u64) -> Value {
-        let Self { heartbeats, commands, dropped, beacons, refused, echoes } = self;
+        let Self { heartbeats, commands, dropped, late, beacons, refused, echoes } = self;
         json!({
             "heartbeats": heartbeats,
             "commands": commands,
             "dropped": dropped,
+            "late": late,
             "beacons": beacons,
             "refused": refused,
             "echoes": echoes,

@@ -2,7 +2,8 @@
 
 mod draw;
 
-use super::acts::{Act, Inbox};
+use super::acts::Act;
+use super::inbox::Inbox;
 use super::now;
 use super::view::View;
 use anyhow::Context as _;
@@ -87,23 +88,27 @@ fn draw_until_done(
     inbox: &Inbox,
     asked_to_end: &AtomicBool,
 ) -> anyhow::Result<()> {
+    // A key that is read was pressed after this.
+    let mut empty = now();
     while !asked_to_end.load(Ordering::Relaxed) {
         let shown = view.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let at = now();
         terminal.draw(|frame| draw::draw(frame, &shown, at))?;
         let mut wait = REDRAW;
+        let mut looked = at;
         while event::poll(wait)? {
             if let Event::Key(key) = event::read()?
                 && key.kind == KeyEventKind::Press
             {
                 match wish(key, &shown) {
                     Wish::Nothing => {}
-                    Wish::Do(act) => drop(inbox.act(act)),
+                    Wish::Do(act) => drop(inbox.act(empty, act)),
                     Wish::Quit => return Ok(()),
                 }
             }
-            wait = Duration::ZERO;
+            (wait, looked) = (Duration::ZERO, now());
         }
+        empty = looked;
     }
     Ok(())
 }

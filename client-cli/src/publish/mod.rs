@@ -13,7 +13,7 @@ use crate::media::{AudioSpec, Codec, Prepared, SourceSpec};
 use crate::net::address::Address;
 use crate::net::api::Api;
 use crate::net::link::InvitationLink;
-use crate::net::tls::IdentityArgs;
+use crate::net::tls::{IdentityArgs, read_chain};
 use crate::rtc::whip;
 use crate::sender::Sender;
 use crate::stop::Stop;
@@ -46,8 +46,15 @@ pub(crate) struct PublishArgs {
     /// Bearer token for --whip: an access token, or an invitation's secret.
     #[arg(long, value_name = "SECRET", requires = "whip", conflicts_with = "invite")]
     token: Option<String>,
-    #[command(flatten)]
-    identity: IdentityArgs,
+    /// Trust list: the certificate of the authority that signed the servers. A --whip address of http needs none.
+    #[arg(long, value_name = "FILE", required_unless_present = "whip")]
+    ca: Option<PathBuf>,
+    /// This device's certificate; `device.pem` beside the trust list where left out.
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "whip")]
+    cert: Option<PathBuf>,
+    /// This device's private key; `device.key` beside the trust list where left out.
+    #[arg(long, value_name = "FILE", requires = "cert", conflicts_with = "whip")]
+    key: Option<PathBuf>,
     /// A file with every feed of an operating room (configs/or-room.toml is one), instead of the options below.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "source", "size", "looped", "passthrough", "codec", "bitrate", "feed", "purpose", "audio", "audio_bitrate",
@@ -105,6 +112,14 @@ pub(crate) struct PublishArgs {
     /// The number of the source for the gate, where its control_source is another than 1.
     #[arg(long, value_name = "N", requires = "frame_proof", default_value_t = 1, hide_default_value = true)]
     proof_source: u16,
+}
+
+impl PublishArgs {
+    /// What the transport of the relay needs.
+    fn identity(&self) -> anyhow::Result<IdentityArgs> {
+        let ca = self.ca.clone().context("--ca FILE is needed to publish over RTP over QUIC")?;
+        Ok(IdentityArgs { ca, cert: self.cert.clone(), key: self.key.clone() })
+    }
 }
 
 /// What `--audio` may say.
@@ -170,7 +185,7 @@ fn open_first(room: &Room) -> anyhow::Result<Vec<Option<Prepared>>> {
 /// Publishes by WHIP: one picture, and one sound with it.
 async fn by_whip(args: &PublishArgs, stop: &Stop) -> anyhow::Result<()> {
     let url = args.whip.clone().context("--invite LINK or --whip URL is needed")?;
-    let trust = crate::net::tls::read_chain(&args.identity.ca).context("--ca")?;
+    let trust = args.ca.as_deref().map(read_chain).transpose().context("--ca")?.unwrap_or_default();
     let room = resolve(args)?;
     let prepare = |plan: &Plan| {
         let prepared = plan.prepare().with_context(|| format!("{} {}", plan.option, plan.place()))?;
@@ -186,8 +201,10 @@ async fn by_whip(args: &PublishArgs, stop: &Stop) -> anyhow::Result<()> {
 pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let Some(link) = args.invite.clone() else { return by_whip(&args, &stop).await };
-    let identity = args.identity.load()?;
-    let cnf = identity.chain.first().map(|c| trocar_relay::quic::cert_hash(c)).context("--cert has no certificate")?;
+    let files = args.identity()?;
+    let identity = files.load()?;
+    let cnf =
+        identity.chain.first().map(|c| trocar_control::trust::cert_hash(c)).context("--cert has no certificate")?;
     let room = resolve(&args)?;
     let (room, first) = tokio::task::spawn_blocking(move || open_first(&room).map(|first| (room, first))).await??;
 
@@ -201,7 +218,7 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
         let (plan, link) = (Arc::new(plan), Arc::new(Link::default()));
         let sender = Arc::new(Sender::new(plan.ledger.as_deref())?);
         if let Some(proof) = &plan.proof {
-            sender.report_to(proof::start(proof, plan.feed.as_str(), &args.identity, &mut proofs)?);
+            sender.report_to(proof::start(proof, plan.feed.as_str(), &files, &mut proofs)?);
         }
         slots.push(Slot::new(Arc::clone(&plan), Arc::clone(&sender), Arc::clone(&link)));
         let supervisor = Supervisor { index, plan, sender, link, news: tell.clone() };

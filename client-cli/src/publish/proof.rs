@@ -15,6 +15,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use trocar_control::trust::{Identity, TrustList};
@@ -25,6 +26,8 @@ use trocar_proto::media::rtp::Header;
 
 /// Frames that wait to be reported. Loss policy: the oldest goes and is counted.
 const WAITING: usize = 8;
+/// Marks that are remembered: as many as the gate remembers. A picture that was longer in the encoder is not reported.
+const MARKS: usize = 64;
 
 /// Where frames are reported, and as which source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +43,7 @@ pub(crate) struct Proof {
 pub(crate) struct ProofCounts {
     /// Told to the gate.
     pub(crate) reported: u64,
-    /// Not told: the queue was full, the raw picture's digest was missing, or there was no connection.
+    /// Not told: the queue was full, the raw picture's digest or its mark was missing, or there was no connection.
     pub(crate) left_out: u64,
 }
 
@@ -55,10 +58,24 @@ struct Item {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The newest mark of the gate; none while there is no connection.
-    mark: Option<Mark>,
+    /// The gate's newest marks and when they came; none while there is no connection.
+    marks: VecDeque<(Instant, Mark)>,
     waiting: VecDeque<Item>,
     counts: ProofCounts,
+}
+
+impl State {
+    fn marked(&mut self, at: Instant, mark: Mark) {
+        if self.marks.len() >= MARKS {
+            self.marks.pop_front();
+        }
+        self.marks.push_back((at, mark));
+    }
+
+    /// The newest that had come by then.
+    fn mark_at(&self, at: Instant) -> Option<Mark> {
+        self.marks.iter().rev().find(|(came, _)| *came <= at).map(|(_, mark)| *mark)
+    }
 }
 
 /// Between the sender's thread and the task that reports.
@@ -73,10 +90,16 @@ impl Tap {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A frame goes out now under this id. Never waits.
+    /// A frame goes out now under this id. Never waits. Its mark is the gate's newest when its picture went into the encoder, so that
+    /// the gate's limit counts the encoder's time as well; of a stream that was encoded elsewhere, the newest now.
     pub(crate) fn note(&self, frame_id: u32, frame: &Frame) {
         let mut state = self.state();
-        let (Some(mark), false) = (state.mark, matches!(frame.raw, Raw::NotAsked)) else {
+        let mark = match &frame.raw {
+            Raw::Digest(raw) => state.mark_at(raw.pushed()),
+            Raw::Elsewhere => state.marks.back().map(|(_, mark)| *mark),
+            Raw::NotAsked => None,
+        };
+        let Some(mark) = mark else {
             state.counts.left_out += 1;
             return;
         };
@@ -97,13 +120,13 @@ impl Tap {
 
     /// A mark came.
     fn set_mark(&self, mark: Mark) {
-        self.state().mark = Some(mark);
+        self.state().marked(Instant::now(), mark);
     }
 
     /// The connection is gone, and what waited with it: its marks mean nothing to another one.
     fn disconnect(&self) {
         let mut state = self.state();
-        state.mark = None;
+        state.marks.clear();
         let lost = std::mem::take(&mut state.waiting).len();
         state.counts.left_out += lost as u64;
     }
@@ -184,6 +207,8 @@ mod tests;
 #[cfg(test)]
 mod queue_tests {
     use super::*;
+    use crate::media::RawDigest;
+    use std::time::Duration;
     use trocar_proto::units::WallMicros;
 
     fn frame(payload: &[u8], raw: Raw) -> Frame {
@@ -209,6 +234,33 @@ mod queue_tests {
         assert_eq!((report.mark, report.frame.frame.frame, report.frame.frame.source), (Mark(4), 17, 3));
         let want = frame_digest([&b"abc"[..]].into_iter());
         assert_eq!((report.frame.frame.digest, report.frame.raw), (want, want));
+    }
+
+    #[tokio::test]
+    async fn a_picture_that_was_long_in_the_encoder_has_the_mark_of_when_it_went_in() {
+        // HO-F-001
+        let tap = Tap::default();
+        let t0 = Instant::now();
+        let ms = |n| t0 + Duration::from_millis(n);
+        for n in 0..70 {
+            tap.state().marked(ms(20 * n), Mark(n));
+        }
+        let digest = |pushed| Raw::Digest(RawDigest::known(7, pushed));
+        // The encoder is half a second behind; what it gives now is not as young as a stream that comes in now.
+        tap.note(1, &frame(b"a", digest(ms(20 * 69 - 500))));
+        tap.note(2, &frame(b"a", Raw::Elsewhere));
+        tap.note(3, &frame(b"a", digest(ms(20 * 69))));
+        let mut marks = Vec::new();
+        for _ in 0..3 {
+            marks.push(tap.next_report(1).await.mark);
+        }
+        assert_eq!(marks, [Mark(44), Mark(69), Mark(69)]);
+        // Longer than marks are remembered, or from before the connection: no proof.
+        tap.note(4, &frame(b"a", digest(ms(100))));
+        tap.disconnect();
+        tap.state().marked(ms(2_000), Mark(0));
+        tap.note(5, &frame(b"a", digest(ms(1_999))));
+        assert_eq!(tap.counts(), ProofCounts { reported: 3, left_out: 2 });
     }
 
     #[tokio::test]

@@ -27,7 +27,8 @@ pub(super) async fn watch(
     stop: &Stop,
 ) -> anyhow::Result<()> {
     let identity = args.identity()?.load()?;
-    let cnf = identity.chain.first().map(|c| trocar_relay::quic::cert_hash(c)).context("--cert has no certificate")?;
+    let cnf =
+        identity.chain.first().map(|c| trocar_control::trust::cert_hash(c)).context("--cert has no certificate")?;
     let trust = identity.trust.clone();
     let api = Api::join(link, &trust, Some(cnf), &args.name).await?;
     let _fresh = api.keep_fresh();

@@ -192,15 +192,7 @@ pub struct Links {
 
 impl From<Colours> for Links {
     fn from(c: Colours) -> Self {
-        let name = |c| {
-            let text = match c {
-                Colour::Unmeasured => "unmeasured",
-                Colour::Green => "green",
-                Colour::Amber => "amber",
-                Colour::Red => "red",
-            };
-            text.to_owned()
-        };
+        let name = |c: Colour| c.name().to_owned();
         Self { loop_age: name(c.loop_age), jitter: name(c.jitter), loss: name(c.loss), frame_age: name(c.frame_age) }
     }
 }
@@ -361,8 +353,7 @@ pub fn oid_text(oid: Oid) -> String {
 /// A set as records write it.
 #[must_use]
 pub fn set_names(set: GrantedSet) -> Vec<String> {
-    let parts = [(set.camera, "camera"), (set.instruments, "instruments"), (set.energy, "energy")];
-    parts.into_iter().filter(|(has, _)| *has).map(|(_, name)| name.to_owned()).collect()
+    set.parts().map(ToOwned::to_owned).collect()
 }
 
 #[cfg(test)]

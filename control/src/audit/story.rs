@@ -97,8 +97,11 @@ pub(super) fn figures(r: &Record) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// The person, else the machine.
+/// The person, else the machine. For an expert the station's name goes before the token's subject, which is a random number.
 pub(super) fn person(p: &Party) -> String {
+    if let (Some("expert"), Some(device), Some(user)) = (p.role.as_deref(), &p.device, &p.user) {
+        return format!("{} ({})", clean(device.rsplit('/').next().unwrap_or(device)), clean(user));
+    }
     let name = p.user.as_ref().or(p.device.as_ref()).or(p.role.as_ref());
     let mut out = name.map_or_else(|| "somebody".to_owned(), |n| clean(n));
     if p.user.is_none()

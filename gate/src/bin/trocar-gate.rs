@@ -2,56 +2,15 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
+use trocar_gate::cli::{self, Gate, GateVerb};
 use trocar_gate::config::Config;
-use trocar_gate::run::{self, ConsoleKind};
-use trocar_gate::{conformance_test, store};
+use trocar_gate::{check, conformance_test, run, store};
 use trocar_proto::handover::types::Epoch;
 
-/// The arbiter beside the device: holds the only register of who may operate.
-///
-/// It runs next to what moves, decides by itself, and needs no network for TAKE, ESTOP and HOLD.
-#[derive(Debug, clap::Parser)]
-#[command(name = "trocar-gate", version)]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Verb {
-    /// Run the gate.
-    Run {
-        /// Its configuration (TOML).
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        /// The console in this terminal: `screen`, `stdio` (JSON lines, for scripts) or `none`; what [console] says otherwise.
-        #[arg(long, value_enum)]
-        console: Option<ConsoleKind>,
-    },
-    /// Say whether a configuration is right, and what is in effect.
-    Check {
-        /// The configuration.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
-    /// Show that a device controller keeps the fence's rules (docs/DEVICES.md). It selects, moves and stops the device: nobody may be
-    /// near it.
-    DeviceTest(conformance_test::Args),
-    /// Make a new store for a device whose store was lost; the device shows its highest fence on the console.
-    NewStore {
-        /// Where.
-        #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
-        /// The highest fence that the device shows.
-        #[arg(long, value_name = "FENCE")]
-        above: u64,
-    },
-}
-
 fn main() -> ExitCode {
-    match act(Cli::parse().verb) {
+    match act(Gate::parse().verb) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("trocar-gate: {error:#}");
@@ -60,21 +19,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(verb: Verb) -> anyhow::Result<ExitCode> {
+fn act(verb: GateVerb) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Run { config, console } => {
+        GateVerb::Run { config, console } => {
             let config = Config::read(&config)?;
             run::run(config, console)?;
         }
-        Verb::Check { config } => {
+        GateVerb::Check { config } => {
             let read = Config::read(&config)?;
-            println!("{}: right. Session {}, relays: {}", config.display(), read.session.id, read.relays.len());
+            print(&format!("{}: right\n{}", config.display(), check::in_effect(&read)))?;
         }
-        Verb::DeviceTest(args) => return conformance_test::run(&args),
-        Verb::NewStore { dir, above } => {
+        GateVerb::DeviceTest(args) => return conformance_test::run(&args),
+        GateVerb::NewStore { dir, above } => {
             store::create(&dir, Epoch(above)).map_err(anyhow::Error::msg).context("--dir")?;
             println!("{}: the first epoch will be {}", dir.display(), above.saturating_add(1));
         }
+        GateVerb::Manual { dir } => {
+            cli::write_pages(&dir).with_context(|| format!("cannot write into {}", dir.display()))?;
+        }
+        GateVerb::Completions { shell, program } => print(&cli::completions(program, shell))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A reader that went away is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
 }

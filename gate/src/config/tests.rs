@@ -71,6 +71,7 @@ fn what_is_wrong_is_named_with_its_line_or_value_and_what_would_be_right() {
         (instead("id = \"or-1\"", "id = \"or-1\"\npatient = [{assigner = \"x\"}]"), "missing field `value`"),
         (with("[frames]\nlisten = \"127.0.0.1:1\"\npublishers = [\"x\"]"), "frames.publishers[0] = \"x\": trocar://"),
         (with("[frames]\nlisten = \"127.0.0.1:1\"\nmax_lag_ms = 0"), "frames.max_lag_ms = 0: 1 to 1000 is right"),
+        (with("[frames]\nlisten = \"127.0.0.1:1\""), "frames.publishers = []: the names of those that publish"),
         (with("[console]\npage = \"0.0.0.0:7070\""), "console.page: must be a loopback address"),
         (with("[log]\nfilter = \"a=b=c\""), "log.filter = \"a=b=c\""),
         (with("[consent]\nfile = 3"), "consent.file (file = 3): invalid type"),

@@ -124,6 +124,17 @@ macro_rules! timers {
             None
         }
 
+        /// Those that have another value than their default: key, value and default as the file would have them.
+        pub(super) fn changed(config: &Config) -> Vec<(&'static str, String, String)> {
+            let default = Config::default();
+            let mut changed = Vec::new();
+            $(if config.$field != default.$field {
+                let written = |of: &Config| <$unit as Unit>::write(&of.$field);
+                changed.push(($key, written(config), written(&default)));
+            })*
+            changed
+        }
+
         #[cfg(test)]
         pub(super) const KEYS: &[&str] = &[$($key),*];
     };

@@ -273,7 +273,7 @@ fn the_watch_sees_a_new_document_and_an_act_of_local_and_ends_when_it_is_dropped
     place.put(&current(1));
     assert!(matches!(next(), Some(Event::Input(Input::Consent(true)))));
     assert!(watch.scope().remote_operation);
-    watch.withdraw();
+    assert!(watch.withdraw());
     assert!(matches!(next(), Some(Event::Input(Input::Consent(false)))));
     drop(watch);
     assert!(disk.finish(Duration::from_secs(10)));

@@ -1,8 +1,10 @@
 //! A register for tests: one view, changed as each test needs it.
 
 use super::model::{Around, Model};
+use crate::consent::Withdrawal;
 use crate::core::{Connected, View, Who};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use trocar_proto::handover::config::Config;
 use trocar_proto::handover::gate::{Alarms, DeviceReport};
 use trocar_proto::handover::message::{Figures, Mode, Short};
@@ -18,10 +20,11 @@ pub(super) fn text(text: &str) -> Short {
 }
 
 pub(super) fn who(n: u8, person: &str, role: Role, grade: Grade) -> Who {
+    let name = if person.is_empty() { format!("station-{n}") } else { person.to_owned() };
     Who {
         expert: ExpertId([n; 32]),
-        certificate: format!("trocar://hospital/station/station-{n}"),
-        person: Some(text(person)),
+        certificate: format!("trocar://hospital/station/{name}"),
+        person: Some(text(&format!("p{n}"))),
         role: Some(role),
         grade: Some(grade),
     }
@@ -61,7 +64,7 @@ pub(super) fn local() -> View {
 
 pub(super) fn report(selected: Selection) -> DeviceReport {
     let (highest, owner) = (Epoch(17), Some(BootId(1)));
-    DeviceReport { highest, owner, selected, sequence: 3, latched: false, overridden: false }
+    DeviceReport { highest, owner, selected, sequence: 3, latched: false, overridden: false, energy: false, held: true }
 }
 
 /// An offer of instruments with energy to Dr. Ito in that state, which ends in 12.3 s.
@@ -98,4 +101,11 @@ pub(super) fn hold() -> View {
 
 pub(super) fn model(view: &View) -> Model {
     Model::new(view, &Around::default(), NOW)
+}
+
+/// A withdrawal of consent that is heard, and how often it was.
+pub(super) fn withdrawal() -> (Withdrawal, Arc<AtomicUsize>) {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    (Arc::new(move || count.fetch_add(1, Ordering::Relaxed) < usize::MAX), heard)
 }

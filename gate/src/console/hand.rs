@@ -1,5 +1,6 @@
 //! Local's hand: acts and signs of life, into the core's lane of local.
 
+use crate::consent::Withdrawal;
 use crate::core::{Event, Inbox, Lane};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -19,38 +20,55 @@ pub(super) enum NotDone {
     /// The lane of local is full: the core does not run.
     #[error("NOT TAKEN: the gate does not run. Use the hardware override")]
     Full,
+    /// Whoever watches consent has ended.
+    #[error("NOT HEARD: nobody watches consent any more. TAKE, and offer nothing")]
+    NoWatch,
     /// Taken and not answered within [`PATIENCE`]: the core does not run.
     #[error("NO ANSWER from the gate. Use the hardware override")]
     Silent,
 }
 
 /// Pushes for all consoles.
-#[derive(Debug, Clone)]
-pub(super) struct Hand(Inbox);
+#[derive(Clone)]
+pub(super) struct Hand {
+    inbox: Inbox,
+    withdrawal: Withdrawal,
+}
+
+impl std::fmt::Debug for Hand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hand")
+    }
+}
 
 impl Hand {
-    pub(super) const fn new(inbox: Inbox) -> Self {
-        Self(inbox)
+    pub(super) const fn new(inbox: Inbox, withdrawal: Withdrawal) -> Self {
+        Self { inbox, withdrawal }
     }
 
     /// A console showed what is, and could be acted upon, just now.
     pub(super) fn alive(&self) {
-        self.0.input(Lane::Local, Input::Console);
+        self.inbox.input(Lane::Local, Input::Console);
     }
 
     /// Performs it. The answer is fetched later, so that no console waits.
     pub(super) fn act(&self, act: Act) -> Result<Pending, NotDone> {
         let label = super::words::act(&act);
         let (to, answer) = oneshot::channel();
-        match self.0.push(Lane::Local, Event::Act(act, Some(to))) {
+        match self.inbox.push(Lane::Local, Event::Act(act, Some(to))) {
             Ok(()) => Ok(Pending { label, since: Instant::now(), answer }),
             Err(_) => Err(NotDone::Full),
         }
     }
 
+    /// Withdraws the patient's consent. The register hears of it as of any other end of consent.
+    pub(super) fn withdraw_consent(&self) -> Result<(), NotDone> {
+        if (self.withdrawal)() { Ok(()) } else { Err(NotDone::NoWatch) }
+    }
+
     /// Asks for the end of the process.
     pub(super) fn shutdown(&self) -> Result<(), NotDone> {
-        self.0.push(Lane::Local, Event::Shutdown).map_err(|_| NotDone::Full)
+        self.inbox.push(Lane::Local, Event::Shutdown).map_err(|_| NotDone::Full)
     }
 }
 

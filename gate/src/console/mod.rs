@@ -21,6 +21,7 @@ mod fixture;
 pub use evdev::{HardwareAct, InputConfig};
 pub use terminal::Tty;
 
+use crate::consent::Withdrawal;
 use crate::core::{Inbox, View};
 use hand::Hand;
 use model::{Around, Model};
@@ -171,9 +172,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(inbox: Inbox, view: watch::Receiver<Arc<View>>) -> Self {
+    fn new(inbox: Inbox, withdrawal: Withdrawal, view: watch::Receiver<Arc<View>>) -> Self {
         let (inputs, refusals, stop) = (Arc::default(), Arc::default(), Arc::default());
-        Self { hand: Hand::new(inbox), view, inputs, refusals, stop }
+        Self { hand: Hand::new(inbox, withdrawal), view, inputs, refusals, stop }
     }
 
     fn is_over(&self) -> bool {
@@ -197,14 +198,19 @@ impl Shared {
     }
 }
 
-/// Starts page and hardware inputs. The terminal screen is started by [`run_terminal`].
+/// Starts page and hardware inputs. The terminal screen is started by [`run_terminal`]. `withdrawal` is what "consent is withdrawn" does.
 ///
 /// # Errors
 /// [`ConsoleError`]: a configuration that cannot be, an address in use, a link that cannot be written. A hardware input that is not
 /// there is no error: it is shown, and tried again.
-pub fn start(config: &ConsoleConfig, inbox: Inbox, view: watch::Receiver<Arc<View>>) -> Result<Console, ConsoleError> {
+pub fn start(
+    config: &ConsoleConfig,
+    inbox: Inbox,
+    withdrawal: Withdrawal,
+    view: watch::Receiver<Arc<View>>,
+) -> Result<Console, ConsoleError> {
     config.check()?;
-    let shared = Shared::new(inbox, view);
+    let shared = Shared::new(inbox, withdrawal, view);
     let names = config.inputs.iter().map(|i| (i.name.clone(), Some("not opened yet".to_owned())));
     *shared.inputs.lock().unwrap_or_else(PoisonError::into_inner) = names.collect();
     // From here on an early return stops what was started.

@@ -118,7 +118,7 @@ impl Model {
             state: state(view.mode),
             epoch: view.epoch.0,
             since: words::lasting(now.since(view.since)),
-            set: addressed.then(|| words::set(view.set)),
+            set: addressed.then(|| view.set.words()),
             step: Some(words::clean(view.step.as_str())).filter(|s| addressed && !s.is_empty()),
             countdown: countdown(view, now),
             motion: motion(view),

@@ -144,20 +144,24 @@ impl<'a> Screen<'a> {
         self.acted_at = self.turned_at;
         let label = match &what {
             Do::Act(act) => super::words::act(act),
+            Do::WithdrawConsent => "END CONSENT",
             Do::Shutdown => "END",
         };
-        let pushed = match what {
-            Do::Act(act) => self.shared.hand.act(act).map(Some),
-            Do::Shutdown => self.shared.hand.shutdown().map(|()| None),
-        };
-        match pushed {
-            Ok(Some(pending)) => {
-                self.desk.say(true, format!("{label} ..."));
+        let hand = &self.shared.hand;
+        let done = match what {
+            Do::Act(act) => hand.act(act).map(|pending| {
                 if self.pending.len() < MOST_PENDING {
                     self.pending.push(pending);
                 }
+                format!("{label} ...")
+            }),
+            Do::WithdrawConsent => hand.withdraw_consent().map(|()| format!("{label}: done")),
+            Do::Shutdown => {
+                hand.shutdown().map(|()| "asked to end: the gate ends when nobody's work is ended by it".to_owned())
             }
-            Ok(None) => self.desk.say(true, "asked to end: the gate ends when nobody's work is ended by it"),
+        };
+        match done {
+            Ok(text) => self.desk.say(true, text),
             Err(why) => self.desk.say(false, format!("{label} {why}")),
         }
     }

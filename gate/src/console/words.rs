@@ -2,7 +2,7 @@
 
 use crate::core::Who;
 use trocar_proto::handover::gate::{Act, Alarms, Causes};
-use trocar_proto::handover::types::{Colour, GrantedSet};
+use trocar_proto::handover::types::Colour;
 
 /// Text of others without anything that moves a cursor, hides or turns writing round.
 pub(super) fn clean(text: &str) -> String {
@@ -16,12 +16,9 @@ pub(super) fn clean(text: &str) -> String {
 /// Longest name on a screen, in characters: what is held stands behind it and has to fit.
 const LONGEST_NAME: usize = 24;
 
-/// Whom a person would call by this: the token's subject, else the last part of the certificate's name.
+/// The certificate's own name: what the gate's trust list vouches for and a person can read. A token's subject is a random number.
 pub(super) fn name(who: &Who) -> String {
-    let name = match &who.person {
-        Some(person) => clean(person.as_str()),
-        None => station(who),
-    };
+    let name = clean(who.certificate.rsplit('/').next().unwrap_or(&who.certificate));
     if name.chars().count() <= LONGEST_NAME {
         return name;
     }
@@ -29,16 +26,9 @@ pub(super) fn name(who: &Who) -> String {
     format!("{begin}..")
 }
 
-/// The certificate's own name, without realm and role.
-pub(super) fn station(who: &Who) -> String {
-    clean(who.certificate.rsplit('/').next().unwrap_or(&who.certificate))
-}
-
-/// "camera + instruments + energy".
-pub(super) fn set(set: GrantedSet) -> String {
-    let parts = [(set.camera, "camera"), (set.instruments, "instruments"), (set.energy, "energy")];
-    let named: Vec<_> = parts.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect();
-    if named.is_empty() { "nothing".to_owned() } else { named.join(" + ") }
+/// The hospital network of a certificate `trocar://REALM/ROLE/NAME`.
+pub(super) fn realm(who: &Who) -> String {
+    clean(who.certificate.rsplit('/').nth(2).unwrap_or_default())
 }
 
 /// A running clock, in its two largest units.
@@ -89,20 +79,10 @@ pub(super) const fn colour(colour: Colour) -> (&'static str, &'static str) {
     }
 }
 
-/// Why motion is stopped.
+/// Why motion is stopped. Whoever waits for a re-clutch does so behind every other cause.
 pub(super) fn causes(causes: Causes) -> Vec<&'static str> {
-    let named = [
-        (Causes::GAP, "nothing fresh from the expert"),
-        (Causes::PRESENCE, "presence released"),
-        (Causes::CLUTCH, "clutch open (repositioning)"),
-        (Causes::FRAME, "the expert's picture is too old"),
-        (Causes::CAMERA, "the camera was moved by somebody else"),
-    ];
-    let mut out: Vec<_> = named.into_iter().filter(|(c, _)| causes.has(*c)).map(|(_, words)| words).collect();
-    if out.is_empty() && causes.has(Causes::WAITING) {
-        out.push("waits for the expert's re-clutch");
-    }
-    out
+    let others = Causes(causes.0 & !Causes::WAITING.0);
+    if others == Causes::default() { causes.words().collect() } else { others.words().collect() }
 }
 
 /// Alarms, the worst first: what it is, and what it means for the hand.

@@ -7,16 +7,17 @@ use super::{Connected, Device, Disk, Entry, Event, Inbox, Network, View, What, n
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use trocar_proto::handover::bursts::Bursts;
 use trocar_proto::handover::config::Config;
 use trocar_proto::handover::gate::{
-    Act, Alarms, Causes, DeviceReport, DiskAct, Gate, Input, Notice, Output, Start, Store,
+    Act, Alarms, Causes, DeviceReport, DiskAct, Gate, Input, Notice, Output, Start, Store, Verified,
 };
 use trocar_proto::handover::links::Meter;
-use trocar_proto::handover::message::{FromGate, Mode, Reason, Status};
-use trocar_proto::handover::types::{BootId, ChannelId, ExpertId, Nonce, Oid};
+use trocar_proto::handover::message::{FromGate, Mode, Reason, Status, ToGate};
+use trocar_proto::handover::types::{BootId, ChannelId, ExpertId, Nonce, Oid, Selection};
 use trocar_proto::units::Micros;
 
 /// Time between two ticks: timers are exact to this, and so is what HANDOVER.md calls "one tick".
@@ -72,6 +73,8 @@ pub struct Core<D, N, K> {
     connected: BTreeMap<ChannelId, Connected>,
     /// Who the newest offer went to: known by name when the channels are gone.
     addressee: Option<super::Who>,
+    /// Who says ACCEPT in the input at hand.
+    accepting: Option<super::Who>,
     notices: VecDeque<(Micros, Notice)>,
     device_report: Option<(DeviceReport, Micros)>,
     answered: Option<(Act, Result<(), Reason>)>,
@@ -80,7 +83,17 @@ pub struct Core<D, N, K> {
     alarms: Alarms,
     counters: Counters,
     due: Due,
-    stopping: bool,
+    ending: Ending,
+    pulse: Arc<AtomicU64>,
+}
+
+/// Whether somebody asked the process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// When the device obeys local.
+    InLocal,
+    Now,
 }
 
 /// When what is due.
@@ -135,6 +148,7 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
             bursts: Bursts::new(cfg.burst),
             connected: BTreeMap::new(),
             addressee: None,
+            accepting: None,
             notices: VecDeque::new(),
             device_report: None,
             answered: None,
@@ -143,14 +157,23 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
             alarms: Alarms::default(),
             counters: Counters::default(),
             due: Due { tick: at, links: at, view: at, mirror: at },
-            stopping: false,
+            ending: Ending::No,
+            pulse: Arc::new(AtomicU64::new(at.0)),
         };
         core.record(What::Started { detail }, None);
         Ok(core)
     }
 
-    /// Runs until it is told to stop, which it does in states only that end nobody's work: not while an offer is open or an expert
-    /// holds. (A kill does what HO-X-009 says.)
+    /// When the core last did its round, boot clock: for whoever ends a process whose core stands still.
+    #[must_use]
+    pub fn pulse(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.pulse)
+    }
+
+    /// Runs until it is told to stop. Whoever asks while nobody but local may move is obeyed at once, in LOCAL as soon as the device says
+    /// that it obeys local. While an offer is open or an expert holds, the wish waits for LOCAL, and is forgotten where it becomes HOLD or
+    /// ESTOP instead: TAKE and RESET are needed then. In ESTOP it is refused, for a gate that starts again would have forgotten the stop.
+    /// (A kill does what HO-X-009 says.)
     ///
     /// # Errors
     /// [`NoRandom`].
@@ -159,9 +182,36 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
             let wait = Duration::from_micros(self.due.tick.since(now()));
             let event = self.parts.inbox.pop(wait);
             self.step(event)?;
-            if self.stopping && matches!(self.gate.mode(), Mode::Hold | Mode::Local | Mode::Estop | Mode::Closed) {
+            if self.may_end() {
                 return Ok(());
             }
+        }
+    }
+
+    fn asked_to_end(&mut self) {
+        self.ending = match self.gate.mode() {
+            Mode::Hold | Mode::Closed => Ending::Now,
+            Mode::Local | Mode::Offered | Mode::Ready | Mode::Granting | Mode::Remote => Ending::InLocal,
+            Mode::Estop => {
+                tracing::warn!(
+                    "asked to stop in ESTOP: not done; RESET first, for the next start would forget the stop"
+                );
+                Ending::No
+            }
+        };
+    }
+
+    fn may_end(&mut self) -> bool {
+        if self.ending == Ending::InLocal && matches!(self.gate.mode(), Mode::Hold | Mode::Estop) {
+            tracing::warn!("the wish to stop is forgotten: TAKE or RESET is needed now");
+            self.ending = Ending::No;
+        }
+        let epoch = self.gate.epoch();
+        let obeys_local = |(r, _): &(DeviceReport, Micros)| r.selected == Selection::Local && r.highest >= epoch;
+        match self.ending {
+            Ending::No => false,
+            Ending::Now => true,
+            Ending::InLocal => self.gate.mode() == Mode::Local && self.device_report.as_ref().is_some_and(obeys_local),
         }
     }
 
@@ -177,6 +227,7 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
         if at >= self.due.tick {
             self.counters.longest_gap = self.counters.longest_gap.max(at.since(self.due.tick));
             self.due.tick = at.plus(TICK);
+            self.pulse.store(at.0, Ordering::Relaxed);
             let nonce = Nonce(draw(&self.random)? as u64);
             self.input(Input::Tick { nonce });
             self.look_at_links(at);
@@ -196,6 +247,7 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
             Event::Input(input) => {
                 self.note(&input);
                 self.input(input);
+                self.accepting = None;
             }
             Event::Act(act, reply) => {
                 let act = self.with_oid(act)?;
@@ -219,7 +271,7 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
                 }
                 self.relay_probes.push_back(Nonce(nonce));
             }
-            Event::Shutdown => self.stopping = true,
+            Event::Shutdown => self.asked_to_end(),
         }
         Ok(())
     }
@@ -242,12 +294,13 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
                 self.connected.remove(channel);
                 self.due.view = now();
             }
-            Input::Message { channel, token: Some(token), .. } => {
+            Input::Message { channel, message: ToGate::Hello { .. }, token: Some(token) } => {
                 if let Some(connected) = self.connected.get_mut(channel) {
-                    connected.who.person = Some(token.person.clone());
-                    connected.who.role = Some(token.role);
-                    connected.who.grade = Some(token.grade);
+                    connected.who = named(&connected.who, token);
                 }
+            }
+            Input::Message { channel, message: ToGate::Accept { .. }, token: Some(token) } => {
+                self.accepting = self.who_is(*channel).map(|who| named(&who, token));
             }
             _ => {}
         }
@@ -291,10 +344,13 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
                 }
                 Output::Show(notice) => self.notice(notice),
                 Output::Audit(record) => {
-                    let who = record.expert.and_then(|e| self.who_has(e));
-                    if record.to == Mode::Offered {
-                        self.addressee.clone_from(&who);
+                    // Who accepted is who holds, whatever another HELLO or a refused ACCEPT of the same certificate says.
+                    match record.to {
+                        Mode::Offered => self.addressee = record.expert.and_then(|e| self.who_is_connected(e)),
+                        Mode::Ready => self.addressee = self.accepting.take().or(self.addressee.take()),
+                        _ => {}
                     }
+                    let who = record.expert.and_then(|e| self.who_has(e));
                     self.record(What::Change(record), who);
                     self.due.view = now();
                 }
@@ -322,7 +378,11 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
             self.notices.pop_front();
         }
         self.notices.push_back((now(), notice.clone()));
-        self.record(What::Notice(notice), None);
+        let who = match &notice {
+            Notice::Request { channel, .. } => self.who_is(*channel),
+            Notice::Estop { .. } | Notice::ConsentEnded => None,
+        };
+        self.record(What::Notice(notice), who);
         self.due.view = now();
     }
 
@@ -393,6 +453,7 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
                 ("inputs dropped, device and disk", device),
                 ("inputs dropped, network", network),
                 ("longest delay of a tick, µs", self.counters.longest_gap),
+                ("asked to stop, waits for LOCAL", u64::from(self.ending == Ending::InLocal)),
             ]
             .into_iter()
             .chain((self.parts.counters)())
@@ -416,10 +477,22 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
         self.connected.get(&channel).map(|c| c.who.clone())
     }
 
+    /// Whom it is offered to or who holds, as of the offer and its ACCEPT; else who is connected by that certificate.
     fn who_has(&self, expert: ExpertId) -> Option<super::Who> {
-        let connected = self.connected.values().find(|c| c.who.expert == expert && !c.is_signaling);
-        connected.map(|c| c.who.clone()).or_else(|| self.addressee.clone().filter(|who| who.expert == expert))
+        let addressee = self.addressee.clone().filter(|who| who.expert == expert);
+        addressee.or_else(|| self.who_is_connected(expert))
     }
+
+    fn who_is_connected(&self, expert: ExpertId) -> Option<super::Who> {
+        let connected = self.connected.values().find(|c| c.who.expert == expert && !c.is_signaling);
+        connected.map(|c| c.who.clone())
+    }
+}
+
+/// The same certificate with what a token says.
+fn named(who: &super::Who, token: &Verified) -> super::Who {
+    let (person, role, grade) = (Some(token.person.clone()), Some(token.role), Some(token.grade));
+    super::Who { person, role, grade, ..who.clone() }
 }
 
 /// The act's name, for records.

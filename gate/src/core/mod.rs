@@ -8,6 +8,7 @@ mod inbox;
 
 pub use driver::{Core, NoRandom, Parts, first_view};
 pub use inbox::{Event, Inbox, Lane};
+pub use trocar_control::clock::now;
 
 use std::sync::Arc;
 use trocar_proto::handover::bursts::Burst;
@@ -17,14 +18,6 @@ use trocar_proto::handover::message::{Beacon, Figures, FromGate, Mode, Pose, Sho
 use trocar_proto::handover::types::{ChannelId, Colours, Epoch, ExpertId, GrantedSet};
 use trocar_proto::session::role::{Grade, Role};
 use trocar_proto::units::Micros;
-
-/// The gate's clock: CLOCK_BOOTTIME, which counts while the machine sleeps, so that a backlog is old when it wakes.
-#[must_use]
-pub fn now() -> Micros {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let (s, ns) = (u64::try_from(t.tv_sec).unwrap_or(0), u64::try_from(t.tv_nsec).unwrap_or(0));
-    Micros(s * 1_000_000 + ns / 1_000)
-}
 
 /// What moves, as the core sees it. Nothing here may block: an adapter that has to wait has a thread of its own, and reports how the
 /// device is by [`Event::Input`] (`Input::Device`, `Input::CameraMoved`) on [`Lane::Device`].
@@ -50,7 +43,7 @@ pub trait Network: Send {
     fn mirror(&mut self, status: &FromGate);
 }
 
-/// The disk, as the core sees it. Answers come by [`Event::Input`] (`Input::Disk`) on [`Lane::Disk`]. Nothing here blocks.
+/// The disk, as the core sees it. Answers come by [`Event::Input`] (`Input::Disk`) on [`Lane::Device`]. Nothing here blocks.
 pub trait Disk: Send {
     /// Reserve or intent.
     fn act(&mut self, act: DiskAct, context: &Entry);

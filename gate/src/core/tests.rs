@@ -175,6 +175,47 @@ fn an_offer_gets_its_name_from_the_core_and_everybody_is_told() {
 }
 
 #[test]
+fn who_accepted_is_who_is_shown_and_recorded_whatever_the_same_certificate_says_afterwards() {
+    // HO-M-001, HO-M-018
+    let mut w = world();
+    w.greet();
+    w.act(Act::Take).unwrap();
+    w.act(Act::Offer { oid: Oid(0), expert: X, set: GrantedSet::CAMERA, step: Short::default() }).unwrap();
+    let oid = w.core.gate.offer().unwrap().oid;
+    let says = |w: &World, message: ToGate, person: &str| {
+        let person = Short::new(person).unwrap();
+        let token = Some(Verified { expert: X, person, role: Role::Expert, grade: Grade::Energy });
+        w.inbox.push(Lane::Network, Event::Input(Input::Message { channel: CX, message, token })).unwrap();
+    };
+    let accept = |oid| ToGate::Accept { oid, token: Token::default() };
+    let hello = || ToGate::Hello { capabilities: 0, binds: None, token: Token::default() };
+    let shown = |w: &World| w.view.borrow().expert.as_ref().and_then(|who| who.person.clone()).unwrap().to_string();
+    let connected = |w: &World| w.view.borrow().connected[0].who.person.clone().unwrap().to_string();
+    // A refused ACCEPT changes nobody's name.
+    says(&w, accept(Oid(0)), "Mallory");
+    says(&w, ToGate::Probe { nonce: Nonce(1) }, "Mallory");
+    w.until("the refusal", |w| w.heard.0.lock().unwrap().iter().any(|(_, m)| matches!(m, FromGate::Nack { .. })));
+    w.core.show();
+    assert_eq!((shown(&w), connected(&w)), ("Dr. X".to_owned(), "Dr. X".to_owned()));
+    // HELLO in another name names the channel, not the addressee.
+    says(&w, hello(), "Mallory");
+    w.until("HELLO", |w| connected(w) == "Mallory");
+    assert_eq!(shown(&w), "Dr. X");
+    // The one who accepts is the one who is going to hold, also when somebody says HELLO again.
+    says(&w, accept(oid), "Dr. Y");
+    w.until("ready", |w| w.view.borrow().mode == Mode::Ready);
+    says(&w, hello(), "Mallory");
+    w.act(Act::Withdraw).unwrap();
+    let paper = w.paper.0.lock().unwrap();
+    let of = |to: Mode| {
+        let mut all =
+            paper.iter().rev().filter(|e| matches!(&e.what, What::Change(r) if r.to == to && r.expert.is_some()));
+        all.find_map(|e| e.actor.as_ref()).and_then(|who| who.person.clone()).unwrap().to_string()
+    };
+    assert_eq!((of(Mode::Offered), of(Mode::Ready), of(Mode::Local)), ("Dr. X".into(), "Dr. Y".into(), "Dr. Y".into()));
+}
+
+#[test]
 fn a_refused_act_is_answered_and_recorded() {
     // HO-G-010
     let mut w = world();
@@ -195,14 +236,34 @@ fn relays_get_copies_that_answer_their_probes() {
 }
 
 #[test]
-fn it_does_not_stop_while_an_offer_is_open() {
+fn it_ends_in_local_alone_and_forgets_the_wish_where_take_or_reset_is_needed_instead() {
     let mut w = world();
     w.greet();
     w.act(Act::Take).unwrap();
-    w.act(Act::Offer { oid: Oid(0), expert: X, set: GrantedSet::CAMERA, step: Short::default() }).unwrap();
+    let offer = Act::Offer { oid: Oid(0), expert: X, set: GrantedSet::CAMERA, step: Short::default() };
+    w.act(offer.clone()).unwrap();
     w.inbox.push(Lane::Local, Event::Shutdown).unwrap();
-    w.until("asked to stop", |w| w.core.stopping);
-    assert_eq!(w.core.gate.mode(), Mode::Offered);
+    w.until("asked to stop", |w| w.core.ending == Ending::InLocal);
+    assert!(!w.core.may_end(), "an offer is open");
+    w.act(Act::Estop).unwrap();
+    assert!(!w.core.may_end());
+    assert_eq!(w.core.ending, Ending::No, "the wish is forgotten");
+    // In ESTOP it is refused: the next start would have forgotten the stop.
+    w.inbox.push(Lane::Local, Event::Shutdown).unwrap();
+    w.act(Act::Reset).unwrap();
+    assert_eq!((w.core.gate.mode(), w.core.ending), (Mode::Hold, Ending::No));
+    w.act(Act::Take).unwrap();
+    w.act(offer).unwrap();
+    w.inbox.push(Lane::Local, Event::Shutdown).unwrap();
     w.inbox.push(Lane::Local, Event::Act(Act::Withdraw, None)).unwrap();
     w.core.run().unwrap();
+}
+
+#[test]
+fn a_console_that_looks_at_the_view_for_ever_delays_nothing_that_is_asked_of_the_core_by_another() {
+    // HO-I-007: whoever holds the view itself would keep the core from making the next one; consoles take a copy.
+    let mut w = world();
+    let copy = Arc::clone(&w.view.borrow());
+    w.act(Act::Take).unwrap();
+    assert_eq!((copy.mode, w.view.borrow().mode), (Mode::Hold, Mode::Local));
 }

@@ -2,6 +2,7 @@
 
 use super::DeviceError;
 use aws_lc_rs::{hmac, rand};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -26,7 +27,7 @@ impl Key {
     pub fn load(path: &Path) -> Result<Self, DeviceError> {
         let failed = |source| DeviceError::KeyFile { path: path.to_owned(), source };
         let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        if is_too_open(path, mode, std::env::var_os("CREDENTIALS_DIRECTORY").as_deref()) {
             return Err(DeviceError::KeyMode { path: path.to_owned(), mode });
         }
         let content = zeroize::Zeroizing::new(fs::read(path).map_err(failed)?);
@@ -76,6 +77,13 @@ impl Key {
     }
 }
 
+/// Whether others than the owner may read or write it. A credential that systemd hands over shows its access list's mask, which is the
+/// service's own permission, where a file has its group's.
+fn is_too_open(path: &Path, mode: u32, credentials: Option<&OsStr>) -> bool {
+    let is_credential = credentials.is_some_and(|dir| path.starts_with(dir));
+    mode & if is_credential { 0o037 } else { 0o077 } != 0
+}
+
 /// A random number for a run, never 0.
 ///
 /// # Errors
@@ -89,6 +97,16 @@ pub(crate) fn draw_run() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_others_may_read_is_refused_and_a_credential_of_the_service_is_not() {
+        let key = Path::new("/run/credentials/x.service/device.key");
+        let credentials = Some(OsStr::new("/run/credentials/x.service"));
+        let too_open = |mode, dir| is_too_open(key, mode, dir);
+        assert!(!too_open(0o600, None) && too_open(0o440, None) && too_open(0o604, None));
+        assert!(!too_open(0o440, credentials) && too_open(0o460, credentials) && too_open(0o444, credentials));
+        assert!(too_open(0o440, Some(OsStr::new("/run/credentials/x"))), "a folder of another name");
+    }
 
     #[test]
     fn what_was_created_loads_and_makes_the_same_tags() {

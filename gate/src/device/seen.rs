@@ -90,10 +90,11 @@ mod tests {
             sequence: 0,
             latched: true,
             overridden: false,
+            energy: false,
+            held: true,
         };
         Report {
             device,
-            energy: false,
             moving: false,
             watchdog: 150_000,
             camera_moves,

@@ -5,7 +5,7 @@ use super::seen::{Judge, Reports};
 use super::{Counters, DeviceError, Key, PayloadFormat, count};
 use crate::core;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,10 +102,19 @@ impl Link {
         self.sent.store(*counter, Ordering::Relaxed);
         let head = Head { sender: self.run, counter: *counter, peer: self.peer.load(Ordering::Relaxed) };
         let datagram = self.key.tagged(encode_to_device(&head, message));
-        match self.socket.send(&datagram) {
+        match send(&self.socket, &datagram) {
             Ok(_) => count(&self.counters.sent),
             Err(_) => count(&self.counters.lost),
         }
+    }
+}
+
+/// Once more where the kernel reports what ICMP said about an earlier datagram: it gives that error to whoever calls next, and sends
+/// nothing then, so a stop would be lost to a device that has just come back.
+fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<usize> {
+    match socket.send(datagram) {
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => socket.send(datagram),
+        sent => sent,
     }
 }
 
@@ -191,9 +200,38 @@ impl Ear {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     fn head(sender: u64, counter: u64) -> Head {
         Head { sender, counter, peer: 9 }
+    }
+
+    /// A connected socket with a pending refusal, and the device that comes back at the address that refused.
+    fn refused_once() -> (UdpSocket, UdpSocket) {
+        let device = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = device.local_addr().unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.connect(address).unwrap();
+        drop(device);
+        socket.send(b"to nobody").unwrap();
+        let pending = poll(&mut [PollFd::new(&socket, PollFlags::empty())], Some(&Timespec { tv_sec: 5, tv_nsec: 0 }));
+        assert_eq!(pending, Ok(1), "ICMP said nothing");
+        (socket, UdpSocket::bind(address).unwrap())
+    }
+
+    #[test]
+    fn a_refusal_of_an_earlier_datagram_does_not_lose_a_later_one() {
+        // HO-S-005
+        let (socket, _device) = refused_once();
+        let plain = socket.send(b"stop").map_err(|e| e.kind());
+        assert_eq!(plain, Err(ErrorKind::ConnectionRefused), "the negative control");
+
+        let (socket, device) = refused_once();
+        assert_eq!(send(&socket, b"stop").unwrap(), 4);
+        device.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let mut buffer = [0; 16];
+        let len = device.recv(&mut buffer).unwrap();
+        assert_eq!(buffer.get(..len), Some(&b"stop"[..]));
     }
 
     #[test]

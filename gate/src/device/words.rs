@@ -116,6 +116,8 @@ pub struct ReportWords {
     pub overridden: bool,
     /// Remote energy is on.
     pub energy: bool,
+    /// No command was actuated since remote motion was held, selected or taken away last.
+    pub held: bool,
     /// Something moves.
     pub moving: bool,
     /// The device's watchdog, in microseconds.
@@ -206,10 +208,11 @@ impl TryFrom<&ReportWords> for Report {
             sequence: words.sequence,
             latched: words.latched,
             overridden: words.overridden,
+            energy: words.energy,
+            held: words.held,
         };
         Ok(Self {
             device,
-            energy: words.energy,
             moving: words.moving,
             watchdog: words.watchdog_us,
             camera_moves: words.camera_moves,
@@ -291,7 +294,7 @@ mod tests {
     #[test]
     fn a_report_in_words_becomes_a_report_and_a_wrong_word_is_named() {
         let line = r#"{"highest":7,"owner":"000000000000000000000000000000ff","selected":"remote","sequence":1,"latched":false,
-            "overridden":false,"energy":false,"moving":true,"watchdog_us":150000,"echo":5,"refusals":1,
+            "overridden":false,"energy":false,"held":true,"moving":true,"watchdog_us":150000,"echo":5,"refusals":1,
             "refused":{"n":4,"reason":"low-fence"},"pose":{"orientation":[1,0,0,0],"grip":0.5}}"#;
         let words: ReportWords = serde_json::from_str(line).unwrap();
         let report = Report::try_from(&words).unwrap();

@@ -4,8 +4,10 @@ use super::claims::Holder;
 use super::marks::{EVERY, Judged, Marks};
 use super::{Shared, count};
 use crate::core::{Lane, now};
+use crate::doors::Place;
 use rustls::pki_types::UnixTime;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -19,8 +21,8 @@ use trocar_proto::handover::frameproof::{ALPN, REPORT_LEN, Report};
 use trocar_proto::handover::gate::Input;
 use trocar_proto::handover::message::DecodeError;
 
-/// The handshake is over by then.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+/// The handshake is over by then: both ends are on one network.
+const HANDSHAKE_WITHIN: Duration = Duration::from_millis(500);
 /// A publisher that takes no mark for so long is gone.
 const STUCK: Duration = Duration::from_secs(2);
 /// What a publisher's certificate says it is.
@@ -37,8 +39,10 @@ pub(super) enum Ended {
     Io(#[from] io::Error),
     #[error(transparent)]
     Trust(#[from] TrustError),
-    #[error("no handshake within 2 s")]
+    #[error("no handshake within 500 ms")]
     Handshake,
+    #[error("there are as many publishers as there can be")]
+    Full,
     #[error("its certificate has no name trocar://REALM/station/NAME that frames.publishers lets in: {0}")]
     Stranger(String),
     #[error("another publisher reports source {0}, or this connection reports another one")]
@@ -55,9 +59,12 @@ pub(super) enum Ended {
     UnknownMark,
 }
 
-/// From the handshake to the end.
-pub(super) async fn serve(tcp: TcpStream, shared: &Shared) -> Result<(), Ended> {
-    let (stream, peer) = match welcome(tcp, shared).await {
+/// From the handshake, which `place` is for, to the end.
+pub(super) async fn serve(tcp: TcpStream, place: Place<IpAddr>, shared: &Shared) -> Result<(), Ended> {
+    let welcomed = welcome(tcp, shared).await;
+    drop(place);
+    let room = Arc::clone(&shared.room).try_acquire_owned().map_err(|_| Ended::Full);
+    let ((stream, peer), _room) = match welcomed.and_then(|welcomed| Ok((welcomed, room?))) {
         Ok(welcomed) => welcomed,
         Err(error) => {
             count(&shared.counters.refused);

@@ -16,6 +16,7 @@ mod marks;
 mod tests;
 
 use crate::core::Inbox;
+use crate::doors::Doors;
 use claims::Claims;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,8 +26,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use trocar_control::trust::{CertName, Identity, Trust};
 
-/// Connections at a time; one more is refused and counted.
+/// Connections of publishers at a time; one more is refused and counted.
 const MAX_CONNECTIONS: usize = 8;
+/// Handshakes at a time, in all and of one address: a host that connects and says nothing keeps no publisher out.
+const HANDSHAKES: (usize, usize) = (16, 2);
 /// A report may have been under way for so long, by default.
 pub const MAX_LAG: Duration = Duration::from_millis(100);
 
@@ -73,6 +76,7 @@ struct Shared {
     inbox: Inbox,
     counters: Counters,
     claims: Claims,
+    room: Arc<Semaphore>,
 }
 
 /// A running listener; ends when dropped.
@@ -104,7 +108,8 @@ pub async fn start(
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (counters, claims) = (Counters::default(), Claims::default());
-    let shared = Arc::new(Shared { config, identity, trust, inbox, counters, claims });
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let shared = Arc::new(Shared { config, identity, trust, inbox, counters, claims, room });
     let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
     Ok(Frames { shared, address, task })
 }
@@ -140,7 +145,7 @@ impl Drop for Frames {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let doors = Doors::new(HANDSHAKES.0, HANDSHAKES.1);
     // Ended with this task.
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -154,14 +159,13 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+        let Some(place) = doors.enter(from.ip().to_canonical()) else {
             count(&shared.counters.refused);
             continue;
         };
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            let _place = place;
-            match connection::serve(stream, &shared).await {
+            match connection::serve(stream, place, &shared).await {
                 Ok(()) => tracing::info!(%from, "frames: the publisher is gone"),
                 Err(error) => tracing::warn!(%from, %error, "frames: the publisher's connection ended"),
             }

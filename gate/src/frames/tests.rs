@@ -128,6 +128,31 @@ async fn a_report_becomes_an_input_and_one_with_a_mark_that_was_never_sent_ends_
 }
 
 #[tokio::test]
+async fn a_host_that_connects_and_says_nothing_keeps_no_publisher_out() {
+    let site = Site::new();
+    let (frames, inbox, _trust) = site.listen(&[], Duration::from_secs(5)).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        silent.push(socket.connect(frames.address()).await.unwrap());
+    }
+    // Eighteen are dropped at once, two wait for a handshake.
+    for _ in 0..500 {
+        if counted(&frames, "publishers refused") >= 18 {
+            break;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut publisher = site.publisher(&frames, &site.identity("station", "or")).await;
+    let mark = publisher.mark().await.unwrap();
+    let report = publisher.report(mark, 1, 7).await;
+    assert_eq!(next_frame(&inbox).await, Some(report));
+    // The two are given up soon.
+    until_counted(&frames, "publishers refused", 20).await;
+}
+
+#[tokio::test]
 async fn a_report_that_was_held_up_is_left_out() {
     let site = Site::new();
     let (frames, inbox, _trust) = site.listen(&[], Duration::from_millis(100)).await;

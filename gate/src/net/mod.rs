@@ -15,7 +15,7 @@ mod watch;
 mod tests;
 
 pub use config::{InvalidRelayAddress, MAX_RELAYS, NetConfig, NetError, RelayAddress};
-pub use state::{Counters, MAX_CHANNELS, MAX_OF_ONE};
+pub use state::{Counters, FOR_SIGNALING, MAX_CHANNELS, MAX_OF_ONE};
 
 use crate::core::{Inbox, Network};
 use state::Shared;

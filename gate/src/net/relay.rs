@@ -4,19 +4,25 @@ use super::channel;
 use super::config::RelayAddress;
 use super::state::{Shared, count};
 use crate::core::Event as CoreEvent;
+use crate::doors::{Doors, Place};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 use trocar_control::transport::{Connect, ControlConnection, Event, Events, TransportError, Tunnel};
 use trocar_proto::control::{Index, PartyKind};
-use trocar_proto::session::ids::SessionId;
+use trocar_proto::session::ids::{CertHash, SessionId};
 
 /// Between attempts: doubles from the first to the last.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// Handshakes at a time per relay; a tunnel beyond it is dropped, so that one relay's flood leaves the others theirs.
 const HANDSHAKES: usize = 8;
+/// Of these for one party, as the relay knows it: a station that says nothing keeps nobody else out. As many besides, for parties that
+/// the relay takes for signaling.
+const HANDSHAKES_EACH: usize = 2;
+/// Parties that are remembered; the relay lets in fewer.
+const PARTIES: usize = 256;
 /// Probes per second that are answered; a relay asks five times.
 const PROBES_PER_SECOND: u32 = 20;
 
@@ -78,7 +84,7 @@ async fn serve(
     connection: &ControlConnection,
     mut events: Events,
 ) -> TransportError {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut lobby = Lobby::new();
     let mut probes = (Instant::now(), 0_u32);
     let reads = datagrams(shared, number, connection);
     tokio::pin!(reads);
@@ -88,7 +94,7 @@ async fn serve(
             event = events.next() => event,
         };
         match event {
-            Event::Tunnel { from, tunnel } => take(shared, number, from, tunnel, &handshakes),
+            Event::Tunnel { from, tunnel } => take(shared, number, from, tunnel, &lobby),
             Event::Probe(nonce) => {
                 if probes.0.elapsed() >= Duration::from_secs(1) {
                     probes = (Instant::now(), 0);
@@ -99,8 +105,9 @@ async fn serve(
                 }
             }
             Event::Closed(why) => return why,
-            // Who is there shows in the channels; the relay's word for it changes nothing.
-            Event::Joined { .. } | Event::Left(_) => {}
+            // Who is there shows in the channels; the relay's word for it decides whose handshakes share places, and nothing else.
+            Event::Joined { index, kind, certificate } => lobby.joined(index, kind, certificate),
+            Event::Left(index) => lobby.left(index),
         }
     }
 }
@@ -114,15 +121,51 @@ async fn datagrams(shared: &Shared, number: usize, connection: &ControlConnectio
     }
 }
 
-fn take(shared: &Arc<Shared>, number: usize, from: Index, tunnel: Tunnel, handshakes: &Arc<Semaphore>) {
-    let Ok(permit) = Arc::clone(handshakes).try_acquire_owned() else {
+/// Who the relay says is there, and whose handshakes are under way.
+struct Lobby {
+    parties: BTreeMap<Index, (PartyKind, CertHash)>,
+    all: Doors<Party>,
+    signaling: Doors<Party>,
+}
+
+/// A party by its certificate, or by its number where the relay did not tell that.
+type Party = Result<CertHash, Index>;
+
+impl Lobby {
+    fn new() -> Self {
+        let (all, signaling) = (Doors::new(HANDSHAKES, HANDSHAKES_EACH), Doors::new(HANDSHAKES_EACH, HANDSHAKES_EACH));
+        Self { parties: BTreeMap::new(), all, signaling }
+    }
+
+    fn joined(&mut self, index: Index, kind: PartyKind, certificate: CertHash) {
+        if self.parties.len() < PARTIES {
+            self.parties.insert(index, (kind, certificate));
+        }
+    }
+
+    fn left(&mut self, index: Index) {
+        self.parties.remove(&index);
+    }
+
+    /// A place for a handshake.
+    fn enter(&self, from: Index) -> Option<Place<Party>> {
+        match self.parties.get(&from) {
+            Some((PartyKind::Signaling, certificate)) => self.signaling.enter(Ok(*certificate)),
+            Some((_, certificate)) => self.all.enter(Ok(*certificate)),
+            None => self.all.enter(Err(from)),
+        }
+    }
+}
+
+fn take(shared: &Arc<Shared>, number: usize, from: Index, tunnel: Tunnel, lobby: &Lobby) {
+    let Some(place) = lobby.enter(from) else {
         count(&shared.counters.refused);
         return;
     };
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let made = channel::handshake(&shared, tunnel).await;
-        drop(permit);
+        drop(place);
         if let Some(made) = made {
             channel::run(shared, number, from, made).await;
         }

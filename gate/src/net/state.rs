@@ -20,6 +20,9 @@ use trocar_proto::handover::types::{Binding, ChannelId};
 
 /// Channels at most, over all relays: as many as the gate's machine takes (HO-M-023).
 pub const MAX_CHANNELS: usize = 16;
+/// Of these for signaling alone, by which everybody in a browser is stopped and told: one, and its successor while the old one is not
+/// known to be gone yet.
+pub const FOR_SIGNALING: usize = 2;
 /// Channels of one certificate at most: two paths and their successors.
 pub const MAX_OF_ONE: usize = 4;
 /// Peers whose revocation is looked for although they are gone.
@@ -211,13 +214,15 @@ impl Shared {
         let live = state.channels.values().filter(|e| e.writer.is_some());
         let of_one = live.clone().filter(|e| e.peer.certificate == peer.certificate).count();
         // An end that the core was not told yet still counts there.
-        if live.count() >= MAX_CHANNELS || of_one >= MAX_OF_ONE || !state.untold.is_empty() {
+        let is_signaling = peer.name.role == SIGNALING;
+        let stations = live.clone().filter(|e| e.peer.name.role != SIGNALING).count();
+        let is_full = !is_signaling && stations >= MAX_CHANNELS - FOR_SIGNALING;
+        if is_full || live.count() >= MAX_CHANNELS || of_one >= MAX_OF_ONE || !state.untold.is_empty() {
             return None;
         }
         let number = state.next.checked_add(1)?;
         state.next = number;
         let channel = ChannelId(number);
-        let is_signaling = peer.name.role == SIGNALING;
         let opened = if is_signaling { Peer::Signaling } else { Peer::Station(peer.expert()) };
         let told = self.tell(Event::Who(channel, who(&peer), is_signaling))
             && self.tell(Event::Input(Input::Opened { channel, peer: opened }));

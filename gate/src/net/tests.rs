@@ -314,19 +314,29 @@ async fn only_stations_and_signaling_get_in_and_one_certificate_gets_four_channe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_seventeenth_channel_is_refused_until_one_of_the_sixteen_is_gone() {
+async fn stations_leave_two_of_the_sixteen_channels_to_signaling_and_one_more_waits_until_one_is_gone() {
     // HO-M-023
     let theatre = Theatre::new(1);
     let mut lines = Vec::new();
-    for n in 0..MAX_CHANNELS / MAX_OF_ONE {
-        let (me, _) = theatre.pki.device("station", &format!("s{n}"));
+    let stations = MAX_CHANNELS - FOR_SIGNALING;
+    while lines.len() < stations {
+        let (me, _) = theatre.pki.device("station", &format!("s{}", lines.len()));
         let station = Station::connect(&theatre, 0, &me, PartyKind::Station).await;
-        for _ in 0..MAX_OF_ONE {
+        for _ in 0..MAX_OF_ONE.min(stations - lines.len()) {
             let line = station.channel(&theatre, &me).await;
             theatre.opened().await;
             lines.push((line, station.connection.clone()));
         }
     }
+    let (signaling, _) = theatre.pki.device("signaling", "web");
+    let web = Station::connect(&theatre, 0, &signaling, PartyKind::Signaling).await;
+    let mut browsers = Vec::new();
+    for _ in 0..FOR_SIGNALING {
+        browsers.push(web.channel(&theatre, &signaling).await);
+        assert_eq!(theatre.opened().await.1, Peer::Signaling);
+    }
+    let mut seventeenth = web.channel(&theatre, &signaling).await;
+    assert!(timeout(SOON, seventeenth.reader.next()).await.unwrap().is_err());
     let (late, _) = theatre.pki.device("station", "late");
     let station = Station::connect(&theatre, 0, &late, PartyKind::Station).await;
     let mut refused = station.channel(&theatre, &late).await;
@@ -335,6 +345,41 @@ async fn a_seventeenth_channel_is_refused_until_one_of_the_sixteen_is_gone() {
     assert!(matches!(theatre.input().await, Input::Gone(_)));
     let _taken = station.channel(&theatre, &late).await;
     assert_eq!(theatre.opened().await.1, Peer::Station(late.expert()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_station_that_opens_tunnels_and_says_nothing_keeps_nobody_else_out() {
+    // HO-M-023
+    let theatre = Theatre::new(1);
+    let (silent, _) = theatre.pki.device("station", "silent");
+    let idle = Station::connect(&theatre, 0, &silent, PartyKind::Station).await;
+    let again = Station::connect(&theatre, 0, &silent, PartyKind::Station).await;
+    let mut tunnels = Vec::new();
+    for n in 0..16 {
+        let from = if n % 2 == 0 { &idle } else { &again };
+        tunnels.push(from.connection.open_tunnel(from.gate).await.unwrap());
+    }
+    // Two of one certificate wait for a handshake, whichever of its connections they came by; the others were dropped.
+    theatre.counted("net_tunnels_refused", 14).await;
+    let (me, _) = theatre.pki.device("station", "a");
+    let station = Station::connect(&theatre, 0, &me, PartyKind::Station).await;
+    let _line = station.channel(&theatre, &me).await;
+    assert_eq!(theatre.opened().await.1, Peer::Station(me.expert()));
+    // Many certificates together leave signaling its places.
+    let mut crowd = Vec::new();
+    for n in 0..4 {
+        let (silent, _) = theatre.pki.device("station", &format!("silent{n}"));
+        let idle = Station::connect(&theatre, 0, &silent, PartyKind::Station).await;
+        for _ in 0..4 {
+            tunnels.push(idle.connection.open_tunnel(idle.gate).await.unwrap());
+        }
+        crowd.push(idle);
+    }
+    theatre.counted("net_tunnels_refused", 24).await;
+    let (signaling, _) = theatre.pki.device("signaling", "web");
+    let web = Station::connect(&theatre, 0, &signaling, PartyKind::Signaling).await;
+    let _web = web.channel(&theatre, &signaling).await;
+    assert_eq!(theatre.opened().await.1, Peer::Signaling);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

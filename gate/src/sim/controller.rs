@@ -3,7 +3,7 @@
 use super::{Arm, Fault};
 use trocar_proto::handover::device_wire::{self, Actuated, Refusal, Refused, Report, sim};
 use trocar_proto::handover::fence::{Effects, Fence, FenceError};
-use trocar_proto::handover::gate::DeviceAct;
+use trocar_proto::handover::gate::{DeviceAct, DeviceReport};
 use trocar_proto::handover::types::{BootId, Epoch, Selection};
 use trocar_proto::units::Micros;
 
@@ -27,7 +27,7 @@ pub struct Status {
     pub overridden: bool,
     /// Remote energy is on.
     pub energy: bool,
-    /// Remote moves nothing.
+    /// Nothing of remote moved since the last hold or selection.
     pub held: bool,
     /// The highest fence.
     pub highest: Epoch,
@@ -181,13 +181,14 @@ impl Controller {
     #[must_use]
     pub fn report(&self, now: Micros, echo: u64, refused: Option<Refusal>) -> Report {
         let moving = self.moved.is_some_and(|at| now.since(at) < MOVING);
-        let mut device = self.fence.report();
-        device.highest = device.highest.max(self.raised);
+        let device = self.fence.report();
+        let held = self.held && self.fault != Some(Fault::Unsaid);
+        let device =
+            DeviceReport { highest: device.highest.max(self.raised), energy: self.energy, held, ..device };
         let Arm { axes, camera, grip, .. } = self.arm;
         let state = sim::State { moving, orientation: self.arm.orientation(), grip, axes, camera };
         Report {
             device,
-            energy: self.energy,
             moving,
             watchdog: self.watchdog,
             camera_moves: self.camera_moves,
@@ -235,10 +236,7 @@ impl Controller {
         if effects.energy_off && self.fault != Some(Fault::Energy) {
             self.energy = false;
         }
-        self.held |= effects.hold;
-        if effects.obey.is_some_and(|to| to != Selection::Nobody) {
-            self.held = false;
-        }
+        self.held |= effects.hold || effects.obey.is_some(); // HO-D-021
     }
 
     /// What a command moves, where it may (HO-S-016).

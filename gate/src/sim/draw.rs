@@ -10,7 +10,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::canvas::{Canvas, Circle, Line as Stroke};
-use ratatui::widgets::{Block, Paragraph};
+use ratatui::widgets::{Block, Paragraph, Widget};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,11 +71,12 @@ impl Drop for Screen {
 }
 
 fn run(address: SocketAddr, inputs: &Inputs, newest: &Mutex<Option<Snapshot>>) -> io::Result<()> {
+    let foot = format!("{address}   o override to local   k push the camera   q quit");
     let mut terminal = ratatui::try_init()?;
     while !inputs.stops() {
         let snapshot = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(snapshot) = snapshot {
-            terminal.draw(|frame| draw(frame, address, &snapshot))?;
+            terminal.draw(|frame| draw(frame, &foot, &snapshot))?;
         }
         if event::poll(PICTURE)?
             && let Event::Key(key) = event::read()?
@@ -93,7 +94,8 @@ fn run(address: SocketAddr, inputs: &Inputs, newest: &Mutex<Option<Snapshot>>) -
     Ok(())
 }
 
-fn draw(frame: &mut Frame<'_>, address: SocketAddr, snapshot: &Snapshot) {
+/// One picture. `foot` is the last line.
+pub(super) fn draw(frame: &mut Frame<'_>, foot_line: &str, snapshot: &Snapshot) {
     let [head, middle, foot] =
         Layout::vertical([Constraint::Length(3), Constraint::Min(8), Constraint::Length(4)]).areas(frame.area());
     frame.render_widget(
@@ -102,6 +104,7 @@ fn draw(frame: &mut Frame<'_>, address: SocketAddr, snapshot: &Snapshot) {
     );
     let arm = snapshot.arm;
     let colour = colour(&snapshot.status);
+    let [middle, above] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(middle);
     let canvas = Canvas::default()
         .block(Block::bordered().title("seen from the side: x to the right, z up"))
         .marker(Marker::Braille)
@@ -119,7 +122,24 @@ fn draw(frame: &mut Frame<'_>, address: SocketAddr, snapshot: &Snapshot) {
             }
         });
     frame.render_widget(canvas, middle);
-    frame.render_widget(Paragraph::new(figures(address, snapshot)), foot);
+    frame.render_widget(from_above(&arm, colour), above);
+    frame.render_widget(Paragraph::new(figures(foot_line, snapshot)), foot);
+}
+
+/// The tip in its reach, from above.
+fn from_above(arm: &Arm, color: Color) -> impl Widget {
+    let [x, y, ..] = arm.axes.map(|place| f64::from(place) / 1_000.0);
+    Canvas::default()
+        .block(Block::bordered().title("from above: x, y"))
+        .marker(Marker::Braille)
+        .x_bounds([-160.0, 160.0])
+        .y_bounds([-160.0, 160.0])
+        .paint(move |ctx| {
+            ctx.draw(&Stroke { x1: -150.0, y1: 0.0, x2: 150.0, y2: 0.0, color: Color::DarkGray });
+            ctx.draw(&Stroke { x1: 0.0, y1: -150.0, x2: 0.0, y2: 150.0, color: Color::DarkGray });
+            ctx.draw(&Circle { x, y, radius: 12.0, color });
+            ctx.draw(&Circle { x, y, radius: 6.0, color });
+        })
 }
 
 /// Base, elbow and tip of a two-part arm whose tip is at x and z, in millimetres; both parts are 170 mm long.
@@ -159,7 +179,7 @@ const fn colour(status: &Status) -> Color {
     }
 }
 
-fn figures(address: SocketAddr, snapshot: &Snapshot) -> Vec<Line<'static>> {
+fn figures(foot: &str, snapshot: &Snapshot) -> Vec<Line<'static>> {
     let Snapshot { status, arm, actuated, refusals, lost } = snapshot;
     let [x, y, z, roll, pitch, yaw] = arm.axes.map(f64::from);
     let newest = actuated.map_or_else(|| "none".into(), |a| format!("fence {} sequence {}", a.fence.0, a.sequence));
@@ -177,7 +197,7 @@ fn figures(address: SocketAddr, snapshot: &Snapshot) -> Vec<Line<'static>> {
         )),
         Line::from(format!("selected {}   fence {}   gate {gate}", selection(status.selected), status.highest.0)),
         Line::from(format!("newest command {newest}   refused {refusals}   record lines lost {lost}")),
-        Line::from(format!("{address}   o override to local   k push the camera   q quit")),
+        Line::from(foot.to_owned()),
     ]
 }
 
@@ -192,7 +212,7 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(90, 24)).unwrap();
         let arm = Arm::default();
         let snapshot = Snapshot { status, arm, actuated: None, refusals: 3, lost: 0 };
-        terminal.draw(|frame| draw(frame, "127.0.0.1:7".parse().unwrap(), &snapshot)).unwrap();
+        terminal.draw(|frame| draw(frame, "q quit", &snapshot)).unwrap();
         terminal.backend().to_string()
     }
 

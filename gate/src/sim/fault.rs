@@ -36,6 +36,8 @@ pub enum Fault {
     Energy,
     /// Does not know HOLD (HO-D-019).
     Hold,
+    /// Holds, and does not say so (HO-D-021).
+    Unsaid,
     /// Moves what is not granted (HO-S-016).
     Set,
     /// Applies energy that is not permitted (HO-N-002).

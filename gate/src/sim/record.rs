@@ -164,14 +164,14 @@ pub(super) struct Recorder {
 
 impl Recorder {
     /// Goes on at the end of the file; without one nothing is recorded.
-    pub(super) fn start(path: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn start(path: Option<&Path>, limit: Option<u64>) -> io::Result<Self> {
         let lost = Arc::new(AtomicU64::new(0));
         let Some(path) = path else { return Ok(Self { lines: None, lost, writer: None }) };
         let file = File::options().create(true).append(true).open(path)?;
         let (lines, waiting) = sync_channel(WAITING);
         let theirs = Arc::clone(&lost);
         let writer = thread::Builder::new().name("sim-record".into()).spawn(move || {
-            if let Err(error) = write(&waiting, file, &theirs) {
+            if let Err(error) = write(&waiting, file, limit.unwrap_or(u64::MAX), &theirs) {
                 tracing::error!(%error, "the record cannot be written any more");
             }
         })?;
@@ -200,12 +200,15 @@ impl Drop for Recorder {
 }
 
 /// Flushed whenever nothing waits, so that a reader sees each line at once.
-fn write(waiting: &Receiver<Line>, file: File, lost: &AtomicU64) -> io::Result<()> {
+fn write(waiting: &Receiver<Line>, file: File, limit: u64, lost: &AtomicU64) -> io::Result<()> {
     let mut file = BufWriter::new(file);
-    let mut told = 0;
+    let (mut told, mut changed) = (0, None);
     while let Ok(line) = waiting.recv() {
         for line in std::iter::once(line).chain(waiting.try_iter()) {
             put(&mut file, line.at, &Words::from(&line.what))?;
+            if matches!(line.what, What::Change { .. }) {
+                changed = Some(line);
+            }
         }
         let now_lost = lost.load(Ordering::Relaxed);
         if now_lost > told {
@@ -213,6 +216,11 @@ fn write(waiting: &Receiver<Line>, file: File, lost: &AtomicU64) -> io::Result<(
             told = now_lost;
         }
         file.flush()?;
+        if file.get_ref().metadata()?.len() > limit {
+            file.get_ref().set_len(0)?;
+            // How it has been since then.
+            changed.iter().try_for_each(|line| put(&mut file, line.at, &Words::from(&line.what)))?;
+        }
     }
     file.flush()
 }

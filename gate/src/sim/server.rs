@@ -39,6 +39,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Where it writes what it does.
     pub record: Option<PathBuf>,
+    /// The record is begun anew when it is longer than so many bytes.
+    pub record_limit: Option<u64>,
     /// Microseconds without keep-alive until it holds.
     pub watchdog: u32,
     /// Local moves the arm slowly whenever local is selected.
@@ -126,12 +128,13 @@ struct Device {
 
 impl Device {
     fn start(options: Options) -> Result<Self, SimError> {
-        let Options { listen, key, state, record, watchdog, local_motion, fault, .. } = options;
+        let Options { listen, key, state, record, record_limit, watchdog, local_motion, fault, .. } = options;
         let path = state.clone().unwrap_or_default();
         let fence = state.as_deref().map_or(Ok(Epoch(0)), keep::load);
         let fence = fence.map_err(|source| SimError::State { path, source })?;
         let path = record.clone().unwrap_or_default();
-        let recorder = Recorder::start(record.as_deref()).map_err(|source| SimError::Record { path, source })?;
+        let recorder =
+            Recorder::start(record.as_deref(), record_limit).map_err(|source| SimError::Record { path, source })?;
         let failed = |source| SimError::Listen { address: listen, source };
         let socket = UdpSocket::bind(listen).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;

@@ -250,22 +250,7 @@ const fn reason(why: Why) -> &'static str {
 }
 
 fn alarm_names(alarms: Alarms) -> String {
-    let all = [
-        (Alarms::LINK, "link"),
-        (Alarms::FRAME, "picture"),
-        (Alarms::STOPPED, "stopped"),
-        (Alarms::SECOND_GATE, "second gate"),
-        (Alarms::DEVICE, "device"),
-        (Alarms::STORE, "store"),
-        (Alarms::CONSENT, "no consent"),
-        (Alarms::REVOKED, "revoked"),
-        (Alarms::CONSOLE, "console"),
-        (Alarms::ESTOP, "emergency stop"),
-        (Alarms::OVERRIDE, "override"),
-        (Alarms::DISK, "disk"),
-        (Alarms::LOST, "outputs lost"),
-    ];
-    let names: Vec<_> = all.into_iter().filter(|(alarm, _)| alarms.has(*alarm)).map(|(_, name)| name).collect();
+    let names: Vec<_> = alarms.words().collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 

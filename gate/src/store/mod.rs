@@ -172,7 +172,7 @@ fn open_layer<L: Layer>(mut layer: L, name: &str, block: u64) -> (gate::Store, O
 
 /// What a person can do about a store that cannot be relied on.
 const WHAT_TO_DO: &str = "remote is refused for this session, local works. Repair the disk, or move the directory's files to a safe place \
-     and make a new store with `trocar-gate --new-store ABOVE`, where ABOVE is the highest fence that the device shows";
+     and make a new one with `trocar-gate new-store --dir DIR --above FENCE`, where FENCE is the highest fence that the device shows";
 
 /// The block of this start: durable before anything is told (HO-E-003).
 fn reserve(

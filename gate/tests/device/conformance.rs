@@ -57,7 +57,7 @@ impl Hands for Beside<'_> {
 #[test]
 fn the_simulated_device_passes_every_check_and_none_is_left_out() {
     // HO-D-001, HO-D-002, HO-D-003, HO-D-004, HO-D-005, HO-D-006, HO-D-007, HO-D-008, HO-D-009, HO-D-010, HO-D-011, HO-D-012,
-    // HO-D-013, HO-D-014, HO-D-019, HO-N-002, HO-S-016
+    // HO-D-013, HO-D-014, HO-D-019, HO-D-020, HO-D-021, HO-N-002, HO-S-016
     let home = Home::new();
     let report = Beside::new(&home, None).run();
     println!("{report}");
@@ -94,6 +94,7 @@ fn finds(fault: Fault) -> &'static str {
         Fault::Override => "HO-D-011",
         Fault::Energy => "HO-D-014",
         Fault::Hold => "HO-D-019",
+        Fault::Unsaid => "HO-D-021",
         Fault::Set => "HO-S-016",
         Fault::Permit => "HO-N-002",
         Fault::Stranger | Fault::Tag | Fault::Replay => "wire",

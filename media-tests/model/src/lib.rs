@@ -24,6 +24,7 @@ pub mod handover;
 
 pub mod acts;
 pub mod check;
+mod forge;
 pub mod heal;
 pub mod parts;
 pub mod scopes;
@@ -38,7 +39,8 @@ pub fn kept_seeds() -> Vec<(u64, usize)> {
     lines
         .map(|line| {
             let mut words = line.split_whitespace();
-            let mut number = || words.next().and_then(|w| w.parse::<u64>().ok()).expect("seeds.txt: SEED STEPS what it was");
+            let mut number =
+                || words.next().and_then(|w| w.parse::<u64>().ok()).expect("seeds.txt: SEED STEPS what it was");
             (number(), usize::try_from(number()).unwrap_or(0))
         })
         .collect()

@@ -30,16 +30,16 @@ pub fn config() -> Config {
         withdraw_age: TICK,
         withdraw_time: 2 * TICK,
         withdraw_at_once: 2 * TICK,
-        frame_stop: TICK,
+        frame_stop: 2 * TICK,
         frame_hold: 3 * TICK,
         frame_time: TICK,
-        frames_missing: 1,
+        frames_missing: 2,
         offer_time: 2 * TICK,
         ready_time: 4 * TICK,
         grant_time: 2 * TICK,
         stop_hold: 2 * TICK,
         pedal: TICK,
-        console: 2 * TICK,
+        console: 4 * TICK,
         status: TICK,
         status_age: 2 * TICK,
         keep_alive: TICK,
@@ -249,6 +249,19 @@ impl<C: Checks> Desk<C> {
         by.past(&mut self.beaconed, cfg.station_silence);
         by.past(&mut self.sees, cfg.frame_hold);
         self.mirror.canon(cfg, by);
+        for message in &mut self.to_gate {
+            if let ToGate::Probe { nonce } = message {
+                by.nonce(nonce);
+            }
+        }
+        for message in &mut self.from_gate {
+            if let FromGate::Status(status) = message {
+                // An answer counts as long as its probe is remembered.
+                status.answers.iter_mut().for_each(|nonce| by.nonce(nonce));
+                let oldest = (THEN - cfg.status_age) / TICK;
+                status.answers.retain(|nonce| nonce.0 & 0xffff_ffff >= oldest);
+            }
+        }
     }
 }
 

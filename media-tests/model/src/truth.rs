@@ -275,7 +275,7 @@ impl<C: Checks> World<C> {
         self.demand(epoch < fence || (epoch == fence && newest < counter), "HO-I-004");
         self.truth.newest = (fence, counter);
         self.demand(carried.is_some_and(|(at, _)| now.since(at) <= TICK), "HO-I-005");
-        self.demand(carried.is_some_and(|(_, sees)| now.since(sees) <= TICK), "HO-I-014");
+        self.demand(carried.is_some_and(|(_, sees)| now.since(sees) <= 2 * TICK), "HO-I-014");
         self.demand(self.durable.iter().any(|(_, epoch)| *epoch == fence), "HO-I-013");
         self.demand(self.truth.latched != Some(fence) && !self.fence.is_latched(), "HO-I-010");
         if energy {
@@ -311,12 +311,12 @@ impl<C: Checks> World<C> {
         self.demand(!self.energy || self.fence.obeys_remote(), "HO-I-016");
         let held: Vec<_> = self.desks.iter().filter_map(|d| d.station.as_ref()?.held()).collect();
         self.demand(held.len() < 2 || held[0] != held[1], "HO-I-001");
-        for n in 0..self.desks.len() {
+        for (n, expert) in EXPERTS.iter().enumerate().take(self.desks.len()) {
             let desk = &self.desks[n];
             if !desk.runs() {
                 continue;
             }
-            let says = desk.mirror.has_control(now, &crate::parts::config(), EXPERTS[n]);
+            let says = desk.mirror.has_control(now, &crate::parts::config(), *expert);
             let held = now.since(self.truth.held[n]) <= 2 * TICK;
             self.demand(!says || held, "HO-I-012");
         }

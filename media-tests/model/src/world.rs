@@ -208,7 +208,7 @@ impl<C: Checks> World<C> {
         status.since_ms = 0;
         status.figures = Figures::default();
         if let Some(FromGate::Status(before)) = desk.from_gate.last_mut() {
-            status.answers.extend(before.answers.drain(..));
+            status.answers.append(&mut before.answers);
             *before = status;
         } else {
             desk.from_gate.push(FromGate::Status(status));
@@ -496,12 +496,15 @@ impl<C: Checks> World<C> {
 
     /// The expert's screen asks how things are.
     fn probe(&mut self, n: usize) {
+        // One waits at a time: a line that does not move takes no more.
+        let waits = self.desks[n].to_gate.iter().any(|m| matches!(m, ToGate::Probe { .. }));
+        if waits || !self.desks[n].connected {
+            return;
+        }
         let nonce = Nonce((100 + n as u64) << 32 | self.stamp());
         let now = self.now();
         self.desks[n].mirror.probed(now, nonce);
-        if self.desks[n].connected {
-            self.desks[n].to_gate.push(ToGate::Probe { nonce });
-        }
+        self.desks[n].to_gate.push(ToGate::Probe { nonce });
     }
 
     /// What hands and feet do now, told to the program.

@@ -1,6 +1,13 @@
 //! The kept corpora of the fuzz targets, replayed without libFuzzer: HO-C-003, HO-C-004.
 
-#[allow(unreachable_pub, reason = "a library of its own for libFuzzer")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop the process: that is how it fails")]
+
+#[allow(
+    unreachable_pub,
+    clippy::indexing_slicing,
+    clippy::needless_range_loop,
+    reason = "a library of its own for libFuzzer"
+)]
 #[path = "../../../fuzz/src/lib.rs"]
 mod targets;
 

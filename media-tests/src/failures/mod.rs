@@ -2,7 +2,7 @@
 //! own record. One function per failure; the tests and `make handover` run the same.
 
 mod links;
-mod people;
+pub mod people;
 mod processes;
 pub mod races;
 
@@ -104,12 +104,18 @@ pub const ALL: &[Failure] = &[
     Failure { id: "F7", name: "the expert crashes and comes back", run: processes::f7 },
     Failure { id: "F8", name: "the gate is killed in REMOTE and in LOCAL", run: processes::f8 },
     Failure { id: "F9", name: "the expert's process is paused for 10 s", run: processes::f9 },
+    Failure {
+        id: "F9b",
+        name: "the expert's process is paused for 300 ms, within the lease",
+        run: processes::f9_short,
+    },
     Failure { id: "F10", name: "wall clocks jump by an hour and drift", run: people::f10 },
     Failure { id: "F11", name: "two experts accept at once, 10,000 times", run: races::f11 },
     Failure { id: "F14", name: "the picture stands still while everything else goes on", run: links::f14 },
     Failure { id: "F15", name: "the path changes", run: links::f15 },
     Failure { id: "F16", name: "consent is withdrawn while an expert holds", run: people::f16 },
     Failure { id: "F17", name: "the gate's disk is full", run: people::f17 },
+    Failure { id: "F17b", name: "the gate's disk stands still for 3 s", run: people::f17_stalled },
     Failure { id: "F20", name: "forged and flooded messages", run: races::f20 },
     Failure { id: "F21", name: "the gate is paused for 5 s", run: processes::f21 },
     Failure { id: "F22", name: "a second gate is started for the same device", run: processes::f22 },

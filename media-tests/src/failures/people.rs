@@ -38,8 +38,7 @@ pub(super) fn f16() -> anyhow::Result<Trial> {
     t.gate_shows("local is told", |v| v["alarms"].as_u64().is_some_and(|a| a & 64 != 0))?;
     let told = boot_us();
     t.record.after(told + 500_000, "the holder goes on", SOON, is_motion)?;
-    let taken = t.local(json!({ "act": "take" }))?;
-    let local = time(&t.record.after(taken, "local selected", SOON, selects("local"))?);
+    let (taken, local) = t.take()?;
     let (_, refused) = t.try_local(json!({ "act": "offer", "set": "instruments" }))?;
     ensure!(refused.as_deref().is_some_and(|r| r.contains("consent")), "{refused:?}");
     let mut row = Row::new("F16");
@@ -59,8 +58,7 @@ pub(super) fn f17() -> anyhow::Result<Trial> {
     t.local(json!({ "act": "confirm" }))?;
     let view = t.gate_shows("no grant", |v| v["mode"] == "local")?;
     let refused = view["at_us"].as_u64().unwrap_or(u64::MAX);
-    let taken = t.local(json!({ "act": "take" }))?;
-    let local = time(&t.record.after(taken, "local selected", SOON, |e| selects("local")(e))?);
+    let (taken, local) = t.take()?;
     let stopped = t.local(json!({ "act": "estop" }))?;
     let nobody = time(&t.record.after(stopped, "nobody selected", SOON, selects("nobody"))?);
     let mut row = Row::new("F17");
@@ -84,6 +82,76 @@ pub(super) fn f23() -> anyhow::Result<Trial> {
     row.time("HOLD after the list came", at, nobody, 1_000.0);
     row.saw("alarm shown");
     Ok(Trial { row, from: at, to: nobody })
+}
+
+/// A disk that does not answer for 3 s, and then does. Grants are refused within a second; whatever it was asked meanwhile counts for
+/// nothing later.
+pub(super) fn f17_stalled() -> anyhow::Result<Trial> {
+    let disk = FrozenDisk::mount()?;
+    let mut t = Theatre::open_as(Setting { store: Some(disk.path().join("store")), ..Setting::default() })?;
+    t.ready("instruments")?;
+    disk.freeze(true)?;
+    let at = boot_us();
+    t.local(json!({ "act": "confirm" }))?;
+    let view = t.gate_shows("no grant", |v| v["mode"] == "local")?;
+    let refused = crate::theatre::at_us(&view);
+    let (taken, local) = t.take()?;
+    t.pass(at + 3_000_000)?;
+    disk.freeze(false)?;
+    let thawed = boot_us();
+    let view = t.gate_shows("a second after", |v| crate::theatre::at_us(v) > thawed + 1_000_000)?;
+    ensure!(view["mode"] == "local", "the disk's late answer was taken for a grant: {view}");
+    t.nothing_moves(at)?;
+    let mut row = Row::new("F17b");
+    row.time("grant refused while the disk stands still", at, refused, 1_100.0);
+    row.time("TAKE while the disk stands still", taken, local, 50.0);
+    row.saw("its late answer counts for nothing");
+    Ok(Trial { row, from: at, to: local })
+}
+
+/// A file system of 16 MiB that can be frozen, so that whoever writes waits.
+pub struct FrozenDisk(tempfile::TempDir);
+
+impl FrozenDisk {
+    /// Makes and mounts it; needs root.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn mount() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let image = dir.path().join("image");
+        std::fs::File::create(&image)?.set_len(16 << 20)?;
+        std::fs::create_dir(dir.path().join("disk"))?;
+        let run = |command: &mut Command| command.status().is_ok_and(|s| s.success());
+        ensure!(run(Command::new("mkfs.ext4").arg("-q").arg(&image)), "mkfs.ext4 is missing: e2fsprogs");
+        let mounted = run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(dir.path().join("disk")));
+        ensure!(mounted, "mount of a loop device needs root");
+        Ok(Self(dir))
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("disk")
+    }
+
+    /// Writers wait from now on, or go on.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn freeze(&self, freeze: bool) -> anyhow::Result<()> {
+        let done = Command::new("fsfreeze").arg(if freeze { "-f" } else { "-u" }).arg(self.path()).status()?;
+        ensure!(done.success(), "fsfreeze");
+        Ok(())
+    }
+}
+
+impl Drop for FrozenDisk {
+    fn drop(&mut self) {
+        // Nobody may be left waiting for it.
+        let _ = Command::new("fsfreeze").arg("-u").arg(self.path()).stderr(std::process::Stdio::null()).status();
+        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
 }
 
 /// A file system of 2 MiB that belongs to the test.

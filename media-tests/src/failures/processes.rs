@@ -19,8 +19,7 @@ pub(super) fn f2() -> anyhow::Result<Trial> {
     let mut row = Row::new("F2");
     row.time("motion stopped", at, hold, 150.0 + TICK_MS);
     row.time("HOLD", at, nobody, 500.0 + TICK_MS);
-    let taken = t.local(json!({ "act": "take" }))?;
-    let local = time(&t.record.after(taken, "local selected", SOON, selects("local"))?);
+    let (taken, local) = t.take()?;
     row.time("TAKE without a relay", taken, local, 50.0);
     t.nothing_moves(nobody)?;
     Ok(Trial { row, from: at, to: local })
@@ -41,13 +40,17 @@ pub(super) fn f6() -> anyhow::Result<Trial> {
     Ok(Trial { row, from: at, to: at + 1 })
 }
 
-/// HO-X-008. The expert's process dies and comes back with the same certificate: an observer.
+/// HO-X-008. The expert's process dies and comes back with the same certificate: an observer, whatever it says of the old epoch.
 pub(super) fn f7() -> anyhow::Result<Trial> {
     let mut t = Theatre::open()?;
     t.remote("instruments", HZ)?;
+    let epoch = epoch_of(&t.gate_shows("the epoch", |v| v["mode"] == "remote")?);
     let at = boot_us();
     t.station.process.signal("KILL")?;
     let (hold, nobody) = holds_then_nobody(&mut t, at)?;
+    // Who has the certificate and says that it still holds the old epoch: its datagrams belong to no key, its RETURN to no holder.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let thrown = runtime.block_on(super::races::claim(&t.room, epoch))?;
     t.restart_station()?;
     let back = boot_us();
     t.gate_shows("the expert again", |v| {
@@ -60,7 +63,7 @@ pub(super) fn f7() -> anyhow::Result<Trial> {
     let mut row = Row::new("F7");
     row.time("motion stopped", at, hold, 150.0 + TICK_MS);
     row.time("HOLD", at, nobody, 500.0 + TICK_MS);
-    row.saw("who comes back is an observer");
+    row.saw(format!("who comes back is an observer; {thrown} datagrams under the old epoch moved nothing"));
     Ok(Trial { row, from: at, to: nobody })
 }
 
@@ -69,10 +72,16 @@ pub(super) fn f7() -> anyhow::Result<Trial> {
 pub(super) fn f8() -> anyhow::Result<Trial> {
     let mut t = Theatre::open()?;
     t.remote("energy", HZ)?;
-    let epoch = epoch(&t.gate_shows("the epoch", |v| v["mode"] == "remote")?);
+    let epoch = epoch_of(&t.gate_shows("the epoch", |v| v["mode"] == "remote")?);
+    // HO-X-009 with energy on, so that "energy off" is seen to happen.
+    t.station.tell(&json!({ "pedal": true }))?;
+    let pressed = boot_us();
+    t.record.after(pressed, "a motion with energy", SOON, |e| is_motion(e) && e["energy"] == true)?;
     let at = boot_us();
     t.gate.process.signal("KILL")?;
-    let hold = time(&t.record.after(at, "the watchdog's hold", SOON, is_hold)?);
+    let held = t.record.after(at, "the watchdog's hold", SOON, is_hold)?;
+    ensure!(held["energy"] == false && held["latched"] == true, "{held}");
+    let hold = time(&held);
     let mut row = Row::new("F8");
     row.time("device holds without its gate", at, hold, 150.0 + TICK_MS);
     let started = boot_us();
@@ -105,10 +114,6 @@ pub(super) fn f8() -> anyhow::Result<Trial> {
     Ok(Trial { row, from: at, to: hold })
 }
 
-fn epoch(view: &Value) -> u64 {
-    epoch_of(view)
-}
-
 fn epoch_of(view: &Value) -> u64 {
     view["epoch"].as_u64().unwrap_or(0)
 }
@@ -117,16 +122,18 @@ fn is_local_motion(event: &Value) -> bool {
     event["event"] == "local"
 }
 
-/// HO-X-010. Ten seconds without the expert's process, then its backlog.
+/// HO-X-010. Ten seconds without the expert's process, then its backlog: motions that were made meanwhile, and the clutch opened and
+/// closed.
 pub(super) fn f9() -> anyhow::Result<Trial> {
     let mut t = Theatre::open()?;
     t.remote("instruments", 1_000)?;
     let at = boot_us();
     t.station.process.signal("STOP")?;
+    work_on(&mut t, at + 10_000_000)?;
     let (hold, nobody) = holds_then_nobody(&mut t, at)?;
-    t.gate_shows("ten seconds", |v| v["at_us"].as_u64().is_some_and(|n| n > at + 10_000_000))?;
     t.station.process.signal("CONT")?;
     let woken = boot_us();
+    t.station.until("the gap", |v| v["event"] == "gap" && v["ms"].as_u64() > Some(9_000))?;
     t.gate_shows("two more", |v| v["at_us"].as_u64().is_some_and(|n| n > woken + 2_000_000))?;
     t.nothing_moves(nobody)?;
     let mut row = Row::new("F9");
@@ -134,6 +141,55 @@ pub(super) fn f9() -> anyhow::Result<Trial> {
     row.time("HOLD", at, nobody, 500.0 + TICK_MS);
     row.saw("nothing of the backlog was carried out");
     Ok(Trial { row, from: at, to: nobody })
+}
+
+/// HO-X-010, HO-T-011. 300 ms, within the lease: the expert is still the holder, and the backlog with its re-clutch moves nothing. A
+/// re-clutch after it does.
+pub(super) fn f9_short() -> anyhow::Result<Trial> {
+    let mut t = Theatre::open()?;
+    t.remote("instruments", HZ)?;
+    let at = boot_us();
+    t.station.process.signal("STOP")?;
+    work_on(&mut t, at + 300_000)?;
+    t.station.process.signal("CONT")?;
+    let woken = boot_us();
+    let mut row = Row::new("F9b");
+    row.time("the pause", at, woken, 450.0);
+    if woken - at > 450_000 {
+        return Ok(Trial { row, from: at, to: woken });
+    }
+    let hold = time(&t.record.after(at, "a hold", SOON, is_hold)?);
+    t.station.until("the gap", |v| v["event"] == "gap" && v["ms"].as_u64() > Some(200))?;
+    let later = |n: u64| move |v: &Value| v["at_us"].as_u64().is_some_and(|at| at > n);
+    let view = t.gate_shows("half a second more", later(woken + 500_000))?;
+    ensure!(view["mode"] == "remote", "the lease is over: {view}");
+    t.nothing_moves(hold)?;
+    // The control: a clutch that is opened and closed now moves.
+    t.station.tell(&json!({ "clutch": "open" }))?;
+    let opened = boot_us();
+    t.gate_shows("hands at rest", later(opened + 200_000))?;
+    t.station.tell(&json!({ "clutch": "closed" }))?;
+    t.record.after(opened, "a motion after the re-clutch", SOON, is_motion)?;
+    row.time("motion stopped", at, hold, 150.0 + TICK_MS);
+    row.saw("nothing of the backlog was carried out, and a re-clutch moves again");
+    Ok(Trial { row, from: at, to: woken })
+}
+
+/// The expert goes on at a picture that stands still: a hundred motions a second, with the clutch opened and closed five times a second.
+fn work_on(t: &mut Theatre, until: u64) -> anyhow::Result<()> {
+    for n in 0_u32.. {
+        let now = boot_us();
+        if now >= until {
+            break;
+        }
+        if n % 20 == 10 {
+            t.station.tell(&json!({ "clutch": "open" }))?;
+            t.station.tell(&json!({ "clutch": "closed" }))?;
+        }
+        t.station.tell(&json!({ "motion": { "axes": [200, 0, 0, 0, 0, 0] } }))?;
+        t.pass((now + 10_000).min(until))?;
+    }
+    Ok(())
 }
 
 /// HO-X-022. The gate itself stands still for 5 s in REMOTE.
@@ -144,8 +200,8 @@ pub(super) fn f21() -> anyhow::Result<Trial> {
     t.gate.process.signal("STOP")?;
     let hold = time(&t.record.after(at, "the watchdog's hold", SOON, is_hold)?);
     t.pass(at + 5_000_000)?;
-    t.gate.process.signal("CONT")?;
     let woken = boot_us();
+    t.gate.process.signal("CONT")?;
     let nobody = time(&t.record.after(woken, "nobody selected", SOON, selects("nobody"))?);
     t.gate_shows("two more", |v| v["at_us"].as_u64().is_some_and(|n| n > woken + 2_000_000))?;
     t.nothing_moves(hold)?;
@@ -170,8 +226,7 @@ pub(super) fn f22() -> anyhow::Result<Trial> {
     let is_select = |e: &Value| e["act"] == "select" && e["verdict"] == "taken";
     let selected = t.record.between(at, u64::MAX, is_select)?;
     ensure!(selected.is_empty(), "the second gate changed the selection: {selected:?}");
-    let taken = t.local(json!({ "act": "take" }))?;
-    let local = time(&t.record.after(taken, "local selected", SOON, selects("local"))?);
+    let (taken, local) = t.take()?;
     let mut row = Row::new("F22");
     row.time("the first one's TAKE", taken, local, 50.0);
     row.saw("the second gate is refused and says so");

@@ -3,11 +3,11 @@
 use super::{Row, Trial};
 use crate::party::Party;
 use crate::sentinel::boot_us;
-use crate::theatre::{Room, Setting, selects};
+use crate::theatre::{Room, Setting, Theatre, at_us, is_motion};
 use anyhow::{Context, ensure};
-use serde_json::json;
-use trocar_proto::handover::message::{Beacon, Datagram, FromGate, Mode, Short, ToGate};
-use trocar_proto::handover::types::{Binding, Counter, Epoch, ExpertId, Nonce, Oid};
+use serde_json::{Value, json};
+use trocar_proto::handover::message::{Command, Datagram, FromGate, Heartbeat, Mode, Payload, Pose, Short, ToGate};
+use trocar_proto::handover::types::{Binding, Clutch, Counter, Epoch, ExpertId, Nonce, Oid};
 
 /// Accept races that [`f11`] runs.
 pub const RACES: usize = 10_000;
@@ -79,48 +79,89 @@ fn own(stack: &crate::stack::Stack, name: &str) -> anyhow::Result<ExpertId> {
     Ok(crate::party::credentials(stack, name)?.0.expert())
 }
 
-/// HO-X-021. An expert that is connected and hostile: floods of ESTOP, of accepts without an offer, of datagrams with invented content,
-/// BEACONs sent to the gate. Nothing changes, everything is counted, and local is not in its way.
-pub(super) fn f20() -> anyhow::Result<Trial> {
-    let mut t = Room::open(Setting::default())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    t.local(json!({ "act": "take" }))?;
-    let thrown = runtime.block_on(flood(&t))?;
-    let taken = t.local(json!({ "act": "take" }))?;
-    let selected = t.record.after(taken, "local's TAKE", super::SOON, selects("local"))?;
-    let view = t.gate_shows("LOCAL", |v| v["mode"] == "local")?;
-    let shown = view["notices"].as_array().map_or(0, Vec::len);
-    ensure!(shown <= 1, "{shown} ESTOPs of one sender were shown within 10 s");
-    let mut row = Row::new("F20");
-    row.time("TAKE in the flood", taken, crate::theatre::time(&selected), 50.0);
-    row.saw(format!("{thrown} forged datagrams and messages: state unchanged, one ESTOP shown"));
-    Ok(Trial { row, from: taken, to: taken + 50_000 })
+/// Says with the holder's certificate, by a new channel, that the old epoch is still its own. How many datagrams went out.
+pub(super) async fn claim(t: &Room, epoch: u64) -> anyhow::Result<usize> {
+    let mut x = Party::connect(&t.stack, t.line.address, "station").await?;
+    x.until("a first STATUS", |m| matches!(m, FromGate::Status(_)).then_some(())).await?;
+    let thrown = throw(&mut x, Epoch(epoch), 200).await?;
+    x.say(&ToGate::Return { epoch: Epoch(epoch) })?;
+    let refused = |m| if let FromGate::Nack { reason, .. } = m { Some(reason) } else { None };
+    x.until("a refusal of the RETURN", refused).await?;
+    Ok(thrown)
 }
 
-async fn flood(t: &Room) -> anyhow::Result<usize> {
-    let mut x = Party::connect(&t.stack, t.gate_line.address, "station").await?;
-    x.until("a first STATUS", |m| matches!(m, FromGate::Status(_)).then_some(())).await?;
-    let (oid, epoch) = (Oid(7), Epoch(1));
-    x.accept(oid)?;
+/// Well sealed HBs and CMDs under that epoch, by this channel's own keys. How many went out.
+async fn throw(x: &mut Party, epoch: Epoch, count: u64) -> anyhow::Result<usize> {
     x.granted(epoch)?;
     let mut thrown = 0;
-    for n in 1..=2_000 {
-        let beacon = Beacon { binding: Binding::Epoch(epoch), counter: Counter(n), nonce: Nonce(n) };
-        // A station's keys seal no BEACON; what a hostile one would throw is bytes.
-        let mut bytes = x.seal(&Datagram::Beacon(beacon)).unwrap_or_else(|_| vec![0x13; 64]);
-        bytes.iter_mut().rev().take(4).for_each(|b| *b ^= n as u8);
+    for n in 1..=count {
+        let (counter, nonce) = (Counter(n), Nonce(n));
+        let datagram = if n % 2 == 0 {
+            let binding = Binding::Epoch(epoch);
+            let (echo, beat, pose) = (None, n as u32, Pose::default());
+            Datagram::Heartbeat(Heartbeat { binding, counter, beat, nonce, echo, presence: true, pedal: true, pose })
+        } else {
+            let payload = Payload::new(vec![1; 22])?;
+            Datagram::Command(Command { epoch, counter, nonce, echo: None, clutch: Clutch::Closed, payload })
+        };
+        let mut bytes = x.seal(&datagram)?;
         thrown += usize::from(x.throw(&bytes));
+        // The same once more, changed by one bit, and bytes that are nothing.
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 1;
+        }
+        thrown += usize::from(x.throw(&bytes)) + usize::from(x.throw(&[0x13; 64]));
         if n % 50 == 0 {
-            let reason = Short::new("flood")?;
-            // A full queue is the channel's own bound.
-            let _ = x.say(&ToGate::Estop { person: None, reason });
-            let _ = x.say(&ToGate::Return { epoch });
-            let _ = x.accept(Oid(n.into()));
-            thrown += 3;
             tokio::task::yield_now().await;
         }
     }
     Ok(thrown)
+}
+
+/// HO-X-021. A second expert that is connected and hostile, against one that holds: sealed datagrams under the holder's epoch, changed
+/// ones, noise, ACCEPTs and RETURNs of what it never had. The holder goes on, everything is counted. In LOCAL, a flood of ESTOPs: one is shown.
+pub(super) fn f20() -> anyhow::Result<Trial> {
+    let mut t = Theatre::open()?;
+    t.remote("instruments", 200)?;
+    let before = t.gate_shows("REMOTE", |v| v["mode"] == "remote")?;
+    let epoch = before["epoch"].as_u64().unwrap_or(0);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let (mut hostile, thrown) = runtime.block_on(async {
+        let mut y = Party::connect(&t.stack, t.gate_line.address, "station-2").await?;
+        y.until("a first STATUS", |m| matches!(m, FromGate::Status(_)).then_some(())).await?;
+        let thrown = throw(&mut y, Epoch(epoch), 1_000).await?;
+        y.say(&ToGate::Return { epoch: Epoch(epoch) })?;
+        y.accept(Oid(7))?;
+        anyhow::Ok((y, thrown))
+    })?;
+    let flooded = boot_us();
+    t.record.after(flooded + 300_000, "the holder's motion goes on", super::SOON, is_motion)?;
+    let after = t.gate_shows("after the flood", |v| at_us(v) > flooded + 300_000)?;
+    ensure!(after["mode"] == "remote" && after["epoch"] == before["epoch"], "the flood changed the register: {after}");
+    let counted = |v: &Value| {
+        let names = ["net_datagrams_unopened", "net_datagrams_flood", "datagrams refused"];
+        names.iter().map(|n| super::links::counter(v, n)).sum::<u64>()
+    };
+    let counts = counted(&after) - counted(&before);
+    ensure!(counts > 500, "{counts} of {thrown} thrown datagrams were counted");
+    let (taken, local) = t.take()?;
+    runtime.block_on(async {
+        for n in 0..40 {
+            // A full queue is the channel's own bound.
+            let _ = hostile.say(&ToGate::Estop { person: None, reason: Short::new(format!("flood {n}"))? });
+        }
+        let refused = |m| if let FromGate::Nack { reason, .. } = m { Some(reason) } else { None };
+        hostile.until("a refusal", refused).await.map(drop)
+    })?;
+    let view = t.gate_shows("LOCAL", |v| v["notices"].as_array().is_some_and(|n| !n.is_empty()))?;
+    let shown = view["notices"].as_array().map_or(0, Vec::len);
+    ensure!(view["mode"] == "local" && shown == 1, "{shown} ESTOPs of one sender were shown: {view}");
+    let mut row = Row::new("F20");
+    row.time("TAKE after the flood", taken, local, 50.0);
+    row.saw(format!(
+        "{thrown} forged datagrams: the holder went on, {counts} counted so far; of 40 ESTOPs one is shown"
+    ));
+    Ok(Trial { row, from: taken, to: local })
 }
 
 /// TAKE to its effect at the device, one after the other; links are down, and the disk is what the theatre was given.
@@ -128,12 +169,5 @@ async fn flood(t: &Room) -> anyhow::Result<usize> {
 /// # Errors
 /// Where the gate does not answer.
 pub fn takes(t: &mut Room, count: usize) -> anyhow::Result<Vec<(u64, u64)>> {
-    let mut all = Vec::with_capacity(count);
-    for n in 0..count {
-        let at = boot_us();
-        t.gate.tell(&json!({ "act": "take" }))?;
-        let act = t.record.after(at, "the TAKE", super::SOON, selects("local"));
-        all.push((at, crate::theatre::time(&act.with_context(|| format!("TAKE {n}"))?)));
-    }
-    Ok(all)
+    (0..count).map(|n| t.take().with_context(|| format!("TAKE {n}"))).collect()
 }

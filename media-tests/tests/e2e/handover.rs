@@ -42,12 +42,14 @@ failures! {
     f7_expert_crashes: "F7", "HO-X-008";
     f8_gate_killed: "F8", "HO-X-009";
     f9_expert_paused: "F9", "HO-X-010";
+    f9_expert_paused_within_the_lease: "F9b", "HO-X-010";
     f10_clocks_jump: "F10", "HO-X-011";
     f11_two_experts_accept_at_once: "F11", "HO-X-012";
     f14_picture_frozen: "F14", "HO-X-015";
     f15_path_changes: "F15", "HO-X-016";
     f16_consent_withdrawn: "F16", "HO-X-017";
     f17_disk_full: "F17", "HO-X-018";
+    f17_disk_stalled: "F17b", "HO-X-018";
     f20_forged_and_flooded: "F20", "HO-X-021";
     f21_gate_paused: "F21", "HO-X-022";
     f22_second_gate: "F22", "HO-X-023";
@@ -70,10 +72,12 @@ fn an_expert_is_given_control_moves_and_gives_it_back() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// HO-I-007: TAKE works with every link down and the network side dead.
+/// HO-I-007: TAKE works with every link down, the network side dead and the disk standing still.
 #[test]
-fn take_is_at_the_device_within_50_ms_with_all_links_down() -> anyhow::Result<()> {
-    let mut room = Room::open(Setting::default())?;
+fn take_is_at_the_device_within_50_ms_with_all_links_down_and_the_disk_stalled() -> anyhow::Result<()> {
+    let disk = failures::people::FrozenDisk::mount()?;
+    let mut room = Room::open(Setting { store: Some(disk.path().join("store")), ..Setting::default() })?;
+    disk.freeze(true)?;
     room.gate_line.cut(true);
     room.line.cut(true);
     room.stack.kill()?;
@@ -84,6 +88,7 @@ fn take_is_at_the_device_within_50_ms_with_all_links_down() -> anyhow::Result<()
     }
     let at = |p| trials.permille(p).unwrap_or(u64::MAX) as f64 / 1e3;
     let (p50, p99, max) = (at(500), at(990), at(1_000));
+    disk.freeze(false)?;
     println!("TAKE to effect, ms: p50 {p50:.2} p99 {p99:.2} max {max:.2}, {} void of 500", trials.void);
     ensure!(trials.believable(), "{} of 500 trials were void", trials.void);
     ensure!(max <= 50.0, "the slowest TAKE took {max:.1} ms");

@@ -34,9 +34,13 @@ impl System {
         self.root.path().join(place)
     }
 
-    /// Runs the installed binary.
+    /// Runs an installed program.
+    fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+        Ok(Command::new(self.at("usr/bin").join(program)).args(arguments).output()?)
+    }
+
     fn trocar(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        Ok(Command::new(self.at("usr/bin/trocar")).args(arguments).output()?)
+        self.run("trocar", arguments)
     }
 }
 
@@ -45,37 +49,47 @@ fn said(out: Output) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-const UNITS: [&str; 2] = ["trocar.service", "trocar-publish@.service"];
+const PROGRAMS: [&str; 3] = ["trocar", "trocar-gate", "trocar-sim-device"];
+const UNITS: [&str; 3] = ["trocar.service", "trocar-publish@.service", "trocar-gate.service"];
 
 #[test]
 fn an_installation_has_its_files_and_keeps_a_configuration_that_is_there() -> anyhow::Result<()> {
     let system = System::installed()?;
-    for place in [
-        "usr/bin/trocar",
-        "usr/share/man/man1/trocar.1.gz",
-        "usr/share/bash-completion/completions/trocar",
-        "usr/share/zsh/site-functions/_trocar",
-        "usr/share/fish/vendor_completions.d/trocar.fish",
-        "usr/lib/systemd/system/trocar.service",
-        "usr/lib/systemd/system/trocar-publish@.service",
-        "usr/lib/sysctl.d/60-trocar.conf",
-        "usr/share/doc/trocar/LICENSE-MIT",
-        "etc/trocar/trocar.toml",
-    ] {
-        ensure!(system.at(place).is_file(), "{place} is missing");
+    let of_programs = PROGRAMS.iter().flat_map(|program| {
+        [
+            format!("usr/bin/{program}"),
+            format!("usr/share/man/man1/{program}.1.gz"),
+            format!("usr/share/bash-completion/completions/{program}"),
+            format!("usr/share/zsh/site-functions/_{program}"),
+            format!("usr/share/fish/vendor_completions.d/{program}.fish"),
+        ]
+    });
+    let others =
+        ["usr/lib/sysctl.d/60-trocar.conf", "usr/share/doc/trocar/LICENSE-MIT", "usr/share/doc/trocar/DEVICES.md"];
+    let units = UNITS.map(|unit| format!("usr/lib/systemd/system/{unit}"));
+    for place in of_programs.chain(units).chain(others.map(ToOwned::to_owned)) {
+        ensure!(system.at(&place).is_file(), "{place} is missing");
     }
-    ensure!(said(system.trocar(&["--version"])?)?.starts_with("trocar "));
+    for program in PROGRAMS {
+        ensure!(said(system.run(program, &["--version"])?)?.starts_with(&format!("{program} ")), "{program}");
+    }
+    ensure!(said(system.run("trocar-sim-device", &["--help"])?)?.starts_with("A simulated device"));
 
-    let settings = system.at("etc/trocar/trocar.toml");
-    let mine = std::fs::read_to_string(&settings)?.replace("Operating room", "Theatre 3");
-    std::fs::write(&settings, &mine)?;
-    ensure!(system.script("install")?.contains("stays as it is"));
-    ensure!(std::fs::read_to_string(&settings)? == mine, "the settings were overwritten");
+    let settings = ["trocar.toml", "gate.toml"].map(|name| system.at("etc/trocar").join(name));
+    let mut mine = Vec::new();
+    for file in &settings {
+        let text = format!("# Theatre 3\n{}", std::fs::read_to_string(file)?);
+        std::fs::write(file, &text)?;
+        mine.push(text);
+    }
+    let read = || settings.iter().map(std::fs::read_to_string).collect::<Result<Vec<_>, _>>();
+    ensure!(system.script("install")?.matches("stays as it is").count() == 2);
+    ensure!(read()? == mine, "the settings were overwritten");
 
     system.script("uninstall")?;
-    ensure!(std::fs::read_to_string(&settings)? == mine, "the settings went with the program");
-    let left: Vec<_> = files(system.root.path())?;
-    ensure!(left == [settings], "left behind: {left:?}");
+    ensure!(read()? == mine, "the settings went with the program");
+    let left: BTreeSet<_> = files(system.root.path())?.into_iter().collect();
+    ensure!(left == settings.into_iter().collect(), "left behind: {left:?}");
     Ok(())
 }
 
@@ -95,35 +109,48 @@ fn files(below: &Path) -> anyhow::Result<Vec<PathBuf>> {
 #[test]
 fn every_verb_has_a_man_page_and_is_completed_and_hidden_ones_are_not() -> anyhow::Result<()> {
     let system = System::installed()?;
-    let help = said(system.trocar(&["--help"])?)?;
-    let verbs: BTreeSet<String> = help
-        .lines()
-        .skip_while(|l| *l != "Commands:")
-        .skip(1)
-        .take_while(|l| !l.is_empty())
-        .filter_map(|l| l.strip_prefix("  ")?.split(' ').next().map(ToOwned::to_owned))
-        .filter(|v| !v.is_empty() && v != "help")
-        .collect();
-    ensure!(verbs.len() > 8 && verbs.contains("up") && !verbs.contains("manual"), "{verbs:?}");
-    let mut words: BTreeSet<String> = BTreeSet::new();
-    for page in std::fs::read_dir(system.at("usr/share/man/man1"))? {
-        let page = page?.path();
-        let name = page.file_name().and_then(|n| n.to_str()).context("name")?.to_owned();
-        let text = said(Command::new("gzip").args(["-dc", path(&page)?]).output()?)?;
-        ensure!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{name}: {text}");
-        words.extend(name.trim_end_matches(".1.gz").split('-').nth(1).map(ToOwned::to_owned));
+    for (program, verb) in [("trocar", "up"), ("trocar-gate", "device-test")] {
+        let help = said(system.run(program, &["--help"])?)?;
+        let verbs: BTreeSet<String> = help
+            .lines()
+            .skip_while(|l| *l != "Commands:")
+            .skip(1)
+            .take_while(|l| !l.is_empty())
+            .filter_map(|l| l.strip_prefix("  ")?.split(' ').next().map(ToOwned::to_owned))
+            .filter(|v| !v.is_empty() && v != "help")
+            .collect();
+        ensure!(verbs.len() > 3 && verbs.contains(verb) && !verbs.contains("manual"), "{verbs:?}");
+        let mut missing = verbs.clone();
+        for page in std::fs::read_dir(system.at("usr/share/man/man1"))? {
+            let page = page?.path();
+            let name = page.file_name().and_then(|n| n.to_str()).context("name")?.to_owned();
+            // Pages of `trocar-gate` are none of `trocar`'s.
+            let of = PROGRAMS.into_iter().filter(|p| name.starts_with(p)).max_by_key(|p| p.len());
+            let Some(below) = name.strip_prefix(program).filter(|_| of == Some(program)) else { continue };
+            let text = said(Command::new("gzip").args(["-dc", path(&page)?]).output()?)?;
+            ensure!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{name}: {text}");
+            let below = below.trim_end_matches(".1.gz").trim_start_matches('-');
+            let verb = verbs.iter().find(|v| below == **v || below.starts_with(&format!("{v}-")));
+            ensure!(below.is_empty() || verb.is_some(), "{name} is of no verb");
+            missing.retain(|v| Some(v) != verb);
+        }
+        ensure!(missing.is_empty(), "no pages of {program} {missing:?}");
     }
-    ensure!(words == verbs, "pages {words:?}, verbs {verbs:?}");
 
-    let completed = |typed: &str| {
+    let completed = |program: &str, typed: &str| {
+        // What bash itself would call for the program: `complete -F FUNCTION … PROGRAM`.
         let script = format!(
-            "source '{}'; COMP_WORDS=(trocar {typed}); COMP_CWORD=1; _trocar trocar {typed} trocar; echo \"${{COMPREPLY[*]}}\"",
-            system.at("usr/share/bash-completion/completions/trocar").display()
+            "source '{}/{program}'; read -ra how <<<\"$(complete -p {program})\"; \
+             while [ \"${{how[0]}}\" != -F ]; do how=(\"${{how[@]:1}}\"); done; \
+             COMP_WORDS=({program} {typed}); COMP_CWORD=1; \"${{how[1]}}\" {program} {typed} {program}; echo \"${{COMPREPLY[*]}}\"",
+            system.at("usr/share/bash-completion/completions").display()
         );
         said(Command::new("bash").args(["-c", &script]).output()?)
     };
-    ensure!(completed("pub")?.trim() == "publish");
-    ensure!(completed("nothing")?.trim().is_empty());
+    ensure!(completed("trocar", "pub")?.trim() == "publish");
+    ensure!(completed("trocar-gate", "device")?.trim() == "device-test");
+    ensure!(completed("trocar-sim-device", "--make")?.trim() == "--make-key");
+    ensure!(completed("trocar", "nothing")?.trim().is_empty());
     Ok(())
 }
 
@@ -191,6 +218,42 @@ fn the_installed_example_runs_and_a_mistake_in_it_is_named() -> anyhow::Result<(
     let out = system.trocar(&["up", "--config", path(&settings)?, "--dir", path(&state.path().join("other"))?])?;
     let error = String::from_utf8_lossy(&out.stderr).into_owned();
     ensure!(out.status.code() == Some(1) && error.contains("relai"), "{}: {error}", out.status);
+    Ok(())
+}
+
+#[test]
+fn the_installed_gate_has_its_places_keeps_no_secret_for_itself_and_a_mistake_is_named() -> anyhow::Result<()> {
+    let system = System::installed()?;
+    let settings = system.at("etc/trocar/gate.toml");
+    let told = said(system.run("trocar-gate", &["check", "--config", path(&settings)?])?)?;
+    for line in [
+        "identity   /run/credentials/trocar-gate.service/gate.pem, key /run/credentials/trocar-gate.service/gate.key",
+        "trust      /etc/trocar/gate/trust/ca.pem",
+        "tokens     of signaling.local, by /etc/trocar/gate/token-key.pub",
+        "store      /var/lib/trocar-gate/store",
+        "key /run/credentials/trocar-gate.service/device.key",
+        "consent    /etc/trocar/gate/consent.json",
+        "console    page http://127.0.0.1:7070, link in /run/trocar-gate/page.url",
+        "timers     all have their defaults",
+    ] {
+        ensure!(told.contains(line), "{line:?} is not in\n{told}");
+    }
+    ensure!(!told.contains("var/gate"), "a place of the example is left: {told}");
+    let unit = std::fs::read_to_string(system.at("usr/lib/systemd/system/trocar-gate.service"))?;
+    for credential in ["gate.pem", "gate.key", "device.key"] {
+        ensure!(
+            unit.contains(&format!("\nLoadCredential={credential}:/etc/trocar/gate/{credential}\n")),
+            "{credential}"
+        );
+    }
+    // HO-X-009: back within 2 s.
+    ensure!(unit.contains("\nRestart=always\n") && unit.contains("\nRestartSec=200ms\n"));
+
+    let broken = std::fs::read_to_string(&settings)?.replace("lease_ms = 500", "lease_ms = 100");
+    std::fs::write(&settings, broken)?;
+    let out = system.run("trocar-gate", &["check", "--config", path(&settings)?])?;
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    ensure!(out.status.code() == Some(1) && error.contains("below lease"), "{}: {error}", out.status);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod browser;
 mod churn;
 mod codecs;
 mod consultation;
+mod control_bench;
 mod foreign;
 mod handover;
 mod ice_tcp;
@@ -20,8 +21,10 @@ mod operating;
 mod readme;
 mod refusals;
 mod rtc;
+mod screen;
 mod turn;
 mod verbs;
+mod windows;
 
 use serde_json::Value;
 

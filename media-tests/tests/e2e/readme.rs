@@ -1,11 +1,13 @@
 //! The README keeps its word: its commands are run as a reader would type them, and what it points at exists.
 
 use anyhow::{Context, bail, ensure};
+use serde_json::json;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
+use trocar_media_tests::browser::Browser;
 use trocar_media_tests::process::{Process, trocar};
 use trocar_media_tests::stack::path;
 use trocar_media_tests::workspace;
@@ -25,8 +27,12 @@ enum Promise {
     Says(&'static str),
     /// Says this, goes on, and ends with 0 when it is told to.
     Stays(&'static str),
+    /// Says where the gate's console is. Control is handed over there, as the README tells it, and every page says so.
+    HandsOver,
+    /// Ends with 0, and after it every page says that nobody operates, until local takes control.
+    StopsTheArm,
 }
-use Promise::{Says, Sets, Stays};
+use Promise::{HandsOver, Says, Sets, Stays, StopsTheArm};
 
 /// By the beginning of a command. A command that has no row here is not documented, it is hoped for.
 const PROMISES: &[(&str, Promise)] = &[
@@ -34,6 +40,10 @@ const PROMISES: &[(&str, Promise)] = &[
     ("source var/demo/up.env", Sets),
     ("echo \"$TROCAR_INVITE_EXPERT\"", Says("/#invitation=")),
     ("trocar fixture ", Says("recording.mp4: 1280x720@30")),
+    ("echo \"$TROCAR_CONSOLE\"", HandsOver),
+    ("kill -9 \"$(cat var/demo/expert.pid)\"", StopsTheArm),
+    ("trocar audit show ", Says("control ended; nobody moves (HOLD)")),
+    ("trocar audit verify ", Says("records are whole")),
     ("trocar publish ", Stays("publishing room 1280x720@30.000 H.264")),
     ("trocar ca issue ", Says("var/demo/or-2.key")),
     ("trocar watch ", Says("summary  scope")),
@@ -100,6 +110,63 @@ impl Room {
         bash.current_dir(self.dir.path());
         bash
     }
+
+    /// What the command says, which has to end with 0.
+    fn said(&self, set: &[String], command: &str) -> anyhow::Result<String> {
+        let out = self.shell(set, command).output()?;
+        ensure!(out.status.success(), "{command}: {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
+        Ok(String::from_utf8(out.stdout)?.trim().to_owned())
+    }
+}
+
+/// The surgeon beside the arm: the gate's console in one window, the page of a physician in another.
+struct Surgeon(Browser);
+
+impl Surgeon {
+    fn hands_over(console: &str, page: &str) -> anyhow::Result<Self> {
+        let mut surgeon = Self(Browser::start()?);
+        surgeon.0.join("page", page, "Dr. Keller")?;
+        surgeon.0.open("console", console)?;
+        surgeon.takes()?;
+        // On a machine that is busy with other things a link gate may be red until the offer runs out: once more then.
+        for _ in 0..4 {
+            if surgeon.offers()? {
+                surgeon.0.wait("page", "body[data-control=remote]", PATIENCE)?;
+                let banner = surgeon.0.call("text", "page", json!({ "selector": ".words" }))?;
+                ensure!(banner.to_string().contains("Demo expert"), "the page does not say who operates: {banner}");
+                surgeon.0.wait("console", "#motion:not(.stopped):not([hidden])", PATIENCE)?;
+                return Ok(surgeon);
+            }
+        }
+        bail!("four offers came to nothing")
+    }
+
+    fn takes(&mut self) -> anyhow::Result<()> {
+        self.0.wait("console", "body:not([data-control=unknown])", PATIENCE)?;
+        self.0.call("press", "console", json!({ "key": "t" }))?;
+        self.0.wait("console", "body[data-control=local]", PATIENCE)
+    }
+
+    /// Whether the expert has control at the end.
+    fn offers(&mut self) -> anyhow::Result<bool> {
+        self.0.wait("console", "#act-offer:not(:disabled)", PATIENCE)?;
+        self.0.call("press", "console", json!({ "key": "o" }))?;
+        for choice in ["#experts label:has-text(\"expert\")", "#sets label:has(input[value=\"2\"])", "#offer-send"] {
+            self.0.call("click", "console", json!({ "selector": choice }))?;
+        }
+        // Ready and green, or withdrawn again.
+        self.0.wait("console", "#act-withdraw:not(:disabled)", PATIENCE)?;
+        self.0.wait("console", "#act-confirm:not(:disabled), #act-offer:not(:disabled)", PATIENCE)?;
+        self.0.call("press", "console", json!({ "key": "c" }))?;
+        Ok(self.0.wait("console", "body[data-control=remote]", Duration::from_secs(5)).is_ok())
+    }
+
+    fn sees_the_hold_and_takes(&mut self) -> anyhow::Result<()> {
+        self.0.wait("page", "body[data-control=hold]", PATIENCE)?;
+        self.0.wait("console", "body[data-control=nobody]", PATIENCE)?;
+        self.takes()?;
+        self.0.wait("page", "body[data-control=local]", PATIENCE)
+    }
 }
 
 impl Drop for Room {
@@ -115,6 +182,7 @@ impl Drop for Room {
 fn follow(readme: &str, room: &Room) -> anyhow::Result<()> {
     let mut set = Vec::new();
     let mut staying = Vec::new();
+    let mut surgeon = None;
     for command in commands(readme) {
         if ELSEWHERE.contains(&command.as_str()) {
             continue;
@@ -141,6 +209,15 @@ fn follow(readme: &str, room: &Room) -> anyhow::Result<()> {
                 let mut p = Process::start(&command, &mut room.shell(&set, &format!("exec {command}")))?;
                 println!("{}", p.line(PATIENCE, |l| l.contains(wanted))?);
                 staying.push(p);
+            }
+            HandsOver => {
+                let said = room.said(&set, &command)?;
+                let page = room.said(&set, "echo \"$TROCAR_INVITE_EXPERT\"")?;
+                surgeon = Some(Surgeon::hands_over(&said, &page)?);
+            }
+            StopsTheArm => {
+                room.said(&set, &command)?;
+                surgeon.as_mut().context("nobody handed over before")?.sees_the_hold_and_takes()?;
             }
         }
     }
@@ -214,12 +291,14 @@ fn lost_steps(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn readme_shows_a_packets_way_through_functions_that_exist() -> anyhow::Result<()> {
+fn readme_shows_the_ways_of_a_packet_and_of_a_command_through_functions_that_exist() -> anyhow::Result<()> {
     let readme = std::fs::read_to_string(workspace().join("README.md"))?;
-    let (_, way) = readme.split_once("## How a packet travels").context("the README shows no packet's way")?;
-    let (way, _) = way.split_once("\n## ").context("end of the section")?;
-    ensure!(way.lines().filter(|l| l.contains(". `")).count() >= 9, "too few steps:\n{way}");
-    ensure!(lost_steps(way).is_empty(), "not there any more: {:#?}", lost_steps(way));
+    for heading in ["## How a packet travels", "## How a command travels"] {
+        let (_, way) = readme.split_once(heading).with_context(|| format!("the README has no {heading}"))?;
+        let (way, _) = way.split_once("\n## ").context("end of the section")?;
+        ensure!(way.lines().filter(|l| l.contains(". `")).count() >= 9, "too few steps:\n{way}");
+        ensure!(lost_steps(way).is_empty(), "not there any more: {:#?}", lost_steps(way));
+    }
     ensure!(lost_steps("1. `proto/src/media/feed.rs` `handle_pocket`: gone").len() == 1);
     Ok(())
 }

@@ -55,7 +55,7 @@ fn a_browser_that_has_nothing_but_turn_sees_the_picture_and_one_with_a_wrong_sec
     let dir = tempfile::tempdir()?;
     let (_server, port) = coturn(dir.path())?;
     let mut browser = Browser::start()?;
-    for (secret, good) in [(SECRET, true), ("another-secret", false)] {
+    for (secret, good) in [(SECRET, true), ("south-entrance-43", false)] {
         let stack = stack(dir.path(), port, secret)?;
         let _scope = stack.publish(&["--source", "test:640x360@15", "--feed", "scope"])?;
         let page = format!("turn-{good}");
@@ -70,7 +70,10 @@ fn a_browser_that_has_nothing_but_turn_sees_the_picture_and_one_with_a_wrong_sec
         let all = |key: &str| ways[key].as_array().cloned().unwrap_or_default();
         if good {
             ensure!(!all("taken").is_empty(), "no candidate pair: {ways}");
-            ensure!(all("taken").iter().chain(&all("candidates")).all(|t| t == "relay"), "another way was taken: {ways}");
+            ensure!(
+                all("taken").iter().chain(&all("candidates")).all(|t| t == "relay"),
+                "another way was taken: {ways}"
+            );
         } else {
             // The control: without the server there is no other way to the relay.
             ensure!(all("candidates").is_empty() && all("taken").is_empty(), "a wrong secret is taken: {ways}");

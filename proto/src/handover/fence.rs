@@ -67,6 +67,10 @@ pub struct Fence<C: Checks = Strict> {
     act_sequence: u64,
     latched: bool,
     overridden: bool,
+    /// Remote energy as the effects left it.
+    energy: bool,
+    /// No command was actuated since the last hold or selection.
+    held: bool,
     checks: PhantomData<C>,
 }
 
@@ -93,6 +97,8 @@ impl<C: Checks> Fence<C> {
             act_sequence: 0,
             latched: true,
             overridden: false,
+            energy: false,
+            held: true,
             checks: PhantomData,
         }
     }
@@ -116,6 +122,9 @@ impl<C: Checks> Fence<C> {
                 self.command(fence, sequence).map(|()| Effects { actuate: Some(energy), ..Effects::default() })
             }
         };
+        if let Ok(effects) = &result {
+            self.note(effects);
+        }
         (before, result)
     }
 
@@ -126,7 +135,9 @@ impl<C: Checks> Fence<C> {
             return Effects::default();
         }
         self.latched = true;
-        Effects { energy_off: true, hold: true, ..Effects::default() }
+        let effects = Effects { energy_off: true, hold: true, ..Effects::default() };
+        self.note(&effects);
+        effects
     }
 
     /// This fence is on the device's disk.
@@ -139,10 +150,13 @@ impl<C: Checks> Fence<C> {
         self.selected = Selection::Local;
         self.overridden = true;
         self.latched = true;
-        Effects { energy_off: true, hold: false, obey: Some(Selection::Local), persist: None, actuate: None }
+        let effects =
+            Effects { energy_off: true, hold: false, obey: Some(Selection::Local), persist: None, actuate: None };
+        self.note(&effects);
+        effects
     }
 
-    /// How the device is, for the gate.
+    /// How the device is, for the gate. A device that measures its energy reports what it measured instead.
     #[must_use]
     pub fn report(&self) -> DeviceReport {
         DeviceReport {
@@ -152,6 +166,8 @@ impl<C: Checks> Fence<C> {
             sequence: self.select_sequence,
             latched: self.latched,
             overridden: self.overridden,
+            energy: self.energy,
+            held: self.held,
         }
     }
 
@@ -171,6 +187,20 @@ impl<C: Checks> Fence<C> {
     #[must_use]
     pub const fn obeys_remote(&self) -> bool {
         matches!(self.selected, Selection::Remote) && !self.latched
+    }
+
+    /// HO-D-020, HO-D-021.
+    const fn note(&mut self, effects: &Effects) {
+        if effects.energy_off {
+            self.energy = false;
+        }
+        if effects.hold || effects.obey.is_some() {
+            self.held = true;
+        }
+        if let Some(energy) = effects.actuate {
+            self.energy = energy;
+            self.held = false;
+        }
     }
 
     fn owner_is_current(&self) -> bool {

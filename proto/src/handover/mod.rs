@@ -5,6 +5,7 @@
 //! - [`station`]: the expert's side.
 //! - [`mirror`]: what relay and screens may believe.
 //! - [`links`]: green, amber, red. [`consent`]: the highest serial decides. [`bursts`]: refused datagrams, told once.
+//! - [`frameproof`]: what publisher and viewer say of a frame. [`device_wire`]: between gate and device.
 //! - [`message`]: what travels. [`checks`]: every check by its name. [`config`]: every timer.
 //!
 //! Nobody here reads a clock or draws a number; `now` is the boot clock of whoever drives the machine, and no two of them are ever

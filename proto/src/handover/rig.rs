@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) frozen: bool,
     /// Time between BEACON and the datagram that echoes it.
     pub(super) delay: u64,
+    /// So many of the next holds and energy-offs are lost on their way to the device.
+    pub(super) lost_stops: u32,
 }
 
 pub(super) struct Rig<C: Checks = Strict> {
@@ -108,6 +110,7 @@ impl<C: Checks> Rig<C> {
                 judgement: GOOD,
                 frozen: false,
                 delay: 0,
+                lost_stops: 0,
             },
             oid: 0,
             nonces: Vec::new(),
@@ -168,6 +171,11 @@ impl<C: Checks> Rig<C> {
     }
 
     pub(super) fn tell_device(&mut self, act: &DeviceAct) {
+        let is_stop = matches!(act, DeviceAct::Hold { .. } | DeviceAct::EnergyOff { .. });
+        if is_stop && self.world.lost_stops > 0 {
+            self.world.lost_stops -= 1;
+            return;
+        }
         let (before, result) = self.fence.handle(Micros(self.now), act);
         for effects in [Some(before), result.ok()].into_iter().flatten() {
             if effects.energy_off {

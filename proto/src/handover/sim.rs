@@ -56,6 +56,10 @@ struct Truth {
     sent: Vec<(Epoch, u64, u64)>,
     highest: u64,
     open_since: Option<u64>,
+    /// Since when energy is on although motion does not run.
+    hot_since: Option<u64>,
+    /// Holds and energy-offs that left the gate.
+    stops: u64,
     remotes: u64,
     moved: u64,
 }
@@ -264,7 +268,14 @@ impl Sim {
         }
     }
 
+    /// Every third hold or energy-off is lost.
     fn device(&mut self, act: &DeviceAct) {
+        if matches!(act, DeviceAct::Hold { .. } | DeviceAct::EnergyOff { .. }) {
+            self.truth.stops += 1;
+            if self.truth.stops.is_multiple_of(3) {
+                return;
+            }
+        }
         let (_, result) = self.fence.handle(Micros(self.now), act);
         let Ok(effects) = result else { return };
         if let Some(fence) = effects.persist {
@@ -457,6 +468,7 @@ impl Sim {
         self.fence.tick(Micros(self.now));
         self.experts();
         if self.now < self.paused {
+            self.truth.hot_since = None; // The watchdog's part.
             return;
         }
         let nonce = Nonce(self.dice.roll());
@@ -488,6 +500,10 @@ impl Sim {
             self.truth.open_since = None;
         }
         assert!(self.truth.open_since.is_none_or(|at| self.now - at <= ms(61_000)), "HO-I-017");
+        let hot = self.fence.report().energy && !self.gate.motion_runs();
+        self.truth.hot_since = hot.then(|| self.truth.hot_since.unwrap_or(self.now));
+        // HO-D-022: a report, a keep-alive, and the repetition.
+        assert!(self.truth.hot_since.is_none_or(|at| self.now - at <= ms(30)), "HO-I-016: energy outlasts a stop");
         let remote = self.gate.mode() == Mode::Remote;
         assert!(remote || !(self.fence.obeys_remote()), "the device obeys an expert who does not hold");
         if self.truth.sent.len() > 4_000 {
@@ -536,7 +552,7 @@ mod tests {
     #[test]
     fn no_seed_breaks_an_invariant_and_remote_is_reached_and_moves() {
         // HO-I-001, HO-I-002, HO-I-003, HO-I-004, HO-I-005, HO-I-006, HO-I-007, HO-I-008, HO-I-009, HO-I-010, HO-I-011, HO-I-013,
-        // HO-I-016, HO-I-017, HO-X-006, HO-X-010, HO-X-011, HO-X-013, HO-X-018, HO-X-022
+        // HO-I-016, HO-I-017, HO-D-022, HO-X-006, HO-X-010, HO-X-011, HO-X-013, HO-X-018, HO-X-022
         let all: Vec<_> = (1..=100).map(|n| seed(n, 4_000)).collect();
         let (remotes, moved) = all.iter().fold((0, 0), |(r, m), (a, b)| (r + a, m + b));
         assert!(remotes > 100 && moved > 5_000, "the simulation proves nothing: {remotes} grants, {moved} commands");

@@ -50,6 +50,9 @@ pub enum Input {
     Return,
     /// One motion.
     Motion(Payload),
+    /// The station did not run for a while, or what hands did comes late: the expert acted at a picture that stood still. Comes after
+    /// everything that waited (HO-T-011).
+    Woke,
 }
 
 /// What the station wants done.
@@ -85,7 +88,7 @@ struct Link {
     /// The newest BEACON's number, nonce and arrival.
     beacon: Option<(Counter, Nonce, Micros)>,
     due: Micros,
-    /// The station opened its clutch itself; the expert has to open it too before it closes (HO-T-004).
+    /// The station opened its clutch itself; the expert has to open it too before it closes (HO-T-004, HO-T-011).
     forced_open: bool,
 }
 
@@ -161,6 +164,7 @@ impl<C: Checks> Station<C> {
             Input::Decline(reason) => self.decline(reason)?,
             Input::Return => self.hand_back()?,
             Input::Motion(payload) => self.motion(payload)?,
+            Input::Woke => self.woke(),
         }
         Ok(())
     }
@@ -330,6 +334,14 @@ impl<C: Checks> Station<C> {
         }
         if changed && opened {
             self.idle_clutch();
+        }
+    }
+
+    /// HO-T-011: whatever the clutch did until now, the expert has to open and close it anew.
+    fn woke(&mut self) {
+        let Some(link) = self.link_mut() else { return };
+        if !std::mem::replace(&mut link.forced_open, true) {
+            self.idle_clutch(); // the gate hears it before anything else
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::gate::{Alarms, Causes};
 use super::message::Mode;
-use super::types::Colour;
+use super::types::{Colour, GrantedSet};
 
 impl Mode {
     /// All, in the order of their numbers on the wire.
@@ -35,6 +35,21 @@ impl Colour {
             Self::Amber => "amber",
             Self::Red => "red",
         }
+    }
+}
+
+impl GrantedSet {
+    /// What is in it: some of `camera`, `instruments` and `energy`, in this order.
+    pub fn parts(self) -> impl Iterator<Item = &'static str> {
+        let all = [(self.camera, "camera"), (self.instruments, "instruments"), (self.energy, "energy")];
+        all.into_iter().filter(|(has, _)| *has).map(|(_, name)| name)
+    }
+
+    /// `camera + instruments + energy`; `nothing` where nothing is in it.
+    #[must_use]
+    pub fn words(self) -> String {
+        let parts: Vec<_> = self.parts().collect();
+        if parts.is_empty() { "nothing".to_owned() } else { parts.join(" + ") }
     }
 }
 
@@ -92,7 +107,17 @@ mod tests {
         let bits = Alarms::WORDS.iter().fold(0, |all, (each, _)| all | each.0);
         assert_eq!(u32::from(bits), (1 << Alarms::WORDS.len()) - 1, "no bit is left out");
         assert_eq!(Alarms(0).words().count() + Causes(0).words().count(), 0);
-        assert_eq!(Alarms(Alarms::LINK.0 | Alarms::LOST.0).words().collect::<Vec<_>>(), ["expert lost", "gate overloaded"]);
+        assert_eq!(
+            Alarms(Alarms::LINK.0 | Alarms::LOST.0).words().collect::<Vec<_>>(),
+            ["expert lost", "gate overloaded"]
+        );
+    }
+
+    #[test]
+    fn a_set_is_told_part_by_part() {
+        assert_eq!(GrantedSet { camera: true, ..GrantedSet::ENERGY }.words(), "camera + instruments + energy");
+        assert_eq!(GrantedSet::ENERGY.parts().collect::<Vec<_>>(), ["instruments", "energy"]);
+        assert_eq!(GrantedSet::default().words(), "nothing");
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use super::rates::{Bucket, Connects, Rate};
 use super::{Limits, TokenCheck};
-use crate::quic::CertName;
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 use tokio::sync::{Notify, mpsc};
+use trocar_control::trust::CertName;
 use trocar_proto::control::{FromRelay, Index, MAX_PARTIES, MAX_TUNNELS, PartyKind, split_datagram};
 use trocar_proto::handover::message::{FromGate, decode_from_gate};
 use trocar_proto::handover::mirror::Mirror;

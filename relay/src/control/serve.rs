@@ -2,7 +2,6 @@
 
 use super::core::{Core, Newcomer};
 use super::{frame, tunnel};
-use crate::quic::{CertName, cert_hash, cert_name};
 use futures_util::FutureExt as _;
 use rustls::pki_types::CertificateDer;
 use std::cell::RefCell;
@@ -10,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use trocar_control::trust::{CertName, cert_hash, cert_name};
 use trocar_proto::control::{FromRelay, Index, PartyKind, ToRelay};
 use trocar_proto::session::ids::CertHash;
 

@@ -137,7 +137,8 @@ impl Core {
         }
     }
 
-    fn connected(&mut self, index: usize, mut srtp: Srtp, now: Instant) {
+    /// The handshake is complete: what leaves by the peer begins.
+    pub(super) fn connected(&mut self, index: usize, mut srtp: Srtp, now: Instant) {
         let at = self.micros(now);
         let Some(peer) = self.peers.get_mut(index) else { return };
         let legs = peer.legs.clone();

@@ -1,7 +1,6 @@
 //! QUIC connections of native publishers and viewers. Their packets reach the feed by a call on the same thread.
 
 use super::state::{Core, Origin, Way};
-use crate::quic::{cert_hash, cert_name};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use rustls::pki_types::CertificateDer;
@@ -9,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use trocar_control::trust::{cert_hash, cert_name};
 use trocar_proto::media::roq::{StreamReader, error_code};
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::ids::{CertHash, RealmId};

@@ -75,7 +75,7 @@ impl Waiting {
 }
 
 impl TcpOut {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { waiting: RefCell::default(), wake: Notify::new(), closed: Cell::new(false) }
     }
 

@@ -54,9 +54,11 @@ pub(crate) fn estop(
         Err(why) => return Ok(Err(why)),
     };
     let ask = Ask::Estop { participant: id.clone(), person: person(&name, id), reason: cleaned_reason(reason) };
+    // Noted ahead of the gate's task, which forgets it again where no gate takes it.
+    app.live().note_estop(app.now(), session, id);
     let heard = app.gates.act(session, ask);
-    if heard.is_ok() {
-        app.live().note_estop(app.now(), session, id);
+    if heard.is_err() {
+        app.live().forget_estop(session, id);
     }
     Ok(heard.map_err(|e| e.to_string()))
 }

@@ -4,12 +4,18 @@
 //! For each session in which somebody listens, one task finds the gate ([`dial`]), says HELLO, passes on what browsers say and turns
 //! each STATUS into [`ServerEvent::Control`](trocar_proto::session::event::ServerEvent::Control). What waits is bounded: a probe too
 //! many is dropped, for the browser then says "unknown"; an ESTOP or a request too many is refused to whoever sent it.
+//!
+//! A session has one gate, but the relay may name more: a predecessor that died a moment ago, or a second one that should not be there.
+//! A stop goes to all of them, and nobody is told who operates while they differ ([`talk`]). What somebody did is announced only when
+//! a gate has answered that it took it ([`acts`]).
 
+mod acts;
 mod browser;
 mod dial;
 mod link;
 mod probes;
 mod session;
+mod talk;
 mod words;
 
 pub(crate) use browser::{PROBE_RATE, estop, nonce, request};
@@ -17,7 +23,7 @@ pub use dial::ControlConfig;
 pub(crate) use dial::RelayDialer;
 pub(crate) use link::Dialer;
 #[cfg(test)]
-pub(crate) use link::{Answer, GateLink};
+pub(crate) use link::{Answer, GateLink, GateLinks};
 pub(crate) use session::manage;
 
 use std::collections::BTreeMap;

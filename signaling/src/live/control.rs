@@ -1,6 +1,6 @@
 //! The register as the session was last told it, and who may say what to the gate.
 
-use super::Live;
+use super::{Live, Register};
 use crate::config::Rate;
 use crate::error::SessionError;
 use trocar_proto::handover::types::ExpertId;
@@ -27,14 +27,25 @@ impl Live {
         self.broadcast_lossy(session, &ServerEvent::Control { control: control.clone() });
         if let Ok(session) = self.session_mut(session) {
             // Whoever comes later asked none of these questions.
-            session.control = Some(ControlInfo { answers: Vec::new(), ..control });
+            session.control = Register::Said(Box::new(ControlInfo { answers: Vec::new(), ..control }));
         }
     }
 
-    /// The gate is lost.
-    pub(crate) fn control_gone(&mut self, session: &SessionId) {
-        if self.session_mut(session).is_ok_and(|s| s.control.take().is_some()) {
-            self.broadcast(session, &ServerEvent::ControlGone);
+    /// The gate is lost: everybody is told, and later comers too, until one is heard again.
+    pub(crate) fn control_gone(&mut self, session_id: &SessionId) {
+        let Ok(session) = self.session_mut(session_id) else { return };
+        if matches!(session.control, Register::Said(_)) {
+            session.control = Register::Lost;
+            self.broadcast(session_id, &ServerEvent::ControlGone);
+        }
+    }
+
+    /// Gates contradict each other: who operates is unknown, to whoever is here and to later comers.
+    pub(crate) fn control_unknown(&mut self, session_id: &SessionId) {
+        let Ok(session) = self.session_mut(session_id) else { return };
+        if !matches!(session.control, Register::Lost) {
+            session.control = Register::Lost;
+            self.broadcast(session_id, &ServerEvent::ControlGone);
         }
     }
 
@@ -90,10 +101,17 @@ impl Live {
         })
     }
 
-    /// This participant's ESTOP went to the gate. One that did not is not counted.
+    /// This participant's ESTOP goes to the gate.
     pub(crate) fn note_estop(&mut self, now: Micros, session: &SessionId, id: &ParticipantId) {
         if let Ok(participant) = self.participant_mut(session, id) {
             participant.estop_at = Some(now);
+        }
+    }
+
+    /// No gate took this participant's ESTOP: the next one may follow at once.
+    pub(crate) fn forget_estop(&mut self, session: &SessionId, id: &ParticipantId) {
+        if let Ok(participant) = self.participant_mut(session, id) {
+            participant.estop_at = None;
         }
     }
 }

@@ -113,8 +113,30 @@ struct Session {
     legs: BTreeMap<LegId, Leg>,
     publications: BTreeMap<PublicationId, Publication>,
     chat: Chat,
-    /// What the gate said last; none while there is no gate.
-    control: Option<ControlInfo>,
+    control: Register,
+}
+
+/// What is known here of who operates.
+#[derive(Debug, Clone, Default)]
+enum Register {
+    /// No gate was ever heard: it is a session without one, as far as anybody knows.
+    #[default]
+    NoGate,
+    /// What the gate said last.
+    Said(Box<ControlInfo>),
+    /// There was a gate, and now there is none, or no way to it.
+    Lost,
+}
+
+impl Register {
+    /// What a later comer is told.
+    fn event(&self) -> Option<ServerEvent> {
+        match self {
+            Self::NoGate => None,
+            Self::Said(control) => Some(ServerEvent::Control { control: ControlInfo::clone(control) }),
+            Self::Lost => Some(ServerEvent::ControlGone),
+        }
+    }
 }
 
 impl Session {
@@ -126,7 +148,7 @@ impl Session {
             legs: BTreeMap::new(),
             publications: BTreeMap::new(),
             chat: Chat::default(),
-            control: None,
+            control: Register::default(),
         }
     }
 

@@ -62,8 +62,8 @@ pub(crate) struct Outbound {
 }
 
 impl Live {
-    /// A new event socket of a participant. Its first message is the welcome, and the newest STATUS
-    /// follows where there is a gate; others are told where it was not present.
+    /// A new event socket of a participant. Its first message is the welcome; where there is a gate, the
+    /// newest STATUS follows, and where there was one, that it is lost. Others are told where it was not present.
     pub(crate) fn attach(
         &mut self,
         wall: WallMicros,
@@ -87,7 +87,7 @@ impl Live {
             session: self.session(session)?.info(session),
             chat: self.session(session)?.chat.kept(),
         };
-        let control = self.session(session)?.control.clone().map(|control| ServerEvent::Control { control });
+        let control = self.session(session)?.control.event();
         for event in [Some(welcome), control].into_iter().flatten() {
             if let (Some(text), Ok(participant)) = (as_text(&event), self.participant_mut(session, id)) {
                 participant.sockets.iter_mut().filter(|s| s.serial == serial).for_each(|s| s.send(&text));

@@ -3,7 +3,7 @@
 use super::serving::Running;
 use super::sockets::Socket;
 use super::*;
-use crate::control::{Answer as Dialed, Dialer, GateLink};
+use crate::control::{Answer as Dialed, Dialer, GateLink, GateLinks};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use trocar_proto::handover::gate::Alarms;
@@ -29,7 +29,37 @@ impl Gate {
         self.to_signaling.send(message).await.unwrap();
     }
 
+    /// What signaling says next other than a probe.
+    async fn hears_act(&mut self) -> ToGate {
+        loop {
+            match self.hears().await {
+                ToGate::Probe { .. } => {}
+                act => return act,
+            }
+        }
+    }
+
+    /// The number of the probe that signaling sends next.
+    async fn hears_probe(&mut self) -> Nonce {
+        let ToGate::Probe { nonce } = self.hears().await else { panic!("no probe") };
+        nonce
+    }
+
     async fn tells(&self, epoch: u64, mode: Mode, expert: Option<[u8; 32]>, answers: &[Nonce]) {
+        self.tells_alarm(Alarms::CONSENT, (epoch, mode, expert), answers).await;
+    }
+
+    /// That it was stopped, to whoever asks by that probe.
+    async fn tells_stop(&self, answers: &[Nonce]) {
+        self.tells_alarm(Alarms::ESTOP, (7, Mode::Local, None), answers).await;
+    }
+
+    async fn tells_alarm(
+        &self,
+        alarms: Alarms,
+        (epoch, mode, expert): (u64, Mode, Option<[u8; 32]>),
+        answers: &[Nonce],
+    ) {
         let status = Status {
             epoch: Epoch(epoch),
             mode,
@@ -37,7 +67,7 @@ impl Gate {
             set: GrantedSet::INSTRUMENTS,
             since_ms: 40,
             stopped: 0,
-            alarms: Alarms::CONSENT.0,
+            alarms: alarms.0,
             colours: Colours::GREEN,
             figures: Figures::default(),
             answers: answers.to_vec(),
@@ -49,25 +79,36 @@ impl Gate {
 /// Gives out links to gates that a test plays; without one it waits, as for a gate that is not there.
 struct Gates {
     dials: mpsc::Sender<Gate>,
+    /// Gates of one session.
+    at_once: usize,
 }
 
 impl Dialer for Gates {
-    fn dial<'a>(&'a self, session: &'a SessionId) -> Dialed<'a, Result<GateLink, String>> {
+    fn dial<'a>(&'a self, session: &'a SessionId) -> Dialed<'a, Result<GateLinks, String>> {
         Box::pin(async move {
-            let (to_gate, from_signaling) = mpsc::channel(64);
-            let (to_signaling, from_gate) = mpsc::channel(64);
-            let gate = Gate { from_signaling, to_signaling, session: session.clone() };
-            // A channel of one: the test takes a gate when it wants one.
-            self.dials.send(gate).await.map_err(|_| "no gates here".to_owned())?;
-            Ok(GateLink { to_gate, from_gate })
+            let (found, links) = mpsc::channel(self.at_once);
+            for _ in 0..self.at_once {
+                let (to_gate, from_signaling) = mpsc::channel(64);
+                let (to_signaling, from_gate) = mpsc::channel(64);
+                let gate = Gate { from_signaling, to_signaling, session: session.clone() };
+                // A channel of one: the test takes a gate when it wants one.
+                self.dials.send(gate).await.map_err(|_| "no gates here".to_owned())?;
+                found.try_send(GateLink { to_gate, from_gate }).unwrap();
+            }
+            Ok(links)
         })
     }
 }
 
 /// A server whose sessions' gates the test plays.
 async fn world() -> (Running, mpsc::Receiver<Gate>) {
-    let (dials, gates) = mpsc::channel(1);
-    (Running::with_gates(Arc::new(Gates { dials })).await, gates)
+    world_of(1).await
+}
+
+/// The same with so many gates in each session.
+async fn world_of(at_once: usize) -> (Running, mpsc::Receiver<Gate>) {
+    let (dials, gates) = mpsc::channel(at_once);
+    (Running::with_gates(Arc::new(Gates { dials, at_once })).await, gates)
 }
 
 /// The next gate, which was greeted.
@@ -148,9 +189,14 @@ async fn an_expert_asks_for_control_and_nobody_else_does() {
     let ToGate::Request { set, grade, reason } = gate.hears().await else { panic!("no request") };
     assert_eq!((set, grade), (GrantedSet::INSTRUMENTS, GrantedSet::INSTRUMENTS.grade()));
     assert_eq!(reason.as_str(), format!("expert ({}): retract", expert.participant));
+    let receipt = gate.hears_probe().await;
+    gate.tells(7, Mode::Local, None, &[receipt]).await;
     let notice = sees.next_of("control_notice").await;
     assert_eq!((&notice["what"], &notice["reason"]), (&json!("request"), &json!("retract")));
     // What the gate answers comes to whoever asked, and to nobody else.
+    asks.say(&request).await;
+    assert!(matches!(gate.hears().await, ToGate::Request { .. }));
+    gate.hears_probe().await;
     gate.says(FromGate::Nack { reason: Reason::NoConsent, epoch: Epoch(7) }).await;
     let refused = asks.next_of("refused").await;
     assert_eq!(refused["detail"], format!("the gate: {}", Reason::NoConsent));
@@ -177,6 +223,12 @@ async fn anybody_stops_once_in_ten_seconds_and_by_name() {
     let ToGate::Estop { person, reason } = gate.hears().await else { panic!("no estop") };
     let who = format!("observer ({})", observer.participant);
     assert_eq!((person.unwrap().as_str(), reason.as_str()), (who.as_str(), "bleeding"));
+    let receipt = gate.hears_probe().await;
+    // A stop that was only sent is nobody's news: the STATUS before it was judged says nothing of it.
+    gate.tells_stop(&[]).await;
+    let told = one.next_of_any(&["control", "control_notice"]).await;
+    assert_eq!(told["type"], "control");
+    gate.tells_stop(&[receipt]).await;
     for socket in [&mut one, &mut two] {
         let notice = socket.next_of("control_notice").await;
         assert_eq!((&notice["what"], &notice["person"]), (&json!("estop"), &json!(who)));
@@ -187,8 +239,107 @@ async fn anybody_stops_once_in_ten_seconds_and_by_name() {
     assert!(refused["detail"].as_str().unwrap().contains("10 s"), "{refused}");
     // Another person is another matter.
     two.say(&json!({"type": "control_estop", "reason": "x".repeat(5_000)})).await;
-    let ToGate::Estop { reason, .. } = gate.hears().await else { panic!("no estop") };
+    let ToGate::Estop { reason, .. } = gate.hears_act().await else { panic!("no estop") };
     assert_eq!(reason.as_str().len(), 128, "a stop is cut, never refused, for its words");
+}
+
+#[tokio::test]
+async fn a_stop_that_no_gate_took_is_refused_to_its_sender_and_can_be_sent_again() {
+    let (world, mut gates) = world().await;
+    let (_, mut one) = listener(&world, Role::Observer).await;
+    let mut gate = greeted(&mut gates).await;
+    let stop = json!({"type": "control_estop", "reason": ""});
+    // The gate says no.
+    one.say(&stop).await;
+    assert!(matches!(gate.hears().await, ToGate::Estop { .. }));
+    gate.hears_probe().await;
+    gate.says(FromGate::Nack { reason: Reason::EstopLimited, epoch: Epoch(7) }).await;
+    let told = one.next_of_any(&["refused", "control_notice"]).await;
+    assert_eq!(told["detail"], format!("the gate: {}", Reason::EstopLimited), "{told}");
+    // The gate answers and does not show it.
+    one.say(&stop).await;
+    assert!(matches!(gate.hears().await, ToGate::Estop { .. }));
+    let receipt = gate.hears_probe().await;
+    gate.tells(7, Mode::Local, None, &[receipt]).await;
+    let told = one.next_of_any(&["refused", "control_notice"]).await;
+    assert!(told["detail"].as_str().unwrap().contains("shows no stop"), "{told}");
+    // The gate is lost with the stop on its way.
+    one.say(&stop).await;
+    assert!(matches!(gate.hears().await, ToGate::Estop { .. }));
+    drop(gate);
+    let told = one.next_of_any(&["refused", "control_notice"]).await;
+    assert!(told["detail"].as_str().unwrap().contains("lost before it answered"), "{told}");
+}
+
+#[tokio::test]
+async fn what_still_waits_when_the_gate_is_lost_is_refused_to_its_sender() {
+    let (world, mut gates) = world().await;
+    let (_, mut one) = listener(&world, Role::Observer).await;
+    let mut gate = greeted(&mut gates).await;
+    // A gate that reads nothing: its queue is full of stops, and the one too many ends the link.
+    let mut others = Vec::new();
+    for _ in 0..40 {
+        others.push(listener(&world, Role::Observer).await.1);
+    }
+    for other in &mut others {
+        other.say(&json!({"type": "control_estop", "reason": ""})).await;
+    }
+    for other in &mut others {
+        let told = other.next_of_any(&["refused", "control_notice"]).await;
+        assert_eq!((&told["type"], &told["what"]), (&json!("refused"), &json!("control_estop")), "{told}");
+    }
+    gate.from_signaling.close();
+    one.say(&json!({"type": "control_estop", "reason": ""})).await;
+    assert_eq!(one.next_of("refused").await["what"], "control_estop");
+}
+
+#[tokio::test]
+async fn a_stop_goes_to_every_gate_and_is_news_when_all_have_answered_or_are_gone() {
+    let (world, mut gates) = world_of(2).await;
+    let (_, mut one) = listener(&world, Role::Observer).await;
+    let mut dead = greeted(&mut gates).await;
+    let mut gate = greeted(&mut gates).await;
+    one.say(&json!({"type": "control_estop", "reason": "bleeding"})).await;
+    for each in [&mut dead, &mut gate] {
+        assert!(matches!(each.hears().await, ToGate::Estop { .. }));
+    }
+    let receipt = gate.hears_probe().await;
+    assert_eq!(dead.hears_probe().await, receipt);
+    gate.tells_stop(&[receipt]).await;
+    let told = one.next_of_any(&["control", "control_notice"]).await;
+    assert_eq!(told["type"], "control", "the newest gate that answers is shown");
+    drop(dead);
+    let notice = one.next_of("control_notice").await;
+    assert_eq!(notice["what"], "estop");
+    // The gate that is left goes on.
+    gate.tells(8, Mode::Local, None, &[]).await;
+    assert_eq!(one.next_of("control").await["control"]["epoch"], 8);
+}
+
+#[tokio::test]
+async fn two_gates_that_contradict_each_other_leave_everybody_with_unknown() {
+    let (world, mut gates) = world_of(2).await;
+    let (_, mut one) = listener(&world, Role::Expert).await;
+    let old = greeted(&mut gates).await;
+    let new = greeted(&mut gates).await;
+    old.tells(7, Mode::Remote, Some([7; 32]), &[]).await;
+    assert_eq!(one.next_of("control").await["control"]["epoch"], 7);
+    new.tells(1, Mode::Hold, None, &[]).await;
+    let told = one.next_of_any(&["control", "control_gone"]).await;
+    assert_eq!(told["type"], "control_gone", "{told}");
+    let notice = one.next_of("control_notice").await;
+    assert_eq!((&notice["what"], &notice["person"]), (&json!("second_gate"), &json!("second gate")));
+    let (_, mut late) = listener(&world, Role::Observer).await;
+    let told = late.next_of_any(&["control", "control_gone", "participant_joined"]).await;
+    assert_eq!(told["type"], "control_gone", "{told}");
+    one.say(&json!({"type": "control_request", "reason": "",
+        "set": {"camera": true, "instruments": false, "energy": false}}))
+        .await;
+    assert!(one.next_of("refused").await["detail"].as_str().unwrap().contains("two gates"));
+    // One of them goes: the other one is believed again.
+    drop(old);
+    new.tells(1, Mode::Hold, None, &[]).await;
+    assert_eq!(late.next_of("control").await["control"]["epoch"], 1);
 }
 
 #[tokio::test]
@@ -201,6 +352,10 @@ async fn without_a_gate_nothing_is_promised_and_a_stop_is_not_used_up() {
     one.next_of("control").await;
     drop(gate);
     one.next_of("control_gone").await;
+    // Whoever comes now sees that nobody knows who operates, and not a session without a gate.
+    let (_, mut late) = listener(&world, Role::Observer).await;
+    let told = late.next_of_any(&["control", "control_gone", "participant_joined"]).await;
+    assert_eq!(told["type"], "control_gone", "{told}");
     // The pause before the next attempt is long enough for these two.
     for (what, event) in [
         ("control_estop", json!({"type": "control_estop", "reason": ""})),
@@ -217,6 +372,11 @@ async fn without_a_gate_nothing_is_promised_and_a_stop_is_not_used_up() {
     }
     // It is found again, and the stop is heard.
     let mut gate = greeted(&mut gates).await;
+    gate.tells(4, Mode::Local, None, &[]).await;
+    late.next_of("control").await;
+    let (_, mut later) = listener(&world, Role::Observer).await;
+    let told = later.next_of_any(&["control", "control_gone", "participant_joined"]).await;
+    assert_eq!((&told["type"], &told["control"]["epoch"]), (&json!("control"), &json!(4)), "{told}");
     one.say(&json!({"type": "control_estop", "reason": ""})).await;
     assert!(matches!(gate.hears().await, ToGate::Estop { .. }));
 }

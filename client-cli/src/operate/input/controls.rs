@@ -1,24 +1,24 @@
 //! A gamepad or a foot pedal by its event device (`/dev/input/eventN`). Presence is a button that is held: a device that is gone, or
 //! that lost events, lets everything go.
 
-use crate::operate::acts::{Act, Hands, Inbox};
+use super::source::{Look, Source};
+use crate::operate::acts::{Act, Hands};
+use crate::operate::inbox::Inbox;
+use crate::operate::now;
 use anyhow::Context as _;
 use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use trocar_control::evdev::{AxisCode, Held, InputEvent, KeyChange, KeyCode, Parser, RECORD};
 use trocar_proto::handover::device_wire::sim;
 use trocar_proto::handover::message::{Payload, Pose, Short};
 use trocar_proto::handover::types::Clutch;
+use trocar_proto::units::Micros;
 
 /// A device that is gone is tried again this often.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Events that wait to be looked at.
-const EVENTS: usize = 256;
-/// Commands of a stick, at most this often.
-const EVERY: Duration = Duration::from_millis(10);
+/// Commands of a stick, at most this often; microseconds.
+const EVERY: u64 = 10_000;
 /// A stick within this part of the way is at rest.
 const REST: f64 = 0.15;
 /// Micrometres of a step with the stick at its end: 10 cm/s at 100 steps a second.
@@ -85,21 +85,9 @@ impl Controls {
     /// Reads until the process ends.
     pub(super) fn run(mut self, inbox: &Inbox) {
         loop {
-            if let Some(mut file) = self.file.take().or_else(|| File::open(&self.path).ok()) {
-                let (tell, hear) = sync_channel(EVENTS);
-                let reader = std::thread::spawn(move || {
-                    let mut bytes = [0; RECORD * 64];
-                    let mut parser = Parser::default();
-                    while let Ok(n @ 1..) = file.read(&mut bytes) {
-                        // A full queue waits, and so does the kernel, which says so where it loses something.
-                        parser.handle(bytes.get(..n).unwrap_or_default(), |e| {
-                            let _ = tell.send(e);
-                        });
-                    }
-                });
-                follow(State::new(self.layout), &hear, inbox);
-                let _ = reader.join();
-                inbox.act(Act::Hands(Hands::released()));
+            if let Some(file) = self.file.take().or_else(|| File::open(&self.path).ok()) {
+                follow(State::new(self.layout), Source::new(file), inbox);
+                inbox.act(now(), Act::Hands(Hands::released()));
                 tracing::error!(device = %self.path.display(), "the input is gone: everything is let go");
             }
             std::thread::sleep(AGAIN);
@@ -108,15 +96,23 @@ impl Controls {
 }
 
 /// From events to acts, until the device is gone. A stick that is held still says nothing and moves on.
-fn follow(mut state: State, events: &Receiver<InputEvent>, inbox: &Inbox) {
+fn follow(mut state: State, mut source: Source<File>, inbox: &Inbox) {
+    let (mut bytes, mut parser) = ([0; RECORD * 64], Parser::default());
     loop {
-        let acts = match events.recv_timeout(EVERY) {
-            Ok(event) => state.handle(event, Instant::now()),
-            Err(RecvTimeoutError::Timeout) => state.felt(Instant::now()),
-            Err(RecvTimeoutError::Disconnected) => return,
+        let mut acts = Vec::new();
+        let at = match source.look(&mut bytes) {
+            Ok(Look::Nothing(at)) => {
+                acts = state.felt(at);
+                at
+            }
+            Ok(Look::Bytes(n @ 1.., at)) => {
+                parser.handle(bytes.get(..n).unwrap_or_default(), |e| acts.extend(state.handle(e, at)));
+                at
+            }
+            Ok(Look::Bytes(..)) | Err(_) => return,
         };
         for act in acts {
-            inbox.act(act);
+            inbox.act(at, act);
         }
     }
 }
@@ -129,7 +125,7 @@ struct State {
     said: Hands,
     /// X, Y, RX, RY from -1 to 1.
     sticks: [f64; 4],
-    sent: Option<Instant>,
+    sent: Option<Micros>,
 }
 
 impl State {
@@ -141,7 +137,7 @@ impl State {
         keys.iter().any(|k| self.held.is_held(KeyCode(*k)))
     }
 
-    fn handle(&mut self, event: InputEvent, now: Instant) -> Vec<Act> {
+    fn handle(&mut self, event: InputEvent, now: Micros) -> Vec<Act> {
         self.held.handle(event);
         match event {
             InputEvent::Key(KeyCode(code), KeyChange::Pressed) => self.pressed(code),
@@ -180,7 +176,7 @@ impl State {
     }
 
     /// What belongs together came: hands, and a motion where a stick is away from its rest.
-    fn felt(&mut self, now: Instant) -> Vec<Act> {
+    fn felt(&mut self, now: Micros) -> Vec<Act> {
         let moving = self.sticks.iter().any(|s| *s != 0.0);
         let pose = sim::Pose { motion_zero: !moving, orientation: sim::UPRIGHT, grip: 0 };
         let hands = Hands {
@@ -193,7 +189,7 @@ impl State {
         let changed = self.said.changed(&hands);
         self.said.take(&hands);
         let mut acts: Vec<Act> = changed.map(Act::Hands).into_iter().collect();
-        let due = self.sent.is_none_or(|at| now.duration_since(at) >= EVERY);
+        let due = self.sent.is_none_or(|at| now.since(at) >= EVERY);
         if moving && due && self.any(self.layout.clutch) {
             self.sent = Some(now);
             let [x, y, rx, ry] = self.sticks.map(|s| (s * STEP) as i16);
@@ -215,7 +211,7 @@ mod tests {
     }
 
     fn after(state: &mut State, events: &[InputEvent]) -> Vec<Act> {
-        let now = Instant::now();
+        let now = Micros(1);
         events.iter().flat_map(|e| state.handle(*e, now)).collect()
     }
 

@@ -4,16 +4,23 @@
 mod controls;
 pub(super) mod lines;
 mod script;
+mod source;
 pub(super) mod trajectory;
 
-use super::acts::{Act, Hands, Inbox};
+use super::acts::{Act, Hands};
+use super::inbox::Inbox;
+use super::now;
 use anyhow::Context as _;
 use controls::Controls;
 pub(super) use script::Happenings;
 use script::Script;
-use std::io::BufRead as _;
+use source::{Look, Source};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::str::FromStr;
+use trocar_proto::units::Micros;
 
 /// Longest line of `stdin`, in bytes; a longer one is refused.
 const MAX_LINE: usize = 16 << 10;
@@ -87,42 +94,69 @@ impl Ready {
         };
         match self {
             Self::Controls(controls) => spawn("trocar-controls", Box::new(move || controls.run(&inbox))),
-            Self::Stdin => spawn("trocar-stdin", Box::new(move || read_stdin(&inbox))),
+            Self::Stdin => {
+                // Without the buffer of `std::io::stdin`, which would hide what waits.
+                let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("--input stdin")?;
+                spawn("trocar-stdin", Box::new(move || read_lines(File::from(stdin), &inbox)))
+            }
             Self::Script(script) => spawn("trocar-script", Box::new(move || script.run(&inbox, &happened))),
         }
     }
 }
 
-fn read_stdin(inbox: &Inbox) {
-    let mut stdin = std::io::stdin().lock();
-    let mut line = Vec::new();
+/// Reads lines until the end. Each is no older than the last moment at which none waited.
+fn read_lines(file: impl Read + AsFd, inbox: &Inbox) {
+    let mut source = Source::new(file);
+    let (mut bytes, mut line) = ([0; 4_096], Vec::new());
+    let mut at = now();
     loop {
-        line.clear();
-        match std::io::Read::take(&mut stdin, MAX_LINE as u64).read_until(b'\n', &mut line) {
-            Ok(n) if n > 0 => {}
-            _ => break,
-        }
-        let text = String::from_utf8_lossy(&line);
-        if text.trim().is_empty() {
-            continue;
-        }
-        match lines::parse(&text) {
-            Ok(acts) => acts.into_iter().for_each(|act| {
-                inbox.act(act);
-            }),
-            Err(error) => {
-                // A hand that cannot be read holds nothing.
-                inbox.act(Act::Hands(Hands::released()));
-                tracing::error!(error = format!("{error:#}"), "--input stdin: everything is let go");
+        let n = match source.look(&mut bytes) {
+            Ok(Look::Nothing(_)) => continue,
+            Ok(Look::Bytes(n @ 1.., after)) => {
+                at = after;
+                n
+            }
+            Ok(Look::Bytes(..)) | Err(_) => break,
+        };
+        for byte in bytes.get(..n).unwrap_or_default() {
+            line.push(*byte);
+            if *byte == b'\n' || line.len() >= MAX_LINE {
+                do_line(&line, at, inbox);
+                line.clear();
             }
         }
     }
-    inbox.act(Act::Hands(Hands::released()));
+    do_line(&line, at, inbox);
+    inbox.act(now(), Act::Hands(Hands::released()));
+}
+
+fn do_line(line: &[u8], at: Micros, inbox: &Inbox) {
+    let text = String::from_utf8_lossy(line);
+    if text.trim().is_empty() {
+        return;
+    }
+    match lines::parse(&text) {
+        Ok(acts) => acts.into_iter().for_each(|act| {
+            inbox.act(at, act);
+        }),
+        Err(error) => {
+            // A hand that cannot be read holds nothing.
+            inbox.act(at, Act::Hands(Hands::released()));
+            tracing::error!(error = format!("{error:#}"), "--input stdin: everything is let go");
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
+    use trocar_proto::handover::device_wire::sim;
+    use trocar_proto::handover::message::Payload;
+
+    fn sim_zero() -> Payload {
+        Payload::new(sim::Motion::default().encode()).unwrap()
+    }
 
     #[test]
     fn inputs_are_named_by_kind_and_path() {
@@ -135,5 +169,24 @@ mod tests {
         }
         let missing = InputSpec::Script("/nowhere/s".into()).read().unwrap_err();
         assert!(format!("{missing:#}").contains("--input script:/nowhere/s"), "{missing:#}");
+    }
+
+    #[test]
+    fn a_line_that_waited_is_as_old_as_its_wait_and_the_end_lets_everything_go() {
+        // HO-T-012, HO-T-013
+        let (inbox, lanes) = Inbox::new();
+        do_line(b"{\"presence\":true,\"clutch\":\"closed\",\"motion\":{}}\n", Micros(7), &inbox);
+        let taken = lanes.take(std::time::Duration::ZERO);
+        assert_eq!(taken.motions, [(Micros(7), sim_zero())]);
+        assert_eq!(taken.hands.map(|h| h.at), Some(Micros(7)));
+        // Cut anywhere, the lines are the same; what cannot be read lets everything go.
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"{\"do\":\"accept\"}\n\n{\"presence\":true}\nrubbish\n{\"do\":\"return\"}").unwrap();
+        drop(writer);
+        read_lines(reader, &inbox);
+        let taken = lanes.take(std::time::Duration::ZERO);
+        assert!(matches!(taken.acts.front(), Some((_, Act::Accept))) && taken.give_back);
+        let felt = taken.hands.unwrap();
+        assert_eq!((felt.latest, felt.let_go), (Hands::released(), Hands::released()));
     }
 }

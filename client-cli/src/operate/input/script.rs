@@ -11,7 +11,8 @@
 //! A line is done once; with `"again":true` each time.
 
 use super::lines;
-use crate::operate::acts::{Act, Inbox};
+use crate::operate::acts::Act;
+use crate::operate::inbox::Inbox;
 use crate::operate::now;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -108,8 +109,8 @@ impl Script {
         let mut planned = Planned::default();
         self.plan("start", now(), &mut planned);
         loop {
-            for act in planned.due(now()) {
-                inbox.act(act);
+            for (at, act) in planned.due(now()) {
+                inbox.act(at, act);
             }
             match happened.recv_timeout(planned.wait(now())) {
                 Ok((what, at)) => self.plan(what, at, &mut planned),
@@ -141,9 +142,10 @@ impl Planned {
         }
     }
 
-    fn due(&mut self, now: Micros) -> Vec<Act> {
+    /// Each with the time at which it was due.
+    fn due(&mut self, now: Micros) -> Vec<(Micros, Act)> {
         let n = self.0.partition_point(|(t, _)| *t <= now);
-        self.0.drain(..n).map(|(_, act)| act).collect()
+        self.0.drain(..n).collect()
     }
 
     fn wait(&self, now: Micros) -> Duration {
@@ -184,7 +186,6 @@ fn step(line: &str) -> anyhow::Result<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operate::acts::In;
 
     #[test]
     fn lines_are_done_when_their_time_comes_and_once_unless_they_say_again() {
@@ -196,14 +197,14 @@ mod tests {
         script.plan("start", ms(100), &mut planned);
         script.plan("offer", ms(101), &mut planned);
         assert_eq!(planned.wait(ms(101)), Duration::ZERO);
-        assert_eq!(planned.due(ms(101)), [Act::Accept]);
+        assert_eq!(planned.due(ms(101)), [(ms(101), Act::Accept)]);
         assert_eq!(planned.due(ms(104)).len(), 1, "the clutch");
-        assert!(matches!(planned.due(ms(105))[..], [Act::Hands(_)]));
+        assert!(matches!(planned.due(ms(105))[..], [(Micros(105_000), Act::Hands(_))]));
         script.plan("offer", ms(200), &mut planned);
-        assert!(matches!(planned.due(ms(300))[..], [Act::Hands(_)]), "accept was done already");
+        assert!(matches!(planned.due(ms(300))[..], [(Micros(201_000), Act::Hands(_))]), "accept was done already");
         script.plan("grant", ms(300), &mut planned);
         assert_eq!(planned.due(ms(319)), []);
-        assert_eq!(planned.due(ms(320)), [Act::Return]);
+        assert_eq!(planned.due(ms(320)), [(ms(320), Act::Return)]);
     }
 
     #[test]
@@ -215,11 +216,11 @@ mod tests {
         happenings.tell("connected", now());
         happenings.tell("offer", now());
         let running = std::thread::spawn(move || script.run(&inbox, &hear));
-        let first = core.recv_timeout(Duration::from_secs(5)).unwrap();
-        assert!(matches!(first, In::Act(Act::Accept)), "{first:?}");
+        let first = core.take(Duration::from_secs(5));
+        assert!(matches!(first.acts.front(), Some((_, Act::Accept))), "{first:?}");
         drop(happenings);
         running.join().unwrap();
-        assert!(core.try_recv().is_err());
+        assert!(core.take(Duration::ZERO).acts.is_empty());
     }
 
     #[test]

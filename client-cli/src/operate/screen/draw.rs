@@ -84,7 +84,7 @@ fn banner(view: &View, now: Micros) -> ((String, String), Style) {
 }
 
 fn parts(set: GrantedSet) -> String {
-    if set.is_empty() { "nothing".to_owned() } else { words::set(set).join(" + ") }
+    set.words()
 }
 
 fn gate_span(name: &str, colour: Colour, figure: String) -> Vec<Span<'static>> {
@@ -94,11 +94,7 @@ fn gate_span(name: &str, colour: Colour, figure: String) -> Vec<Span<'static>> {
         Colour::Red => ALARM,
         Colour::Unmeasured => Style::new().add_modifier(Modifier::DIM),
     };
-    vec![
-        Span::raw(format!("{name} ")),
-        Span::styled(format!("{} {figure}", words::colour(colour)), style),
-        Span::raw("   "),
-    ]
+    vec![Span::raw(format!("{name} ")), Span::styled(format!("{} {figure}", colour.name()), style), Span::raw("   ")]
 }
 
 fn ms(us: u32) -> String {
@@ -115,7 +111,7 @@ fn register(view: &View) -> Vec<Line<'static>> {
     };
     lines.push(Line::from(format!(
         "{} for {:.0} s, epoch {}, set {}",
-        words::mode(s.mode).to_uppercase(),
+        s.mode.name().to_uppercase(),
         s.since_ms as f64 / 1e3,
         s.epoch.0,
         parts(s.set)

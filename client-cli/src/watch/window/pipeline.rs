@@ -2,6 +2,7 @@
 
 use super::WindowError;
 use super::caption::{Caption, Level};
+use crate::media::init_gstreamer;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as app;
@@ -80,7 +81,7 @@ pub(super) struct Picture {
 
 impl Decoder {
     pub(super) fn start(codec: &str, fmtp: &str, clock_rate: u32) -> Result<Self, WindowError> {
-        gst::init().map_err(fault)?;
+        init_gstreamer().map_err(fault)?;
         let chain = chain(codec).ok_or_else(|| WindowError::Codec { codec: codec.to_owned() })?;
         let source = app::AppSrc::builder()
             .caps(&rtp_caps(codec, fmtp, clock_rate)?)
@@ -316,9 +317,27 @@ fn black() -> Result<gst::Sample, WindowError> {
         .field("width", width)
         .field("height", height)
         .field("framerate", gst::Fraction::new(0, 1))
+        // Without it the elements behind take the caps for others than theirs.
+        .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
         .build();
     let luma = usize::try_from(width * height).map_err(fault)?;
     let mut data = vec![16_u8; luma];
     data.resize(luma + luma / 2, 128);
     Ok(gst::Sample::builder().caps(&caps).buffer(&gst::Buffer::from_mut_slice(data)).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_undoes_each_codec_is_there_and_another_codec_is_refused_by_name() {
+        for codec in ["H264", "h265", "VP8", "VP9", "AV1"] {
+            if let Err(error) = Decoder::start(codec, "", 90_000) {
+                panic!("{codec}: {error}");
+            }
+        }
+        let error = Decoder::start("jpeg2000", "", 90_000).err().unwrap().to_string();
+        assert!(error.contains("jpeg2000"), "{error}");
+    }
 }

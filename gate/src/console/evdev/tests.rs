@@ -30,7 +30,7 @@ impl Pedal {
         mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let inbox = Inbox::default();
         let (to, view) = watch::channel(Arc::new(fixture::local()));
-        let shared = Shared::new(inbox.clone(), view);
+        let shared = Shared::new(inbox.clone(), crate::console::fixture::withdrawal().0, view);
         shared.inputs.lock().unwrap().push(("pedal".to_owned(), Some("not opened yet".to_owned())));
         let keys = [(SPACE, HardwareAct::Take), (A, HardwareAct::Estop), (C, HardwareAct::Confirm)];
         let keys = keys.into_iter().map(|(k, a)| (KeyCode(k), a)).collect();

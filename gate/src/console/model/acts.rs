@@ -27,6 +27,8 @@ pub(crate) enum ActName {
     Reset,
     /// Hears no more ESTOP of one person.
     Mute,
+    /// Withdraws the patient's consent. No act of the register: it is told that consent ended.
+    WithdrawConsent,
     /// Ends the session.
     Close,
 }
@@ -57,6 +59,7 @@ pub(super) fn acts(view: &View) -> Vec<ActLine> {
         line(ActName::Withdraw, "WITHDRAW", "W", (!is_open(mode)).then_some("no offer is open")),
         line(ActName::Reset, "RESET", "R", (mode != Mode::Estop).then_some("no emergency stop is latched")),
         line(ActName::Mute, "MUTE", "M", mute(view)),
+        line(ActName::WithdrawConsent, "END CONSENT", "N twice", end_consent(view)),
         line(ActName::Close, "CLOSE", "X, and X again", close(mode)),
     ];
     let next = next(view);
@@ -119,6 +122,13 @@ fn amber_was_told(view: &View) -> bool {
 fn mute(view: &View) -> Option<&'static str> {
     let any = view.notices.iter().any(|(_, n)| matches!(n, Notice::Estop { .. }));
     (!any).then_some("nobody pressed STOP")
+}
+
+fn end_consent(view: &View) -> Option<&'static str> {
+    if view.mode == Mode::Closed {
+        return Some("the session is closed");
+    }
+    view.alarms.has(Alarms::CONSENT).then_some("consent is not active")
 }
 
 const fn close(mode: Mode) -> Option<&'static str> {

@@ -46,8 +46,8 @@ pub(crate) struct Expert {
     #[serde(skip)]
     pub(crate) expert: ExpertId,
     pub(crate) name: String,
-    /// The certificate's own name.
-    pub(crate) station: String,
+    /// The certificate's hospital network.
+    pub(crate) realm: String,
     /// The highest grade of the token, in words.
     pub(crate) grade: &'static str,
     /// Sets that can be offered, as bits, and in words.
@@ -172,7 +172,7 @@ pub(super) fn experts(view: &View) -> Vec<Expert> {
 fn expert(connected: &Connected) -> Expert {
     let who = &connected.who;
     let grade = who.grade.unwrap_or(Grade::Observe);
-    let sets: Vec<_> = SETS.into_iter().filter(|s| s.grade() <= grade).map(|s| (s.bits(), words::set(s))).collect();
+    let sets: Vec<_> = SETS.into_iter().filter(|s| s.grade() <= grade).map(|s| (s.bits(), s.words())).collect();
     let not = match who.role {
         None => Some("no HELLO yet"),
         Some(Role::Expert) if sets.is_empty() => Some("its token permits nothing that moves"),
@@ -183,7 +183,7 @@ fn expert(connected: &Connected) -> Expert {
         id: hex::encode(who.expert.0),
         expert: who.expert,
         name: words::name(who),
-        station: words::station(who),
+        realm: words::realm(who),
         grade: grade_in_words(grade),
         sets: if not.is_some() { Vec::new() } else { sets },
         not,
@@ -207,7 +207,7 @@ pub(super) fn news(view: &View, now: Micros) -> Vec<News> {
             Notice::Request { channel, set, reason } => {
                 let who = view.connected.iter().find(|c| c.channel == *channel);
                 let who = who.map_or_else(|| "somebody who left".to_owned(), |c| words::name(&c.who));
-                (format!("{who} ASKS for {}: {}", words::set(*set), words::clean(reason.as_str())), None)
+                (format!("{who} ASKS for {}: {}", set.words(), words::clean(reason.as_str())), None)
             }
             Notice::Estop { person, reason } => {
                 let (who, why) = (words::clean(person.as_str()), words::clean(reason.as_str()));

@@ -47,7 +47,7 @@ fn motion_is_told_with_all_its_causes() {
     assert_eq!(model(&remote()).motion.unwrap().text, "MOTION RUNS");
     let stopped = Some(Causes(Causes::WAITING.0));
     let motion = model(&View { stopped, ..remote() }).motion.unwrap();
-    assert_eq!((motion.runs, motion.text.as_str()), (false, "MOTION STOPPED: waits for the expert's re-clutch"));
+    assert_eq!((motion.runs, motion.text.as_str()), (false, "MOTION STOPPED: waiting for the re-clutch"));
     assert_eq!(model(&local()).motion, None);
 }
 

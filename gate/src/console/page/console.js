@@ -13,7 +13,7 @@ let count = 0;
 let seenAt = -Infinity; // when the newest answered one was sent: nothing on the screen is younger
 let beatAt = -Infinity;
 let escAt = -Infinity;
-let closeAt = -Infinity;
+let again = { act: "", at: -Infinity }; // what wants to be pressed twice
 let saidAt = -Infinity;
 let stamp = ""; // of the state that is shown
 let answer = null; // the gate's newest, of whichever console
@@ -94,6 +94,12 @@ async function act(name, more = {}) {
   }
 }
 
+// What ends something for good.
+const TWICE = {
+  close: "CLOSE ends the session for good",
+  "withdraw-consent": "END CONSENT: no grant until a new document comes",
+};
+
 const take = () => act("take");
 const estop = () => act("estop");
 
@@ -101,11 +107,13 @@ const estop = () => act("estop");
 async function press(line) {
   if (isOld()) return say(false, `${line.label} did not count: control unknown.`);
   if (line.act === "offer") return openOffer(true);
-  if (line.act === "close" && performance.now() - closeAt > 6000) {
-    closeAt = performance.now();
-    return say(false, "CLOSE ends the session for good: press it again.");
+  const warning = TWICE[line.act];
+  if (warning && (again.act !== line.act || performance.now() - again.at > 6000)) {
+    again = { act: line.act, at: performance.now() };
+    return say(false, `${warning}: press it again.`);
   }
-  if (line.act === "close" && performance.now() - closeAt < 1000) return;
+  if (warning && performance.now() - again.at < 1000) return;
+  again = { act: "", at: -Infinity };
   return act(line.act, { seen: model.stamp });
 }
 
@@ -153,7 +161,7 @@ function renderLists() {
   fill("alarms", model.alarms, (a) => item(["b", a.title], ["span", `: ${a.meaning}`]));
   fill("gates", model.gates, gateRow);
   fill("around", [model.device, ...model.inputs], (l) => item([l.good ? "span" : "span.bad-line", l.good ? l.text : `! ${l.text}`]));
-  fill("people", model.experts, (e) => item(["b", e.name], ["span", ` ${e.station}, ${e.grade}${e.not ? ` - ${e.not}` : ""}`]));
+  fill("people", model.experts, (e) => item(["b", e.name], ["span", ` (${e.realm}), ${e.grade}${e.not ? ` - ${e.not}` : ""}`]));
   fill("news", model.news.slice(0, 8), (n) => {
     const li = item(["time", n.ago], ["span", n.text]);
     if (n.mute) li.append(button("MUTE", "", () => act("mute", { person: n.mute, seen: model.stamp })));
@@ -220,7 +228,7 @@ function openOffer(open) {
   if (!open) return;
   const experts = model.experts.filter((e) => !e.not);
   const choose = (e) => choices("sets", "set", e.sets.map(([bits, words]) => [String(bits), words]), () => {});
-  choices("experts", "expert", experts.map((e) => [e.id, `${e.name} (${e.station})`]), (id) => choose(experts.find((e) => e.id === id)));
+  choices("experts", "expert", experts.map((e) => [e.id, `${e.name} (${e.realm})`]), (id) => choose(experts.find((e) => e.id === id)));
   $("sets").replaceChildren();
   if (experts.length === 1) {
     document.querySelector("input[name=expert]").checked = true;
@@ -268,7 +276,7 @@ document.addEventListener("keydown", (event) => {
   else if (key === "f2" || (!typing && key === "e")) estop();
   else if (typing) return;
   else {
-    const wanted = { o: "offer", c: "confirm", a: "confirm-amber", w: "withdraw", r: "reset", x: "close" }[key];
+    const wanted = { o: "offer", c: "confirm", a: "confirm-amber", w: "withdraw", r: "reset", n: "withdraw-consent", x: "close" }[key];
     const line = model?.acts.find((a) => a.act === wanted);
     if (!line) return;
     if (line.not) say(false, `${line.label} not now: ${line.not}.`);

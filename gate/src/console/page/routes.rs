@@ -102,10 +102,11 @@ async fn act(State(page): State<Arc<Page>>, body: Bytes) -> Response {
         Ok(act) => act,
         Err((status, why)) => return told(status, false, why.to_owned()),
     };
-    let label = super::super::words::act(&act);
-    let done = match page.shared.hand.act(act) {
-        Ok(pending) => pending.wait().await,
-        Err(why) => Err(why),
+    let label = act.as_ref().map_or("END CONSENT", super::super::words::act);
+    let done = match act.map(|act| page.shared.hand.act(act)) {
+        Some(Ok(pending)) => pending.wait().await,
+        Some(Err(why)) => Err(why),
+        None => page.shared.hand.withdraw_consent(),
     };
     match done {
         Ok(()) => told(StatusCode::OK, true, format!("{label}: done")),
@@ -120,18 +121,19 @@ fn told(status: StatusCode, done: bool, text: String) -> Response {
 
 type No = (StatusCode, &'static str);
 
-/// The act, if the person saw the state that is.
-fn to_act(asked: Asked, model: &Model) -> Result<Act, No> {
+/// The act, if the person saw the state that is; none for the withdrawal of consent, which is no act of the register.
+fn to_act(asked: Asked, model: &Model) -> Result<Option<Act>, No> {
     let bad = |why| (StatusCode::BAD_REQUEST, why);
     match asked.act {
-        ActName::Take => return Ok(Act::Take),
-        ActName::Estop => return Ok(Act::Estop),
+        ActName::Take => return Ok(Some(Act::Take)),
+        ActName::Estop => return Ok(Some(Act::Estop)),
         _ => {}
     }
     if asked.seen.as_deref() != Some(model.stamp.as_str()) {
         return Err((StatusCode::CONFLICT, "did not count: the state has just changed. Look and press again"));
     }
-    Ok(match asked.act {
+    Ok(Some(match asked.act {
+        ActName::WithdrawConsent => return Ok(None),
         ActName::Take => Act::Take,
         ActName::Estop => Act::Estop,
         ActName::Confirm => Act::Confirm,
@@ -154,5 +156,5 @@ fn to_act(asked: Asked, model: &Model) -> Result<Act, No> {
             // The core draws the oid.
             Act::Offer { oid: Oid(0), expert: ExpertId(expert), set, step }
         }
-    })
+    }))
 }

@@ -7,6 +7,7 @@ use crate::console::{Console, ConsoleConfig};
 use crate::core::{Event, Inbox, Lane, View};
 use std::io::Read as _;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch;
 use trocar_proto::handover::gate::{Act, Input};
 use trocar_proto::handover::message::Reason;
@@ -18,6 +19,7 @@ struct Site {
     inbox: Inbox,
     view: watch::Sender<Arc<View>>,
     secret: String,
+    withdrawn: Arc<AtomicUsize>,
 }
 
 /// What came back.
@@ -33,9 +35,10 @@ impl Site {
         let (to, view) = watch::channel(Arc::new(View { at: crate::core::now().plus(600_000_000), ..view }));
         let inbox = Inbox::default();
         let config = ConsoleConfig { page: Some("127.0.0.1:0".parse().unwrap()), ..ConsoleConfig::default() };
-        let console = crate::console::start(&config, inbox.clone(), view).unwrap();
+        let (withdrawal, withdrawn) = fixture::withdrawal();
+        let console = crate::console::start(&config, inbox.clone(), withdrawal, view).unwrap();
         let secret = console.link().unwrap().split_once('#').unwrap().1.to_owned();
-        Self { console, inbox, view: to, secret }
+        Self { console, inbox, view: to, secret, withdrawn }
     }
 
     fn host(&self) -> String {
@@ -238,6 +241,19 @@ fn an_offer_and_a_confirmation_count_for_the_state_that_was_seen() {
 }
 
 #[test]
+fn consent_is_withdrawn_by_whoever_saw_the_state_and_nothing_goes_to_the_register() {
+    let site = Site::new(local());
+    let asked = |seen: &str| format!(r#"{{"act":"withdraw-consent","seen":"{seen}"}}"#);
+    assert_eq!(site.post(&asked("another")).status, 409);
+    assert_eq!(site.withdrawn.load(Ordering::Relaxed), 0);
+    let answer = site.post(&asked(&site.stamp()));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.contains("END CONSENT: done"), "{answer:?}");
+    assert_eq!(site.withdrawn.load(Ordering::Relaxed), 1);
+    site.nothing_came();
+}
+
+#[test]
 fn a_core_that_does_not_run_is_told_to_the_person() {
     let site = Site::new(local());
     let answer = site.post(TAKE);
@@ -284,7 +300,7 @@ fn the_link_is_written_for_this_user_only_and_a_new_run_has_a_new_secret() {
         let page = Some("127.0.0.1:0".parse().unwrap());
         let config = ConsoleConfig { page, page_link: Some(path.clone()), ..ConsoleConfig::default() };
         let (_to, view) = watch::channel(Arc::new(local()));
-        let console = crate::console::start(&config, Inbox::default(), view).unwrap();
+        let console = crate::console::start(&config, Inbox::default(), fixture::withdrawal().0, view).unwrap();
         let link = std::fs::read_to_string(&path).unwrap();
         assert_eq!(Some(link.trim()), console.link());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -295,7 +311,7 @@ fn the_link_is_written_for_this_user_only_and_a_new_run_has_a_new_secret() {
     let page = Some("127.0.0.1:0".parse().unwrap());
     let config = ConsoleConfig { page, page_link: Some(lost), ..ConsoleConfig::default() };
     let (_to, view) = watch::channel(Arc::new(local()));
-    let error = crate::console::start(&config, Inbox::default(), view).unwrap_err();
+    let error = crate::console::start(&config, Inbox::default(), fixture::withdrawal().0, view).unwrap_err();
     assert!(error.to_string().starts_with("console.page_link: cannot write"));
 }
 

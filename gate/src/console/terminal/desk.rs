@@ -12,10 +12,10 @@ use trocar_proto::units::Micros;
 
 /// Two Esc within this are ESTOP.
 const ESC_ESC: u64 = 1_500_000;
-/// CLOSE wants X again no earlier than this after the last X, so that a held key closes nothing,
-const CLOSE_AFTER: u64 = 1_000_000;
-/// and no later than this after the first.
-const CLOSE_WITHIN: u64 = 6_000_000;
+/// What ends something for good wants its key again no earlier than this after it came last, so that a held key ends nothing,
+const AGAIN_AFTER: u64 = 1_000_000;
+/// and no later than this after it came first.
+const AGAIN_WITHIN: u64 = 6_000_000;
 
 /// What is open on the lower half of the screen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,6 +38,7 @@ pub(super) enum Form {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Do {
     Act(Act),
+    WithdrawConsent,
     Shutdown,
 }
 
@@ -48,9 +49,11 @@ pub(super) struct Desk {
     /// What became of the last key, where it needs words.
     pub(super) said: Option<(bool, String)>,
     esc: Option<Micros>,
-    /// First and last X.
-    close: Option<(Micros, Micros)>,
+    /// What wants its key again, and when that came first and last.
+    again: Option<Again>,
 }
+
+type Again = (ActName, Micros, Micros);
 
 /// Under which circumstances a key came.
 #[derive(Debug, Clone, Copy)]
@@ -64,9 +67,9 @@ impl Desk {
     /// Takes a key. `model` is what was on the screen.
     pub(super) fn handle(&mut self, key: Key, model: &Model, when: When) -> Option<Do> {
         let esc = self.esc.take();
-        let close = self.close.take();
+        let again = self.again.take();
         match key {
-            Key::Present | Key::Other => (self.esc, self.close) = (esc, close),
+            Key::Present | Key::Other => (self.esc, self.again) = (esc, again),
             Key::Esc if esc.is_some_and(|at| when.now.since(at) <= ESC_ESC) => return Some(Do::Act(Act::Estop)),
             Key::Esc => {
                 self.esc = Some(when.now);
@@ -85,7 +88,7 @@ impl Desk {
                     format!("{sign} did not count: the screen has just changed, or keys came too fast. Press again"),
                 );
             }
-            Key::Char(sign) => return self.command(sign.to_ascii_lowercase(), model, close, when.now),
+            Key::Char(sign) => return self.command(sign.to_ascii_lowercase(), model, again, when.now),
             _ => {}
         }
         None
@@ -103,7 +106,7 @@ impl Desk {
         self.said = Some((good, text.into()));
     }
 
-    fn command(&mut self, sign: char, model: &Model, close: Option<(Micros, Micros)>, now: Micros) -> Option<Do> {
+    fn command(&mut self, sign: char, model: &Model, again: Option<Again>, now: Micros) -> Option<Do> {
         if let (Form::Expert(_) | Form::Set(_) | Form::Mute(_), Some(n)) = (&self.form, sign.to_digit(10)) {
             return self.choose(n as usize, model);
         }
@@ -114,6 +117,7 @@ impl Desk {
             'w' => ActName::Withdraw,
             'r' => ActName::Reset,
             'm' => ActName::Mute,
+            'n' => ActName::WithdrawConsent,
             'x' => ActName::Close,
             'l' => {
                 self.form = if self.form == Form::Limits { Form::None } else { Form::Limits };
@@ -132,7 +136,19 @@ impl Desk {
                 None
             }
             ActName::Mute => self.open_mute(model),
-            ActName::Close => self.close(close, now),
+            ActName::Close if self.is_again(act, again, now) => Some(Do::Act(Act::Close)),
+            ActName::Close => {
+                self.say(false, "CLOSE ends the session for good: wait one second, then press X again");
+                None
+            }
+            ActName::WithdrawConsent if self.is_again(act, again, now) => Some(Do::WithdrawConsent),
+            ActName::WithdrawConsent => {
+                self.say(
+                    false,
+                    "END CONSENT: no grant until a new document comes. Wait one second, then press N again",
+                );
+                None
+            }
             ActName::Confirm => Some(Do::Act(Act::Confirm)),
             ActName::ConfirmAmber => Some(Do::Act(Act::ConfirmAmber)),
             ActName::Withdraw => Some(Do::Act(Act::Withdraw)),
@@ -141,16 +157,19 @@ impl Desk {
         }
     }
 
-    fn close(&mut self, close: Option<(Micros, Micros)>, now: Micros) -> Option<Do> {
-        match close {
-            Some((first, last)) if now.since(last) >= CLOSE_AFTER && now.since(first) <= CLOSE_WITHIN => {
-                return Some(Do::Act(Act::Close));
+    /// Whether the key came again and in time.
+    fn is_again(&mut self, act: ActName, again: Option<Again>, now: Micros) -> bool {
+        let first = match again {
+            Some((before, first, last)) if before == act && now.since(first) <= AGAIN_WITHIN => {
+                if now.since(last) >= AGAIN_AFTER {
+                    return true;
+                }
+                first
             }
-            Some((first, _)) if now.since(first) <= CLOSE_WITHIN => self.close = Some((first, now)),
-            _ => self.close = Some((now, now)),
-        }
-        self.say(false, "CLOSE ends the session for good: wait one second, then press X again");
-        None
+            _ => now,
+        };
+        self.again = Some((act, first, now));
+        false
     }
 
     fn open_mute(&mut self, model: &Model) -> Option<Do> {

@@ -160,7 +160,7 @@ fn news(model: &Model, most: usize) -> Vec<Line<'static>> {
 fn experts(model: &Model, most: usize) -> Vec<Line<'static>> {
     let line = |e: &super::super::model::Expert| {
         let not = e.not.map(|why| format!(" - {why}")).unwrap_or_default();
-        Line::from(format!(" {} ({}), {}{not}", e.name, e.station, e.grade))
+        Line::from(format!(" {} ({}), {}{not}", e.name, e.realm, e.grade))
     };
     let mut out: Vec<_> = model.experts.iter().take(most).map(line).collect();
     let more = model.experts.len().saturating_sub(most);
@@ -220,7 +220,7 @@ fn draw_form(frame: &mut Frame<'_>, area: Rect, form: &Form, model: &Model) {
     let (title, mut lines) = match form {
         Form::None => return,
         Form::Expert(experts) => {
-            let names = experts.iter().map(|e| format!("{} ({}), {}", e.name, e.station, e.grade));
+            let names = experts.iter().map(|e| format!("{} ({}), {}", e.name, e.realm, e.grade));
             (" OFFER 1/3: to whom? Press the number ".to_owned(), numbered(names.collect()))
         }
         Form::Set(expert) => {
@@ -228,7 +228,7 @@ fn draw_form(frame: &mut Frame<'_>, area: Rect, form: &Form, model: &Model) {
             (format!(" OFFER 2/3: what does {} get? Press the number ", expert.name), numbered(sets))
         }
         Form::Step(expert, set, text) => {
-            let what = super::super::words::set(*set);
+            let what = set.words();
             let lines = vec![Line::from(format!("  > {text}_")), Line::from(""), Line::from("  Enter offers.")];
             (format!(" OFFER 3/3: {what} to {}. For which step? ", expert.name), lines)
         }

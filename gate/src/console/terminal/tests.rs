@@ -24,6 +24,7 @@ struct Seat {
     running: Option<JoinHandle<io::Result<()>>>,
     slave: std::path::PathBuf,
     view: watch::Sender<Arc<View>>,
+    withdrawn: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Seat {
@@ -36,10 +37,11 @@ impl Seat {
         let far = View { at: crate::core::now().plus(600_000_000), ..local() };
         let (to, view) = watch::channel(Arc::new(far));
         let inbox = Inbox::default();
-        let shared = Shared::new(inbox.clone(), view);
+        let (withdrawal, withdrawn) = fixture::withdrawal();
+        let shared = Shared::new(inbox.clone(), withdrawal, view);
         let (tty, theirs) = (Tty::open(&slave).unwrap(), shared.clone());
         let running = Some(std::thread::spawn(move || run(&theirs, tty)));
-        Self { master: File::from(master), inbox, shared, running, slave, view: to }
+        Self { master: File::from(master), inbox, shared, running, slave, view: to, withdrawn }
     }
 
     /// Reads what is drawn and answers as a terminal does, on a thread, until told to stop. Returns all that was drawn.
@@ -94,6 +96,14 @@ fn a_terminal_that_answers_is_a_live_console_and_is_put_back_as_it_was() {
     assert_eq!(seat.next_act(), Some(Act::Take));
     (&seat.master).write_all(b"\x1b\x1b").unwrap();
     assert_eq!(seat.next_act(), Some(Act::Estop));
+    // Withdrawn consent is no act of the register, and wants its key twice.
+    seat.beats(Duration::from_millis(300));
+    (&seat.master).write_all(b"n").unwrap();
+    seat.beats(Duration::from_millis(1_300));
+    assert_eq!(seat.withdrawn.load(Ordering::Relaxed), 0);
+    (&seat.master).write_all(b"n").unwrap();
+    seat.beats(Duration::from_millis(300));
+    assert_eq!(seat.withdrawn.load(Ordering::Relaxed), 1);
     // A core that falls silent is shown, and watched by nobody.
     seat.view.send_replace(Arc::new(View { at: Micros(0), ..local() }));
     seat.beats(Duration::from_millis(500));

@@ -264,13 +264,14 @@ pub(super) fn seen(report: &Report) -> String {
     let device = &report.device;
     let flag = |set: bool, word: &'static str| if set { word } else { "" };
     format!(
-        "{:?}, fence {}, sequence {}{}{}{}",
+        "{:?}, fence {}, sequence {}{}{}{}{}",
         device.selected,
         device.highest.0,
         device.sequence,
         flag(device.latched, ", latched"),
         flag(device.overridden, ", overridden"),
-        flag(report.energy, ", energy on"),
+        flag(device.energy, ", energy on"),
+        flag(device.held, ", held"),
     )
 }
 

@@ -27,6 +27,7 @@ pub(super) const ALL: &[Entry] = &[
     ("HO-D-013", "a latched fence cannot be selected for remote", latched_selection),
     ("HO-D-014", "every stop and selection but remote turns energy off", energy_off),
     ("HO-D-019", "no command overtakes a hold", overtaking),
+    ("HO-D-021", "a hold is reported until the next command", reported),
     ("HO-N-002", "energy acts only with the permit", permit),
     ("HO-S-016", "what is not granted does not move", outside_set),
     ("HO-D-011", "the hardware override ends by a selection of local only", hardware_override),
@@ -104,7 +105,7 @@ fn watchdog(bench: &mut Bench, _: &mut dyn Hands) -> Seen {
     let seen = format!("held after {:.1} ms, watchdog {:.1} ms", ms(after), ms(bench.watchdog));
     must(after <= bench.latest(), || format!("{seen}: too late"))?;
     must(after + bench.target.margin >= bench.watchdog, || format!("{seen}: too early"))?;
-    must(!report.energy, || format!("{seen}, with energy on"))?;
+    must(!report.device.energy, || format!("{seen}, with energy on"))?;
     Ok(Some(seen))
 }
 
@@ -215,7 +216,7 @@ fn energy_off(bench: &mut Bench, _: &mut dyn Hands) -> Seen {
         let payload = bench.target.still();
         let command = bench.command_with(GrantedSet::ENERGY, true, payload);
         let report = taken("a command with energy", bench.a.act(command)?)?;
-        must(report.energy, || "a command with the permit did not turn energy on".into())?;
+        must(report.device.energy, || "a command with the permit did not turn energy on".into())?;
         let (fence, sequence) = (bench.fence, bench.next());
         let (what, act) = match n {
             0 => ("energy off", DeviceAct::EnergyOff { fence, sequence }),
@@ -224,7 +225,7 @@ fn energy_off(bench: &mut Bench, _: &mut dyn Hands) -> Seen {
             _ => ("a selection of local", bench.select(Selection::Local)),
         };
         let report = taken(what, bench.a.act(act)?)?;
-        must(!report.energy, || format!("energy is on after {what}"))?;
+        must(!report.device.energy, || format!("energy is on after {what}"))?;
     }
     Ok(Some("off after energy off, hold, nobody and local".into()))
 }
@@ -240,13 +241,31 @@ fn overtaking(bench: &mut Bench, _: &mut dyn Hands) -> Seen {
     Ok(Some(format!("from before: {reason}; from after: taken")))
 }
 
+fn reported(bench: &mut Bench, _: &mut dyn Hands) -> Seen {
+    let report = bench.select_anew(Selection::Remote)?;
+    must(report.device.held, || "it does not say that nothing moved since it was selected".into())?;
+    bench.remote()?;
+    for n in 0..2 {
+        let command = bench.command();
+        let report = taken("a command", bench.a.act(command)?)?;
+        must(!report.device.held, || "it says that it holds, after a command that moved".into())?;
+        let act = match n {
+            0 => DeviceAct::Hold { fence: bench.fence, sequence: bench.next() },
+            _ => bench.select(Selection::Nobody),
+        };
+        let report = taken("the stop", bench.a.act(act)?)?;
+        must(report.device.held, || format!("it does not say that it holds: {}", seen(&report)))?;
+    }
+    Ok(Some("said after hold and selections, and no longer after a command".into()))
+}
+
 fn permit(bench: &mut Bench, _: &mut dyn Hands) -> Seen {
     bench.remote()?;
     for (energy, what) in [(true, "with"), (false, "without")] {
         let payload = bench.target.still();
         let command = bench.command_with(GrantedSet::ENERGY, energy, payload);
         let report = taken(&format!("a command {what} the permit"), bench.a.act(command)?)?;
-        must(report.energy == energy, || format!("energy {} {what} the permit", on(report.energy)))?;
+        must(report.device.energy == energy, || format!("energy {} {what} the permit", on(report.device.energy)))?;
     }
     Ok(Some("on with it, off with the first command without it".into()))
 }
@@ -266,7 +285,7 @@ fn outside_set(bench: &mut Bench, _: &mut dyn Hands) -> Seen {
     ] {
         let command = bench.command_with(set, energy, payload);
         let (_, report) = refused(what, bench.a.act(command)?)?;
-        must(!report.energy, || format!("energy is on after {what}"))?;
+        must(!report.device.energy, || format!("energy is on after {what}"))?;
     }
     let after = bench.a.ask(PATIENCE)?.state;
     must(places(before.as_bytes()) == places(after.as_bytes()), || "the device shows another pose".into())?;
@@ -309,7 +328,7 @@ fn restart(bench: &mut Bench, hands: &mut dyn Hands) -> Seen {
     let report = bench.a.ask(2 * PATIENCE)?;
     let device = &report.device;
     must(device.highest == before, || format!("fence {} after {}", device.highest.0, before.0))?;
-    must(device.selected == Selection::Nobody && device.latched && !report.energy, || seen(&report))?;
+    must(device.selected == Selection::Nobody && device.latched && !report.device.energy, || seen(&report))?;
     let command = bench.command();
     refused("a command of before", bench.a.act(command)?)?;
     Ok(Some(seen(&report)))

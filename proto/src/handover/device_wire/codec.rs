@@ -24,6 +24,7 @@ const OWNED: u8 = 4;
 const ENERGY: u8 = 8;
 const MOVING: u8 = 16;
 const HAS_ACTUATED: u8 = 32;
+const HELD: u8 = 64;
 
 /// The bytes of what a gate says, without the tag.
 #[must_use]
@@ -95,9 +96,10 @@ pub fn encode_report(head: &Head, report: &Report) -> Vec<u8> {
         flag(LATCHED, device.latched)
             | flag(OVERRIDDEN, device.overridden)
             | flag(OWNED, device.owner.is_some())
-            | flag(ENERGY, report.energy)
+            | flag(ENERGY, device.energy)
             | flag(MOVING, report.moving)
-            | flag(HAS_ACTUATED, report.actuated.is_some()),
+            | flag(HAS_ACTUATED, report.actuated.is_some())
+            | flag(HELD, device.held),
     );
     out.extend(report.watchdog.to_be_bytes());
     out.extend(report.camera_moves.to_be_bytes());
@@ -255,7 +257,7 @@ impl Reader<'_> {
         let (echo, highest) = (self.u64("echo")?, Epoch(self.u64("highest")?));
         let (owner, sequence, selected) = (self.u128("owner")?, self.u64("sequence")?, self.selection()?);
         let flags = self.u8("flags")?;
-        if flags >= 2 * HAS_ACTUATED {
+        if flags >= 2 * HELD {
             return Err(DecodeError::Value { field: "flags", value: flags.into() });
         }
         let has = |bit: u8| flags & bit != 0;
@@ -269,6 +271,8 @@ impl Reader<'_> {
             sequence,
             latched: has(LATCHED),
             overridden: has(OVERRIDDEN),
+            energy: has(ENERGY),
+            held: has(HELD),
         };
         let (watchdog, camera_moves) = (self.u32("watchdog")?, self.u32("camera moves")?);
         let actuated = Actuated { fence: Epoch(self.u64("actuated fence")?), sequence: self.u64("actuated sequence")? };
@@ -277,7 +281,6 @@ impl Reader<'_> {
         }
         Ok(Report {
             device,
-            energy: has(ENERGY),
             moving: has(MOVING),
             watchdog,
             camera_moves,

@@ -59,10 +59,8 @@ pub enum ToDevice {
 /// What a device says to a gate: at once after each change and each refusal, and every 20 ms.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Report {
-    /// Whom it obeys.
+    /// Whom it obeys, and what of remote is on.
     pub device: DeviceReport,
-    /// Remote energy is on.
-    pub energy: bool,
     /// Something moves.
     pub moving: bool,
     /// The device's own watchdog, in microseconds.

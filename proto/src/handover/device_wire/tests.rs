@@ -40,8 +40,9 @@ fn report() -> Report {
             sequence: 1,
             latched: false,
             overridden: false,
+            energy: true,
+            held: false,
         },
-        energy: true,
         moving: true,
         watchdog: 150_000,
         camera_moves: 2,
@@ -61,10 +62,12 @@ fn quiet_report() -> Report {
         sequence: 0,
         latched: true,
         overridden: true,
+        energy: false,
+        held: true,
     };
-    let (energy, moving, watchdog, camera_moves) = (false, false, 1, 0);
+    let (moving, watchdog, camera_moves) = (false, 1, 0);
     let (echo, actuated, refusals, refused, state) = (0, None, 0, None, State::default());
-    Report { device, energy, moving, watchdog, camera_moves, echo, actuated, refusals, refused, state }
+    Report { device, moving, watchdog, camera_moves, echo, actuated, refusals, refused, state }
 }
 
 fn all_bytes() -> Vec<(&'static str, Vec<u8>)> {

@@ -183,3 +183,38 @@ fn every_selection_but_remote_turns_remote_energy_off() {
         assert_eq!(does(&mut fence(), 0, &select(A, to, 6, 1)).unwrap().energy_off, off);
     }
 }
+
+#[test]
+fn energy_and_the_hold_are_reported_as_they_are() {
+    // HO-D-020, HO-D-021
+    let shown = |f: &Fence| (f.report().energy, f.report().held);
+    let with = |sequence| {
+        let DeviceAct::Command { fence, counter, set, payload, .. } = command(6, sequence) else { unreachable!() };
+        DeviceAct::Command { fence, sequence, counter, set, energy: true, payload }
+    };
+    assert_eq!(shown(&fence()), (false, true));
+    let stops: [(&str, fn(&mut Fence)); 5] = [
+        ("hold", |f| _ = does(f, 2, &DeviceAct::Hold { fence: Epoch(6), sequence: 9 })),
+        ("nobody", |f| _ = does(f, 2, &select(A, Selection::Nobody, 6, 9))),
+        ("local", |f| _ = does(f, 2, &select(A, Selection::Local, 6, 9))),
+        ("override", |f| _ = f.override_to_local()),
+        ("watchdog", |f| _ = f.tick(ms(151))),
+    ];
+    for (what, stop) in stops {
+        let mut f = remote();
+        assert_eq!(shown(&f), (false, true), "selected, and nothing moved yet");
+        does(&mut f, 1, &with(2)).unwrap();
+        assert_eq!(shown(&f), (true, false));
+        stop(&mut f);
+        assert_eq!(shown(&f), (false, true), "{what}");
+    }
+    let mut f = remote();
+    does(&mut f, 1, &with(2)).unwrap();
+    does(&mut f, 1, &DeviceAct::EnergyOff { fence: Epoch(5), sequence: 9 }).unwrap_err();
+    assert_eq!(shown(&f), (true, false), "what is refused changes nothing");
+    does(&mut f, 1, &DeviceAct::EnergyOff { fence: Epoch(6), sequence: 3 }).unwrap();
+    assert_eq!(shown(&f), (false, false), "energy off holds nothing");
+    does(&mut f, 1, &with(4)).unwrap();
+    does(&mut f, 1, &command(6, 5)).unwrap();
+    assert_eq!(shown(&f), (false, false), "the first command without the permit");
+}

@@ -8,8 +8,12 @@ use std::collections::VecDeque;
 
 /// Channels at most (HO-M-023).
 const MOST: usize = 16;
-/// Senders of ESTOP remembered, and people muted, at most.
+/// Senders of ESTOP remembered, and senders muted, at most.
 const PEOPLE: usize = 32;
+/// ESTOPs by way of signaling, of all people together, within the time in which one person's counts once.
+const OF_SIGNALING: usize = 10;
+/// Bytes of a name.
+const SHORT: usize = 128;
 
 /// One tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -89,27 +93,86 @@ impl Channels {
     }
 }
 
+/// Who pressed ESTOP, as it is counted and muted: what its sender cannot change by joining again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Sender {
+    /// A station is its certificate, whoever its token names.
+    Station(ExpertId),
+    /// Of signaling, the person on whose behalf it speaks, as shown.
+    Person(Short),
+}
+
+impl Sender {
+    /// The sender, and how it is shown to local: a station as person and certificate, by which MUTE finds it again.
+    pub(super) fn of(peer: Peer, person: &Short) -> (Self, Short) {
+        match peer {
+            Peer::Station(expert) => (Self::Station(expert), with_certificate(person.as_str(), expert)),
+            Peer::Signaling => {
+                // What looks like a station's certificate is not taken over from anybody's name.
+                let shown = short(&person.as_str().replace('[', "(").replace(']', ")"));
+                (Self::Person(shown.clone()), shown)
+            }
+        }
+    }
+
+    /// Whether that is how it is, or was under another name, shown.
+    fn is_shown_as(&self, shown: &Short) -> bool {
+        match self {
+            Self::Station(expert) => shown.as_str().ends_with(&certificate(*expert)),
+            Self::Person(person) => person == shown,
+        }
+    }
+}
+
+/// A certificate in the name of a sender: the first 16 of its 64 digits.
+fn certificate(ExpertId(hash): ExpertId) -> String {
+    let digits: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!(" [{digits}]")
+}
+
+fn with_certificate(person: &str, expert: ExpertId) -> Short {
+    let certificate = certificate(expert);
+    short(&format!("{}{certificate}", cut(person, SHORT.saturating_sub(certificate.len()))))
+}
+
+fn short(text: &str) -> Short {
+    // What is cut to the bound fits.
+    Short::new(cut(text, SHORT)).unwrap_or_default()
+}
+
+/// As much of the text as fits into so many bytes.
+fn cut(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|n| text.is_char_boundary(*n)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
 /// Who pressed ESTOP lately, and whom local does not hear (HO-M-017).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Estops {
-    last: Vec<(Short, Micros)>,
+    last: Vec<(Sender, Micros)>,
     muted: Vec<Short>,
 }
 
 impl Estops {
     /// Whether this one counts. The oldest sender is forgotten where there are too many: an ESTOP too many does no harm.
-    pub(super) fn take(&mut self, now: Micros, person: &Short, every: u64) -> bool {
+    pub(super) fn take(&mut self, now: Micros, sender: &Sender, every: u64) -> bool {
         self.last.retain(|(_, at)| now.since(*at) < every);
-        if self.muted.contains(person) || self.last.iter().any(|(each, _)| each == person) {
+        if self.muted.iter().any(|shown| sender.is_shown_as(shown)) || self.last.iter().any(|(each, _)| each == sender)
+        {
+            return false;
+        }
+        let of_signaling = self.last.iter().filter(|(each, _)| matches!(each, Sender::Person(_))).count();
+        if matches!(sender, Sender::Person(_)) && of_signaling >= OF_SIGNALING {
             return false;
         }
         if self.last.len() >= PEOPLE {
             self.last.remove(0);
         }
-        self.last.push((person.clone(), now));
+        self.last.push((sender.clone(), now));
         true
     }
 
+    /// Hears no more ESTOP of whoever was shown by that name.
     pub(super) fn mute(&mut self, person: Short) -> Result<(), Reason> {
         if self.muted.len() >= PEOPLE {
             return Err(Reason::Full);
@@ -145,13 +208,48 @@ mod tests {
     fn one_estop_counts_per_ten_seconds_and_sender_and_none_of_whom_local_muted() {
         // HO-M-017
         let mut estops = Estops::default();
-        let [a, b] = ["a", "b"].map(|s| Short::new(s).unwrap());
+        let [(a, _), (b, shown)] = ["a", "b"].map(|s| Sender::of(Peer::Signaling, &short(s)));
         assert!(estops.take(Micros(0), &a, 10));
         assert!(!estops.take(Micros(9), &a, 10));
         assert!(estops.take(Micros(9), &b, 10));
         assert!(estops.take(Micros(10), &a, 10));
-        estops.mute(b.clone()).unwrap();
+        estops.mute(shown).unwrap();
         assert!(!estops.take(Micros(99), &b, 10));
+    }
+
+    #[test]
+    fn a_station_is_its_certificate_under_every_name() {
+        // HO-M-017: whoever joins again has another subject in the token.
+        let (one, other) = (Peer::Station(ExpertId([0xab; 32])), Peer::Station(ExpertId([0xcd; 32])));
+        let mut estops = Estops::default();
+        let (sender, shown) = Sender::of(one, &short("p-1"));
+        assert_eq!(shown.as_str(), "p-1 [abababababababab]");
+        assert!(estops.take(Micros(0), &sender, 10));
+        assert!(!estops.take(Micros(1), &Sender::of(one, &short("p-2")).0, 10));
+        estops.mute(shown.clone()).unwrap();
+        assert!(!estops.take(Micros(99), &Sender::of(one, &short("p-3")).0, 10));
+        assert!(estops.take(Micros(99), &Sender::of(other, &short("p-1")).0, 10));
+        // Nobody's name at signaling is a certificate, and a long name leaves room for it.
+        let (person, as_shown) = Sender::of(Peer::Signaling, &shown);
+        assert_eq!(as_shown.as_str(), "p-1 (abababababababab)");
+        assert!(estops.take(Micros(99), &person, 10));
+        let long = Sender::of(one, &short(&"林".repeat(50))).1;
+        assert!(long.as_str().len() <= SHORT && long.as_str().ends_with("林 [abababababababab]"), "{long}");
+    }
+
+    #[test]
+    fn ten_estops_of_signaling_count_whatever_names_it_gives_and_a_stations_still_does() {
+        // HO-M-017
+        let mut estops = Estops::default();
+        let taken = (0..40).filter(|n| {
+            let (sender, _) = Sender::of(Peer::Signaling, &short(&format!("p-{n}")));
+            estops.take(Micros(0), &sender, 10)
+        });
+        assert_eq!(taken.count(), OF_SIGNALING);
+        let (station, _) = Sender::of(Peer::Station(ExpertId([1; 32])), &short("x"));
+        assert!(estops.take(Micros(0), &station, 10));
+        let (late, _) = Sender::of(Peer::Signaling, &short("late"));
+        assert!(!estops.take(Micros(9), &late, 10) && estops.take(Micros(10), &late, 10));
     }
 
     #[test]

@@ -14,6 +14,15 @@ struct Wanted {
     sequence: u64,
 }
 
+/// What the gate wants of the remote side; both are false outside of REMOTE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Wish {
+    /// Motion runs.
+    pub(super) motion: bool,
+    /// Energy is permitted.
+    pub(super) energy: bool,
+}
+
 /// What the device has to be told, and what it said.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Device {
@@ -27,6 +36,8 @@ pub(super) struct Device {
     keep_alive: bool,
     keep_alive_due: Micros,
     report: Option<(DeviceReport, Micros)>,
+    /// Since when the newest report shows more than the gate wants.
+    excess_since: Option<Micros>,
 }
 
 impl Device {
@@ -42,6 +53,7 @@ impl Device {
             keep_alive: false,
             keep_alive_due: now,
             report: None,
+            excess_since: None,
         }
     }
 
@@ -78,14 +90,18 @@ impl Device {
         self.sequence
     }
 
-    /// Notes that a keep-alive is due, and with it a selection that the device did not report yet (HO-D-015, HO-D-016).
-    pub(super) fn tick(&mut self, now: Micros, cfg: &Config) {
+    /// Notes that a keep-alive is due, and with it a selection or a stop that the device did not report yet (HO-D-015, HO-D-016,
+    /// HO-D-022). Stops that are repeated take the next sequences, so a command of after the stop is above them (HO-D-019).
+    pub(super) fn tick(&mut self, now: Micros, wish: Wish, cfg: &Config) {
         if now < self.keep_alive_due {
             return;
         }
         self.keep_alive_due = now.plus(cfg.keep_alive);
         self.keep_alive = true;
         self.select |= self.wanted.is_some() && !self.is_acknowledged();
+        let excess = self.excess(wish);
+        self.energy_off |= excess.energy;
+        self.hold |= excess.motion;
     }
 
     /// What to tell the device next: stops before selections before keep-alives.
@@ -108,6 +124,24 @@ impl Device {
 
     pub(super) const fn note(&mut self, now: Micros, report: DeviceReport) {
         self.report = Some((report, now));
+    }
+
+    /// Compares what the device shows with what the gate wants. True where it has shown more for too long (HO-D-023).
+    pub(super) fn disobeys(&mut self, now: Micros, wish: Wish, cfg: &Config) -> bool {
+        if self.excess(wish) == Wish::default() {
+            self.excess_since = None;
+            return false;
+        }
+        now.since(*self.excess_since.get_or_insert(now)) > cfg.device_report
+    }
+
+    /// What the newest report shows beyond the wish. A device that serves another gate, or a higher fence, is not this gate's to stop.
+    fn excess(&self, wish: Wish) -> Wish {
+        let ours = |r: &DeviceReport| !self.is_anothers(r) && self.fence.is_some_and(|fence| r.highest <= fence);
+        self.report.map(|(report, _)| report).filter(ours).map_or_else(Wish::default, |report| Wish {
+            motion: report.selected == Selection::Remote && !report.held && !wish.motion,
+            energy: report.energy && !wish.energy,
+        })
     }
 
     pub(super) const fn was_heard(&self) -> bool {
@@ -164,6 +198,9 @@ impl Device {
         if let Some((report, at)) = &mut self.report {
             by.sequence(&mut report.sequence);
             by.past(at, cfg.device_report);
+        }
+        if let Some(since) = &mut self.excess_since {
+            by.past(since, cfg.device_report);
         }
     }
 

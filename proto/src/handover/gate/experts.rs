@@ -1,6 +1,7 @@
 //! Reliable messages: who may say what (HANDOVER.md section 5.2). The channel says who speaks; the message never does.
 
 use super::Gate;
+use super::channels::Sender;
 use super::output::{Alarms, Notice, Output, Peer, Verified, Why};
 use super::register::{Links, Ready, State};
 use super::talk::Talk;
@@ -45,7 +46,7 @@ impl<C: Checks> Gate<C> {
             ToGate::Estop { person, reason } => {
                 let own = channel.token.as_ref().map(|t| t.person.clone()).unwrap_or_default();
                 let person = if peer == Peer::Signaling { person.unwrap_or_default() } else { own }; // HO-M-018
-                self.network_estop(person, reason)
+                self.network_estop(Sender::of(peer, &person), reason)
             }
         }
     }
@@ -110,8 +111,8 @@ impl<C: Checks> Gate<C> {
 
     /// ESTOP from the network ends what is open or held and otherwise is only shown: it never freezes the surgeon (HO-M-015,
     /// HO-M-016).
-    fn network_estop(&mut self, person: Short, reason: Short) -> Result<(), Reason> {
-        if !self.estops.take(self.now, &person, self.cfg.estop_every) {
+    fn network_estop(&mut self, (sender, person): (Sender, Short), reason: Short) -> Result<(), Reason> {
+        if !self.estops.take(self.now, &sender, self.cfg.estop_every) {
             return Err(Reason::EstopLimited); // HO-M-017
         }
         self.alarm(Alarms::ESTOP);

@@ -12,7 +12,7 @@ const KEPT: usize = 128;
 pub struct FrameReport {
     /// Which one.
     pub frame: FrameRef,
-    /// First 128 bits of the SHA-256 of the raw picture.
+    /// 128 bits that tell raw pictures apart: XXH3 of the pixels, or the frame's own digest where it is only forwarded.
     pub raw: u128,
 }
 

@@ -92,7 +92,7 @@ pub enum Act {
     Reset,
     /// Ends the session.
     Close,
-    /// Hears no more ESTOP of this person.
+    /// Hears no more ESTOP of whoever was shown by that name in [`Notice::Estop`]: of a station, whoever its token names.
     Mute(Short),
 }
 
@@ -144,6 +144,10 @@ pub struct DeviceReport {
     pub latched: bool,
     /// The hardware override gave it to local.
     pub overridden: bool,
+    /// Remote energy is on (HO-D-020).
+    pub energy: bool,
+    /// No command was actuated since remote motion was held, selected or taken away last (HO-D-021).
+    pub held: bool,
 }
 
 /// For the device's adapter. `sequence` rises with every act under one fence.
@@ -294,7 +298,7 @@ pub enum Notice {
     },
     /// Somebody stopped, or asked to.
     Estop {
-        /// Who.
+        /// Who: a station as person and the first 16 digits of its certificate's hash, `dr-a [5f3a9c0112345678]`.
         person: Short,
         /// Why.
         reason: Short,

@@ -3,6 +3,7 @@
 mod commands;
 mod grants;
 mod liveness;
+mod obedience;
 mod people;
 mod raven;
 mod states;

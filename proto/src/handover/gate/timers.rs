@@ -1,6 +1,7 @@
 //! What time alone does. Judged before every input and before everything that is handed out (HO-A-011).
 
 use super::Gate;
+use super::device::Wish;
 use super::output::{Alarms, DiskAct, Output, Why};
 use super::register::{Remote, State};
 use super::stops::{Demand, Stop};
@@ -47,6 +48,19 @@ impl<C: Checks> Gate<C> {
             }
             _ => {}
         }
+        if self.device.disobeys(now, self.wish(), &self.cfg) {
+            self.alarm(Alarms::DEVICE);
+            if matches!(self.state, State::Remote(_)) {
+                self.give_up(Why::Device, None); // HO-D-023
+            }
+        }
+    }
+
+    /// What remote may do now.
+    fn wish(&self) -> Wish {
+        let State::Remote(remote) = &self.state else { return Wish::default() };
+        let energy = super::actuate::permits_energy::<C>(remote, self.now, &self.cfg);
+        Wish { motion: remote.stop.is_none(), energy }
     }
 
     /// Stops, holds, and ends the energy permit, each in this very step (HO-S-005, HO-N-004).
@@ -86,7 +100,7 @@ impl<C: Checks> Gate<C> {
     /// Beacons, keep-alives, STATUS, blocks: what is done from time to time.
     pub(super) fn tick(&mut self, nonce: Nonce) {
         let (now, every) = (self.now, self.cfg.beacon);
-        self.device.tick(now, &self.cfg);
+        self.device.tick(now, self.wish(), &self.cfg);
         if let Some(talk) = self.state.talk_mut()
             && let Some(counter) = talk.beacons.issue(now, nonce, every)
         {

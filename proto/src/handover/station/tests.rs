@@ -135,6 +135,44 @@ fn after_silence_the_stations_clutch_is_open_until_the_expert_opens_and_closes_i
 }
 
 #[test]
+fn after_a_time_in_which_the_station_did_not_run_the_clutch_is_open_until_the_expert_opens_and_closes_it() {
+    // HO-T-011, HO-I-010
+    let moves = |desk: &mut Desk| -> Vec<Clutch> {
+        desk.input(Input::Motion(Payload::default())).unwrap();
+        let commands = desk.outs().into_iter();
+        commands
+            .filter_map(|o| if let Output::Seal(_, Datagram::Command(c)) = o { Some(c.clutch) } else { None })
+            .collect()
+    };
+    let mut desk = Desk::control();
+    desk.senses(true, Clutch::Open);
+    desk.senses(true, Clutch::Closed);
+    desk.outs();
+    assert_eq!(moves(&mut desk), [Clutch::Closed]);
+    // 300 ms without a tick, with a re-clutch and BEACONs in the backlog.
+    desk.now += 300;
+    desk.beacon(NINE).unwrap();
+    desk.senses(true, Clutch::Open);
+    desk.senses(true, Clutch::Closed);
+    desk.outs();
+    // Negative control: without the word, the backlog's re-clutch counts.
+    let mut deaf = Desk { station: desk.station.clone(), ..desk };
+    assert_eq!(moves(&mut deaf), [Clutch::Closed]);
+    desk.input(Input::Woke).unwrap();
+    assert!(matches!(&desk.outs()[..], [Output::Seal(_, Datagram::Command(c))] if c.clutch == Clutch::Open));
+    assert_eq!(moves(&mut desk), [Clutch::Open]);
+    desk.senses(true, Clutch::Closed);
+    assert_eq!(moves(&mut desk), [Clutch::Open]);
+    desk.senses(true, Clutch::Open);
+    desk.senses(true, Clutch::Closed);
+    desk.outs();
+    assert_eq!(moves(&mut desk), [Clutch::Closed]);
+    let mut observer = Desk::new();
+    observer.input(Input::Woke).unwrap();
+    assert_eq!(observer.outs(), []);
+}
+
+#[test]
 fn a_beacon_of_another_channel_or_binding_or_an_older_one_does_not_count() {
     // HO-T-002
     let mut desk = Desk::control();

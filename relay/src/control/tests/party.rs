@@ -2,13 +2,14 @@
 
 use super::super::frame;
 use super::SOON;
-use crate::quic::{Identity, SteadyWindow, cert_hash};
+use crate::quic::{Identity, SteadyWindow};
 use quinn::crypto::rustls::QuicClientConfig;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::time::timeout;
+use trocar_control::trust::cert_hash;
 use trocar_proto::control::{ALPN, FromRelay, Index, PartyKind, ToRelay};
 use trocar_proto::session::ids::{CertHash, SessionId};
 

@@ -41,7 +41,7 @@ impl Surgeon {
 #[test]
 fn take_and_estop_work_in_every_state_form_and_haste() {
     for view in [local(), open(Mode::Offered), ready(), open(Mode::Granting), remote(), fixture::hold()] {
-        for before in ["", "o", "o1", "l", "m", "x"] {
+        for before in ["", "o", "o1", "l", "m", "n", "x"] {
             for earnest in [true, false] {
                 let mut surgeon = Surgeon::at(&view);
                 surgeon.keys(before);
@@ -145,7 +145,7 @@ fn an_offer_under_way_is_dropped_when_the_register_leaves_local() {
 fn a_paste_a_backlog_or_a_state_that_was_not_seen_confirms_nothing() {
     let mut surgeon = Surgeon::at(&ready());
     surgeon.earnest = false;
-    for key in ['c', 'a', 'w', 'r', 'o', 'x', 'm'] {
+    for key in ['c', 'a', 'w', 'r', 'o', 'x', 'n', 'm'] {
         assert_eq!(surgeon.key(Key::Char(key)), None);
         assert!(surgeon.desk.said.as_ref().unwrap().1.contains("did not count"));
     }
@@ -219,4 +219,22 @@ fn a_step_of_any_length_stays_within_its_bound() {
     }
     let Some(Do::Act(Act::Offer { step, .. })) = surgeon.key(Key::Enter) else { panic!("no offer") };
     assert_eq!(step.as_str().len(), 126);
+}
+
+#[test]
+fn consent_is_withdrawn_by_a_second_n_after_a_second_in_remote_too_and_an_x_between_is_none() {
+    for view in [local(), remote()] {
+        let mut surgeon = Surgeon::at(&view);
+        assert_eq!(surgeon.keys("n"), None);
+        assert!(surgeon.desk.said.as_ref().is_some_and(|(good, text)| !good && text.contains("N again")));
+        assert_eq!(surgeon.key_after(33_000, Key::Char('n')), None, "a held key");
+        assert_eq!(surgeon.key_after(1_500_000, Key::Char('n')), Some(Do::WithdrawConsent));
+    }
+    let mut surgeon = Surgeon::at(&local());
+    surgeon.keys("n");
+    assert_eq!(surgeon.key_after(1_500_000, Key::Char('x')), None);
+    assert_eq!(surgeon.key_after(1_500_000, Key::Char('n')), None);
+    let mut surgeon = Surgeon::at(&View { alarms: Alarms::CONSENT, ..local() });
+    surgeon.keys("n");
+    assert!(surgeon.desk.said.is_some_and(|(_, text)| text.contains("consent is not active")));
 }

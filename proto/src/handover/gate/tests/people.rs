@@ -135,8 +135,12 @@ fn estop_is_attributed_to_the_person_and_counted_once_in_ten_seconds() {
         .outs
         .iter()
         .find_map(|o| if let Output::Show(Notice::Estop { person, .. }) = o { Some(person.clone()) } else { None });
-    assert_eq!(person, Some(short("y")), "a station speaks for itself");
-    rig.act(Act::Mute(short("x"))).unwrap();
+    assert_eq!(person, Some(short("y [0202020202020202]")), "a station speaks for itself");
+    // Under another name it is the same certificate.
+    let again = Verified { person: short("z"), ..token(Y) };
+    rig.say_with(CY, hello(), Some(again)).unwrap();
+    assert_eq!(rig.say(CY, estop(None)), Err(Reason::EstopLimited));
+    rig.act(Act::Mute(short("x [0101010101010101]"))).unwrap();
     assert_eq!(rig.say(CX, estop(None)), Err(Reason::EstopLimited));
 }
 

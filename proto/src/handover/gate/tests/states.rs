@@ -13,7 +13,16 @@ const BLOCK: Store = Store::Block { first: Epoch(10), end: Epoch(26) };
 
 fn report(selected: Selection, highest: u64) -> DeviceReport {
     let highest = Epoch(highest);
-    DeviceReport { highest, owner: None, selected, sequence: 0, latched: true, overridden: false }
+    DeviceReport {
+        highest,
+        owner: None,
+        selected,
+        sequence: 0,
+        latched: true,
+        overridden: false,
+        energy: false,
+        held: true,
+    }
 }
 
 fn fresh(store: Store) -> Gate {

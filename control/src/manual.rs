@@ -1,21 +1,21 @@
-//! Man pages and completions, made from the same definitions that the command line is read with.
+//! What programs write about themselves: man pages and completions, from the same definitions that the command line is read with.
 
-use anyhow::Context as _;
+pub use clap_complete::Shell;
+
 use clap::Command;
-use clap_complete::Shell;
 use clap_mangen::Man;
 use std::path::Path;
 
 /// Writes `trocar.1`, `trocar-up.1` and so on, a page for each verb that is shown, into a directory that it makes.
 ///
 /// # Errors
-/// Where a file cannot be written.
-pub(crate) fn write_pages(command: Command, dir: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+/// Where the directory cannot be made, or a file not be written.
+pub fn write_pages(command: Command, dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
     let mut command = command.disable_help_subcommand(true);
     // Fills in what is known of the whole only: "trocar-up", "trocar up".
     command.build();
-    page_and_below(&command, dir).with_context(|| format!("cannot write into {}", dir.display()))
+    page_and_below(&command, dir)
 }
 
 /// As deep as the verbs are nested.
@@ -33,8 +33,9 @@ fn page_and_below(command: &Command, dir: &Path) -> std::io::Result<()> {
 }
 
 /// Completions for a shell, as text.
-pub(crate) fn completions(mut command: Command, shell: Shell) -> Vec<u8> {
-    let mut out = Vec::new();
-    clap_complete::generate(shell, &mut command, "trocar", &mut out);
-    out
+#[must_use]
+pub fn completions(mut command: Command, shell: Shell) -> String {
+    let (name, mut out) = (command.get_name().to_owned(), Vec::new());
+    clap_complete::generate(shell, &mut command, name, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
 }

@@ -35,12 +35,13 @@ stop_order=(pause expert eye gate arm publisher trocar)
 
 alive() { [ -n "${pid[$1]:-}" ] && kill -0 "${pid[$1]}" 2>/dev/null; }
 
-# start NAME LOG COMMAND...: in a session of its own: Ctrl-C reaches this script alone, which then stops them in order.
+# start NAME LOG COMMAND...: in a session of its own: Ctrl-C reaches this script alone, which then stops them in order. Where
+# the script itself is killed, they are told to stop all the same.
 start() {
     local name=$1
     log[$name]=$2
     shift 2
-    setsid "$@" 2>"${log[$name]}" &
+    setpriv --pdeathsig TERM setsid "$@" 2>"${log[$name]}" &
     pid[$name]=$!
 }
 

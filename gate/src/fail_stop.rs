@@ -39,7 +39,9 @@ pub fn watch(pulse: Arc<AtomicU64>) -> std::io::Result<()> {
                 return;
             }
             if still >= 2 {
-                tracing::error!("the core stands still: the process ends, so that the device holds and the next gate starts");
+                tracing::error!(
+                    "the core stands still: the process ends, so that the device holds and the next gate starts"
+                );
                 std::process::abort();
             }
         }

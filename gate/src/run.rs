@@ -38,7 +38,7 @@ pub enum ConsoleKind {
 pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
     fail_stop::abort_on_panic();
     let kind = kind.unwrap_or(if config.console.terminal { ConsoleKind::Screen } else { ConsoleKind::None });
-    log_to_stderr(&config, kind);
+    start_log(&config, kind);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("trocar-gate-net")
@@ -68,9 +68,11 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
     let net_counters = network.counters();
     let frames = start_frames(&config, identity, &inbox, &runtime)?;
     let (view_in, view) = watch::channel(Arc::new(first_view(&cfg)));
+    let disk = opened.disk.clone();
     let all = move || {
         let framed = frames.iter().flat_map(frames::Frames::counters);
-        counters.named().into_iter().chain(net_counters.all()).chain(framed).collect()
+        let written = [("audit records lost", disk.lost())];
+        written.into_iter().chain(counters.named()).chain(net_counters.all()).chain(framed).collect()
     };
     let parts = Parts {
         device: moving,
@@ -80,12 +82,19 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
         view: view_in,
         counters: Box::new(all),
     };
+    // What can fail at the start fails before the core serves anybody.
+    let console = console::start(&config.console, inbox.clone(), Arc::clone(&withdrawal), view.clone());
+    let console = console.context("console")?;
     let core = Core::new(&cfg, opened.store, opened.found.join("; "), parts)?;
     fail_stop::watch(core.pulse()).context("core")?;
     let running = std::thread::Builder::new().name("trocar-gate-core".to_owned()).spawn(move || core.run());
     let running = running.context("core")?;
     stop_on_signals(&runtime, &inbox)?;
-    attend(&config, kind, (&inbox, &withdrawal), &view, || running.is_finished())?;
+    let attended = attend(&config, kind, (&console, &inbox, &withdrawal), &view, || running.is_finished());
+    if let Err(error) = &attended {
+        // The core serves on; it is ended as by any other signal.
+        tracing::error!(error = format!("{error:#}"), "there is no console in this terminal");
+    }
     let ended = running.join().map_err(|_| anyhow::anyhow!("the core stopped by a fault in the program"))?;
     if !opened.disk.finish(LAST_RECORDS) {
         tracing::error!("the last audit records are not on disk: it did not answer in time");
@@ -97,12 +106,10 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
 fn attend(
     config: &Config,
     kind: ConsoleKind,
-    (inbox, withdrawal): (&Inbox, &Withdrawal),
+    (console, inbox, withdrawal): (&console::Console, &Inbox, &Withdrawal),
     view: &watch::Receiver<Arc<View>>,
     is_over: impl Fn() -> bool,
 ) -> anyhow::Result<()> {
-    let console =
-        console::start(&config.console, inbox.clone(), Arc::clone(withdrawal), view.clone()).context("console")?;
     // The link is a secret: where a file is named for it, it goes nowhere else, for standard error may be a journal.
     if let Some(link) = console.link().filter(|_| kind != ConsoleKind::Stdio && config.console.page_link.is_none()) {
         eprintln!("console: {link}");
@@ -110,7 +117,7 @@ fn attend(
     match kind {
         ConsoleKind::Screen => {
             let shown = Tty::stdio().map_err(console::ConsoleError::Terminal);
-            if let Err(error) = shown.and_then(|tty| console::run_terminal(&console, tty)) {
+            if let Err(error) = shown.and_then(|tty| console::run_terminal(console, tty)) {
                 // The gate runs on: there is a page, or hardware, or the next start.
                 tracing::error!(%error, "there is no terminal screen");
             }
@@ -185,27 +192,45 @@ fn stop_on_signals(runtime: &tokio::runtime::Runtime, inbox: &Inbox) -> anyhow::
     use tokio::signal::unix::{SignalKind, signal};
     let _inside = runtime.enter();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let inbox = inbox.clone();
     runtime.spawn(async move {
         loop {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+                _ = hangup.recv() => {
+                    // The terminal is gone and its screen with it; page and hardware inputs are not, and TAKE has to work.
+                    tracing::error!("the terminal was closed: the gate goes on without it");
+                    continue;
+                }
             }
-            tracing::info!("asked to stop: that happens when no offer is open and no expert holds");
+            tracing::info!("asked to stop: that happens in LOCAL, or at once where nobody may move");
             let _ = inbox.push(Lane::Local, Event::Shutdown);
         }
     });
     Ok(())
 }
 
-/// To standard error, and with a screen on the terminal to nowhere but warnings.
-fn log_to_stderr(config: &Config, kind: ConsoleKind) {
+/// To standard error; with a screen on that terminal, to `gate.log` in the store's directory instead, so that the screen stays whole.
+fn start_log(config: &Config, kind: ConsoleKind) {
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
     use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::fmt::writer::BoxMakeWriter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&config.log.filter));
-    let quiet = kind == ConsoleKind::Screen && std::io::stderr().is_terminal();
-    let filter = if quiet { EnvFilter::new("off") } else { filter };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let screen = kind == ConsoleKind::Screen && std::io::stderr().is_terminal();
+    let file = || {
+        // As the store makes it, which is opened after this.
+        let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.store);
+        std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(config.store.join("gate.log"))
+    };
+    let writer = match screen.then(file) {
+        None => BoxMakeWriter::new(std::io::stderr),
+        Some(Ok(file)) => BoxMakeWriter::new(Arc::new(file)),
+        // No disk: what the screen and its counters say has to do.
+        Some(Err(_)) => BoxMakeWriter::new(std::io::sink),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(!screen).with_writer(writer);
     if config.log.json {
         log.json().init();
     } else {

@@ -97,7 +97,8 @@ struct Somebody<'a> {
 /// Where a thread cannot be started.
 pub fn start(inbox: &Inbox, withdrawal: Withdrawal, view: watch::Receiver<Arc<View>>) -> std::io::Result<()> {
     let (lines, waiting) = sync_channel(LINES);
-    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    let spawn =
+        |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(run);
     let hand = Hand { inbox: inbox.clone(), withdrawal, view: view.clone(), answers: Teller(lines.clone()) };
     spawn("console-in", Box::new(move || hand.read()))?;
     spawn("console-views", Box::new(move || show(&view, &Teller(lines))))?;
@@ -162,7 +163,8 @@ impl Hand {
 
     fn act(&self, line: &Line, name: &str) -> Result<(), String> {
         if name == "withdraw-consent" {
-            let error = (!(self.withdrawal)()).then(|| "nobody heard it: the watch of the consent has ended".to_owned());
+            let error =
+                (!(self.withdrawal)()).then(|| "nobody heard it: the watch of the consent has ended".to_owned());
             self.answers.tell(&Told::Answer { at_us: now().0, act: name, error });
             return Ok(());
         }

@@ -105,8 +105,7 @@ impl Carrier {
             }
             let clients: Vec<SocketAddr> = self.clients.keys().copied().collect();
             for client in clients {
-                loop {
-                    let Some(socket) = self.clients.get(&client) else { break };
+                while let Some(socket) = self.clients.get(&client) {
                     match socket.recv(&mut buffer) {
                         Ok(len) => {
                             idle = false;

@@ -1,5 +1,6 @@
 //! An operating room and an expert far away, as processes of their own: device, gate, relay with signaling, publisher, viewer,
 //! station. What the tests look at is what the device wrote down.
+#![allow(clippy::indexing_slicing, reason = "a JSON value without that member gives null")]
 
 use crate::line::Line;
 use crate::process::{Process, binary, trocar};

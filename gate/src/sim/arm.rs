@@ -78,7 +78,7 @@ mod tests {
             arm.apply(&step);
         }
         assert_eq!((arm.axes[0], arm.axes[1], arm.camera[0], arm.grip), (REACH, -10, -50, 10_000));
-        assert_eq!(arm.axes[5], 170_000 - 5 * 36_000 + 0, "five whole turns back");
+        assert_eq!(arm.axes[5], 170_000 - 5 * 36_000, "five whole turns back");
     }
 
     #[test]

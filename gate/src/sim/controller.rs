@@ -183,8 +183,7 @@ impl Controller {
         let moving = self.moved.is_some_and(|at| now.since(at) < MOVING);
         let device = self.fence.report();
         let held = self.held && self.fault != Some(Fault::Unsaid);
-        let device =
-            DeviceReport { highest: device.highest.max(self.raised), energy: self.energy, held, ..device };
+        let device = DeviceReport { highest: device.highest.max(self.raised), energy: self.energy, held, ..device };
         let Arm { axes, camera, grip, .. } = self.arm;
         let state = sim::State { moving, orientation: self.arm.orientation(), grip, axes, camera };
         Report {

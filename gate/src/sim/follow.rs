@@ -120,7 +120,7 @@ impl Reader {
             Some("act") if line["act"] == "command" && taken => {
                 let number = |key: &str| line[key].as_u64().unwrap_or(0);
                 *actuated = Some(Actuated { fence: Epoch(number("fence")), sequence: number("sequence") });
-                if let Some(grip) = line["motion"]["grip"].as_f64() {
+                if let Some(grip) = line.pointer("/motion/grip").and_then(serde_json::Value::as_f64) {
                     arm.grip = (grip.clamp(0.0, 1.0) * f64::from(sim::CLOSED)) as u16;
                 }
             }

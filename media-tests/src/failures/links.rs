@@ -1,4 +1,5 @@
 //! Failures of lines and pictures.
+#![allow(clippy::indexing_slicing, reason = "a JSON value without that member gives null")]
 
 use super::{Row, SOON, TICK_MS, Trial, holds_then_nobody};
 use crate::sentinel::boot_us;

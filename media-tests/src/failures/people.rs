@@ -1,4 +1,5 @@
 //! Failures of consent, disk and trust.
+#![allow(clippy::indexing_slicing, reason = "a JSON value without that member gives null")]
 
 use super::{Row, SOON, Trial};
 use crate::sentinel::boot_us;

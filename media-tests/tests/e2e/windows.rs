@@ -46,12 +46,10 @@ struct Shot {
     rgb: Vec<u8>,
 }
 
-/// Size of the screen, and of the window while it has no picture.
-const SCREEN: (usize, usize) = (1_280, 720);
-/// Size of the picture, and of the window that shows it.
-const SIZE: (usize, usize) = (640, 360);
+/// Size of the screen, of the picture and of the window, which opens with it.
+const SIZE: (usize, usize) = (1_280, 720);
 /// What is published: seven bars of 75 % in the upper two thirds (SMPTE ECR 1-1978), which stand still.
-const SOURCE: &str = "gst:videotestsrc is-live=true pattern=smpte75 ! video/x-raw,width=640,height=360,framerate=10/1";
+const SOURCE: &str = "gst:videotestsrc is-live=true pattern=smpte75 ! video/x-raw,width=1280,height=720,framerate=10/1";
 const BARS: [[u8; 3]; 7] =
     [[191, 191, 191], [191, 191, 0], [0, 191, 191], [0, 191, 0], [191, 0, 191], [191, 0, 0], [0, 0, 191]];
 /// What an alarm is written in.
@@ -86,7 +84,7 @@ impl Shot {
     }
 
     fn has_alarm(&self) -> bool {
-        let places = (0..SCREEN.1).flat_map(|y| (0..SCREEN.0).map(move |x| (x, y)));
+        let places = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| (x, y)));
         places.filter(|(x, y)| is_near(self.at(*x, *y), RED)).count() > 200
     }
 }
@@ -118,7 +116,7 @@ fn until(display: &Display, wanted: impl Fn(&Shot) -> bool) -> anyhow::Result<Op
 
 #[test]
 fn a_window_shows_the_picture_of_every_codec_with_its_age_on_it() -> anyhow::Result<()> {
-    let display = Display::start(SCREEN.0, SCREEN.1)?;
+    let display = Display::start(SIZE.0, SIZE.1)?;
     for codec in ["h264", "h265", "vp8", "vp9", "av1"] {
         let stack = Stack::start()?;
         ensure!(until(&display, |s| !s.has_bars())?.is_some(), "an empty screen passes for the picture");
@@ -138,9 +136,9 @@ fn a_window_shows_the_picture_of_every_codec_with_its_age_on_it() -> anyhow::Res
 #[test]
 fn a_window_without_frames_says_so_and_a_picture_that_stops_has_no_age_any_more() -> anyhow::Result<()> {
     let stack = Stack::start()?;
-    let display = Display::start(SCREEN.0, SCREEN.1)?;
+    let display = Display::start(SIZE.0, SIZE.1)?;
     ensure!(!display.shot()?.has_alarm(), "an empty screen passes for an alarm");
-    let mut publisher = stack.publish(&["--source", SOURCE, "--codec", "vp8"])?;
+    let publisher = stack.publish(&["--source", SOURCE, "--codec", "vp8"])?;
     publisher.signal("STOP")?;
     let mut viewer = window(&stack, &display)?;
     let said = until(&display, Shot::has_alarm)?.with_context(|| format!("no alarm: {}", viewer.stderr()))?;

@@ -1,4 +1,11 @@
 //! A gate with its device, on a clock that the test moves: what unit tests and simulation stand on. Tests only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests and the model checker alone: a fault stops them"
+)]
 
 use super::checks::{Checks, Strict};
 use super::config::Config;

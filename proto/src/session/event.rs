@@ -158,11 +158,11 @@ pub enum ServerEvent {
         /// The register.
         control: ControlInfo,
     },
-    /// There is no gate in the session, or signaling has lost it: control is unknown.
+    /// There is no gate in the session, signaling has lost it, or two gates contradict each other: control is unknown.
     ControlGone,
-    /// Somebody pressed ESTOP, or asked for control.
+    /// Somebody pressed ESTOP, or asked for control, and a gate has taken it; or there are two gates.
     ControlNotice {
-        /// `estop` or `request`.
+        /// `estop`, `request` or `second_gate`.
         what: String,
         /// Who.
         person: String,

@@ -201,7 +201,7 @@ mod tests {
         assert_eq!((settled[0].taken, &settled[0].why), (true, &None));
         acts.said(act(Kind::Estop), Some(Nonce(6)), vec![1], now);
         let settled = acts.answered(1, &status(Alarms::CONSENT, &[6]));
-        assert_eq!(settled[0].taken, false);
+        assert!(!settled[0].taken);
         assert!(settled[0].why.as_ref().unwrap().contains("no stop"));
     }
 

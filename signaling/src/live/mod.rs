@@ -124,7 +124,7 @@ enum Register {
     NoGate,
     /// What the gate said last.
     Said(Box<ControlInfo>),
-    /// There was a gate, and now there is none, or no way to it.
+    /// There was a gate, and now there is none, or no way to it; or there are two that contradict each other.
     Lost,
 }
 

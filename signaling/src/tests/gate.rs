@@ -42,11 +42,7 @@ impl Site {
         let relay = Control::start(ControlListener {
             realm: RealmId::new("north").unwrap(),
             address: "127.0.0.1:0".parse().unwrap(),
-            identity: trocar_relay::quic::Identity {
-                chain: own.chain,
-                key: own.key,
-                trust: vec![ca.der().clone()],
-            },
+            identity: trocar_relay::quic::Identity { chain: own.chain, key: own.key, trust: vec![ca.der().clone()] },
             tokens: Arc::new(move |token, session, hash| asked.get().unwrap()(token, session, hash)),
             limits: trocar_relay::control::Limits::default(),
         })
@@ -73,8 +69,13 @@ impl Site {
         token: Option<String>,
     ) -> Result<(ControlConnection, trocar_control::transport::Events), TransportError> {
         let trust = TrustList::load(self.dir.path()).unwrap().current();
-        let to =
-            Connect { relay: self.relay.address(), server_name: "localhost".into(), session: session.clone(), kind, token };
+        let to = Connect {
+            relay: self.relay.address(),
+            server_name: "localhost".into(),
+            session: session.clone(),
+            kind,
+            token,
+        };
         ControlConnection::connect(&to, me, &trust).await
     }
 }
@@ -156,9 +157,11 @@ async fn a_relay_lets_a_station_in_by_signalings_word_and_by_nobody_elses() {
         site.connect(&me, &world.session, PartyKind::Station, Some(grant.token.clone())).await.unwrap();
     assert_ne!(station.index().0, 0);
     let other = site.identity("station");
-    for (identity, token, why) in
-        [(&other, Some(grant.token), "claim cnf"), (&me, None, "shows its session token"), (&me, Some("x".into()), "token")]
-    {
+    for (identity, token, why) in [
+        (&other, Some(grant.token), "claim cnf"),
+        (&me, None, "shows its session token"),
+        (&me, Some("x".into()), "token"),
+    ] {
         let refused = site.connect(identity, &world.session, PartyKind::Station, token).await.err().unwrap();
         assert!(refused.to_string().contains(why), "{refused}");
     }

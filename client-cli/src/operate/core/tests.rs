@@ -48,7 +48,9 @@ fn a_backlog_after_a_gap_moves_nothing_until_the_clutch_is_opened_and_closed_aft
     let (mut core, inbox, lanes) = in_control();
     let mut serve = |acts: &[Act], age: u64, gap: u64| {
         let at = Micros(now().0 - age);
-        acts.iter().for_each(|a| drop(inbox.act(at, a.clone())));
+        for act in acts {
+            inbox.act(at, act.clone());
+        }
         core.serve(lanes.take(Duration::ZERO), gap);
         (said(&mut core), core.sent.late)
     };

@@ -54,6 +54,8 @@ impl<F: Read + AsFd> Source<F> {
         loop {
             match self.file.read(bytes) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // Somebody else read it meanwhile.
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(Look::Nothing(self.empty)),
                 read => return read.map(|n| Look::Bytes(n, self.empty)),
             }
         }

@@ -127,7 +127,8 @@ fn another_website_gets_nothing_and_is_counted() {
     let rebound = format!("evil.example:{port}");
     let named = format!("localhost:{port}");
     let other_port = "http://127.0.0.1:1".to_owned();
-    let cases: Vec<(Refused, &str, Vec<(&str, &str)>, u16)> = vec![
+    type Case<'a> = (Refused, &'a str, Vec<(&'a str, &'a str)>, u16);
+    let cases: Vec<Case<'_>> = vec![
         (Refused::Host, "POST /act", vec![("Host", &rebound)], 421),
         (Refused::Host, "GET /", vec![("Host", &rebound)], 421),
         (Refused::Host, "POST /act", vec![("Host", &named)], 421),

@@ -193,7 +193,8 @@ fn energy_and_the_hold_are_reported_as_they_are() {
         DeviceAct::Command { fence, sequence, counter, set, energy: true, payload }
     };
     assert_eq!(shown(&fence()), (false, true));
-    let stops: [(&str, fn(&mut Fence)); 5] = [
+    type Stop = (&'static str, fn(&mut Fence));
+    let stops: [Stop; 5] = [
         ("hold", |f| _ = does(f, 2, &DeviceAct::Hold { fence: Epoch(6), sequence: 9 })),
         ("nobody", |f| _ = does(f, 2, &select(A, Selection::Nobody, 6, 9))),
         ("local", |f| _ = does(f, 2, &select(A, Selection::Local, 6, 9))),

@@ -255,7 +255,7 @@ pub enum Why {
     Consent,
     /// The intent could not be written.
     Disk,
-    /// The device serves another gate, latched, or is silent.
+    /// The device serves another gate, latched, is silent, or does not stop.
     Device,
     /// The hardware override.
     Override,
@@ -371,7 +371,7 @@ impl Alarms {
     pub const STOPPED: Self = Self(4);
     /// The device serves another gate.
     pub const SECOND_GATE: Self = Self(8);
-    /// The device latched, or is silent, or lost its selection.
+    /// The device latched, is silent, lost its selection, or does not stop (HO-D-023).
     pub const DEVICE: Self = Self(16);
     /// Remote is refused for the session: store or fence.
     pub const STORE: Self = Self(32);

@@ -21,7 +21,7 @@ setup: setup-test ## install what is missing to build, run and test (says what a
 build: setup-run ## build everything
 	@cargo build --workspace
 
-demo: build ## a picture crosses the relay: open the printed link in a browser, Ctrl-C stops
+demo: build ## a picture crosses the relay, and control of a simulated arm can be handed over; Ctrl-C stops
 	@scripts/demo.sh
 
 test: test-prepare test-page ## the whole suite; its last line is the summary
@@ -62,7 +62,7 @@ clean-room: ## clone HEAD into a temporary folder and run demo and test there, a
 deny: setup-check ## licences, bans and sources of the dependencies
 	@cargo deny --log-level error check bans licenses sources
 
-install: setup-run ## put binary, man pages, completions and services under PREFIX (/usr/local); DESTDIR for packagers
+install: setup-run ## put programs, man pages, completions and services under PREFIX (/usr/local); DESTDIR for packagers
 	@scripts/install.sh install
 
 uninstall: ## take away what `make install` put there; configuration and state stay

@@ -27,7 +27,7 @@ pub enum GateVerb {
         /// Its configuration (TOML).
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// The console in this terminal: `screen`, `stdio` (JSON lines, for scripts) or `none`; what [console] says otherwise.
+        /// The console in this terminal: `screen`, `stdio` (JSON lines, for scripts) or `none`; what the section `console` says otherwise.
         #[arg(long, value_enum)]
         console: Option<ConsoleKind>,
     },

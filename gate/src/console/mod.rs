@@ -1,6 +1,6 @@
 //! The surgeon's side of the gate: a terminal screen, a page for a browser on the same machine, and hardware inputs.
 //!
-//! All of them show the same [`model::Model`] and push the same acts into the core's lane of local. Which of them shows signs of life does
+//! All of them show the same `model::Model` and push the same acts into the core's lane of local. Which of them shows signs of life does
 //! not matter, one is enough; a hardware input alone is no live console, since nobody reads anything from it (HO-A-012).
 //!
 //! - [`ConsoleConfig`]: which of them there are.

@@ -9,7 +9,7 @@ use crate::parts::{EXPERTS, TICK, token};
 use crate::units::Micros;
 use crate::world::World;
 
-/// Names of the properties, in the order of their bits in [`World::broken`].
+/// Names of the properties, in the order of their bits in `World::broken`.
 pub const NAMES: [&str; 20] = [
     "HO-I-001", "HO-I-002", "HO-I-003", "HO-I-004", "HO-I-005", "HO-I-006", "HO-I-007", "HO-I-008", "HO-I-009",
     "HO-I-010", "HO-I-011", "HO-I-012", "HO-I-013", "HO-I-014", "HO-I-016", "HO-I-017", "HO-P-002", "HO-T-001",

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use trocar_proto::handover::message::{Command, Datagram, FromGate, Heartbeat, Mode, Payload, Pose, Short, ToGate};
 use trocar_proto::handover::types::{Binding, Clutch, Counter, Epoch, ExpertId, Nonce, Oid};
 
-/// Accept races that [`f11`] runs.
+/// Accept races of F11.
 pub const RACES: usize = 10_000;
 
 fn oid_of(message: FromGate) -> Option<Oid> {

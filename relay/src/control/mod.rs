@@ -4,7 +4,7 @@
 //! reaches the media. The relay checks who is let in and to whom each may speak; what is said it neither reads nor decides. What
 //! it shows of the register comes from the copies of STATUS that gates send it on purpose, and from nowhere else (HO-V-006).
 //!
-//! A datagram's way: quinn hands it to the sender's task → [`core::Core::forward`] replaces the index → quinn takes it. No queue
+//! A datagram's way: quinn hands it to the sender's task → `core::Core::forward` replaces the index → quinn takes it. No queue
 //! of ours. A tunnel's bytes pass through one buffer of 16 KiB per direction; whoever does not read holds up its own tunnel only.
 
 mod core;

@@ -112,9 +112,8 @@ async fn throw(x: &mut Party, epoch: Epoch, count: u64) -> anyhow::Result<usize>
             *last ^= 1;
         }
         thrown += usize::from(x.throw(&bytes)) + usize::from(x.throw(&[0x13; 64]));
-        if n % 50 == 0 {
-            tokio::task::yield_now().await;
-        }
+        // The pace of the flood: 3,000 a second. A faster one is thrown away by the line before the gate sees it.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     Ok(thrown)
 }
@@ -144,7 +143,7 @@ pub(super) fn f20() -> anyhow::Result<Trial> {
         names.iter().map(|n| super::links::counter(v, n)).sum::<u64>()
     };
     let counts = counted(&after) - counted(&before);
-    ensure!(counts > 500, "{counts} of {thrown} thrown datagrams were counted");
+    ensure!(counts > thrown as u64 / 2, "{counts} of {thrown} thrown datagrams were counted");
     let (taken, local) = t.take()?;
     runtime.block_on(async {
         for n in 0..40 {

@@ -8,11 +8,13 @@
 //! - [`consent`]: the patient's consent as a signed document; [`audit`]: the gate's audit chain, its check and its story.
 //! - [`clock`]: the clock of gate and stations.
 //! - [`evdev`]: Linux input events of pedals, buttons and gamepads, as bytes.
+//! - [`big`]: words that are read across a room.
 //! - `manual` (feature of that name): man pages and completions of whoever has a command line.
 //!
 //! The relay is taken to be hostile: everything that it says is a hint, and what counts is what the channel proves.
 
 pub mod audit;
+pub mod big;
 pub mod channel;
 pub mod clock;
 pub mod consent;

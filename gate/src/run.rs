@@ -13,10 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use trocar_control::audit::record::Party;
-use trocar_control::trust::{Identity, Trust, TrustList};
+use trocar_control::trust::{Identity, Trust};
 
-/// The trust list is looked at this often.
-const TRUST_EVERY: Duration = Duration::from_millis(250);
 /// Records that wait when the process ends get so long.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
@@ -66,7 +64,7 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
     let withdrawal: Withdrawal = Arc::new(move || consent.withdraw());
     let network = net::start(&config.net(), inbox.clone(), runtime.handle()).context("relay")?;
     let net_counters = network.counters();
-    let frames = start_frames(&config, identity, &inbox, &runtime)?;
+    let frames = start_frames(&config, identity, network.trust(), &inbox, &runtime)?;
     let (view_in, view) = watch::channel(Arc::new(first_view(&cfg)));
     let disk = opened.disk.clone();
     let all = move || {
@@ -160,6 +158,7 @@ fn party(identity: &Identity) -> Party {
 fn start_frames(
     config: &Config,
     identity: Identity,
+    trust: watch::Receiver<Arc<Trust>>,
     inbox: &Inbox,
     runtime: &tokio::runtime::Runtime,
 ) -> anyhow::Result<Option<frames::Frames>> {
@@ -167,25 +166,8 @@ fn start_frames(
         tracing::warn!("[frames] is missing: without frame proof, camera and instruments are refused");
         return Ok(None);
     };
-    let list = TrustList::load(&config.trust.dir).context("trust.dir")?;
-    let (sender, trust) = watch::channel(list.current());
-    let thread = std::thread::Builder::new().name("trocar-gate-trust".to_owned());
-    thread.spawn(move || follow(list, &sender)).context("trust")?;
     let started = frames::start(frames, Arc::new(identity), trust, inbox.clone());
     Ok(Some(runtime.block_on(started).context("frames")?))
-}
-
-/// Tells the frames' listener what is trusted now, until nobody listens.
-fn follow(mut list: TrustList, told: &watch::Sender<Arc<Trust>>) {
-    while !told.is_closed() {
-        match list.reload() {
-            Ok(true) => drop(told.send(list.current())),
-            Ok(false) => {}
-            // What was read last goes on to count; the network side tells people.
-            Err(error) => tracing::debug!(%error, "trust list"),
-        }
-        std::thread::sleep(TRUST_EVERY);
-    }
 }
 
 fn stop_on_signals(runtime: &tokio::runtime::Runtime, inbox: &Inbox) -> anyhow::Result<()> {

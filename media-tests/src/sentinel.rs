@@ -8,8 +8,7 @@ use std::time::Duration;
 /// The boot clock in microseconds, as gate, device and station read it.
 #[must_use]
 pub fn boot_us() -> u64 {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000
+    trocar_control::clock::now().0
 }
 
 /// A pause of the sentinel longer than this is a stall (handover specification, section 8).

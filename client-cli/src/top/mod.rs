@@ -1,7 +1,6 @@
 //! `trocar top`: a relay's figures, live in the terminal. Old figures never look live: what cannot be asked is said in
 //! large words, with the age of what is still on the screen, and its rates and states are left out.
 
-mod big;
 mod fetch;
 mod history;
 mod print;

@@ -1,6 +1,5 @@
 //! Drawing. Whatever is not fresh is said before anything else and in more than a colour.
 
-use super::big;
 use super::rows::{Column, FEED_COLUMNS, FeedState, Figures, LEG_COLUMNS};
 use super::state::{FEED_ORDERS, LEG_ORDERS, Look, State, Which};
 use crate::net::api::wall_now;
@@ -121,7 +120,8 @@ fn banner(scene: &Scene<'_>) -> Vec<Line<'static>> {
         }
         return vec![Line::from(" The answer is late. Below is OLD. No rates, no states.")];
     };
-    let mut out: Vec<Line<'static>> = big::lines("NO ANSWER").map(|l| Line::from(format!(" {l}"))).into();
+    let mut out: Vec<Line<'static>> =
+        trocar_control::big::lines("NO ANSWER").map(|l| Line::from(format!(" {l}"))).into();
     let silent = age(scene.now.saturating_duration_since(*since));
     out.push(Line::from(format!(" for {silent}: {}", clean(why))));
     if let Some(at) = scene.newest {

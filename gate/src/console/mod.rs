@@ -7,7 +7,6 @@
 //! - [`start`]: page and hardware inputs, on threads of their own.
 //! - [`run_terminal`]: the terminal screen, on the caller's thread.
 
-mod big;
 mod evdev;
 mod hand;
 mod model;

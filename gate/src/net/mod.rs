@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use trocar_control::token::{IssuerKey, TokenVerifier};
-use trocar_control::trust::{Identity, TrustList};
+use trocar_control::trust::{Identity, Trust, TrustList};
 use trocar_proto::handover::message::{Beacon, FromGate};
 use trocar_proto::handover::types::ChannelId;
 
@@ -32,6 +32,7 @@ use trocar_proto::handover::types::ChannelId;
 pub struct Net {
     shared: Arc<Shared>,
     tasks: Vec<AbortHandle>,
+    trust: tokio::sync::watch::Receiver<Arc<Trust>>,
 }
 
 /// Starts to connect to the relays. Comes back at once; relays that cannot be reached are tried for ever.
@@ -50,16 +51,22 @@ pub fn start(config: &NetConfig, inbox: Inbox, runtime: &Handle) -> Result<Net, 
     let key = IssuerKey::from_file(&config.issuer_key)?;
     let tokens = TokenVerifier::new(&config.issuer, &key, config.session.clone());
     let shared = Arc::new(Shared::new(identity, list.current(), tokens, inbox, config.relays.len()));
-    watch::start(list, Arc::downgrade(&shared))?;
+    let trust = watch::start(list, Arc::downgrade(&shared))?;
     let mut tasks = Vec::new();
     for (number, address) in config.relays.iter().enumerate() {
         let work = relay::keep(Arc::clone(&shared), number, address.clone(), config.session.clone());
         tasks.push(runtime.spawn(work).abort_handle());
     }
-    Ok(Net { shared, tasks })
+    Ok(Net { shared, tasks, trust })
 }
 
 impl Net {
+    /// What the trust list says now, and each time that it changes: the same files are looked at once.
+    #[must_use]
+    pub fn trust(&self) -> tokio::sync::watch::Receiver<Arc<Trust>> {
+        self.trust.clone()
+    }
+
     /// What was dropped and refused, for the foot of the screen; stays good when `Net` is handed on.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {

@@ -1,20 +1,24 @@
-//! The thread that looks at the trust list: a runtime that is busy does not delay a revocation.
+//! The thread that looks at the trust list, for channels and for the frames' listener: a runtime that is busy does not delay a
+//! revocation.
 
 use super::state::Shared;
 use std::io;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use trocar_control::trust::TrustList;
+use tokio::sync::watch;
+use trocar_control::trust::{Trust, TrustList};
 
 /// Between looks at the files (HO-M-021: a revoked certificate ends REMOTE within 1 s after its list reached the gate).
 const EVERY: Duration = Duration::from_millis(250);
 
-/// Runs until nobody else holds what it watches for.
-pub(super) fn start(list: TrustList, shared: Weak<Shared>) -> io::Result<()> {
-    std::thread::Builder::new().name("gate-trust".to_owned()).spawn(move || watch(list, &shared)).map(|_| ())
+/// Runs until nobody else holds what it watches for. What holds is told to `shared` and to whoever has the receiver.
+pub(super) fn start(list: TrustList, shared: Weak<Shared>) -> io::Result<watch::Receiver<Arc<Trust>>> {
+    let (sender, receiver) = watch::channel(list.current());
+    let thread = std::thread::Builder::new().name("gate-trust".to_owned());
+    thread.spawn(move || follow(list, &shared, &sender)).map(|_| receiver)
 }
 
-fn watch(mut list: TrustList, shared: &Weak<Shared>) {
+fn follow(mut list: TrustList, shared: &Weak<Shared>, told_to: &watch::Sender<Arc<Trust>>) {
     let mut told = String::new();
     loop {
         std::thread::sleep(EVERY);
@@ -24,6 +28,7 @@ fn watch(mut list: TrustList, shared: &Weak<Shared>) {
                 told.clear();
                 let trust = list.current();
                 tracing::info!(revocation_lists = trust.revocation_lists(), "trust list loaded anew");
+                told_to.send_replace(Arc::clone(&trust));
                 shared.trust_changed(trust);
             }
             Ok(false) => {}

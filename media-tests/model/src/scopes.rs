@@ -42,7 +42,8 @@ pub struct Scope {
 const CAMERA: &[GrantedSet] = &[GrantedSet::CAMERA];
 const ENERGY: &[GrantedSet] = &[GrantedSet::ENERGY];
 
-const NONE: Budget = Budget {
+/// Nothing may happen but one offer.
+pub const NONE: Budget = Budget {
     offers: 1,
     locals: 0,
     experts: 0,

@@ -1,6 +1,5 @@
 //! Drawing. Who is in control stands first, in letters that are read from two metres; whatever a colour says, a word says too.
 
-use super::super::big;
 use super::super::model::{ActLine, Control, GateLine, Line as Said, Model};
 use super::desk::{Desk, Form};
 use ratatui::Frame;
@@ -60,7 +59,7 @@ const fn banner_style(control: Control) -> Style {
 /// The large word, and the headline below it.
 fn word(model: &Model, large: bool) -> Vec<Line<'static>> {
     let mut out = Vec::new();
-    for line in big::lines(model.word) {
+    for line in trocar_control::big::lines(model.word) {
         if large {
             let [upper, lower] = doubled(&line);
             out.extend([Line::from(format!("  {upper}")), Line::from(format!("  {lower}"))]);

@@ -1,4 +1,4 @@
-//! Words that are read from two metres: letters three lines high, of half blocks.
+//! Words on terminals that are read from two metres: letters three lines high, of half blocks. For the gate's console and `trocar top`.
 
 /// Six rows of five dots from the top, the leftmost in bit 4; blank for a letter that no word here needs.
 const fn letter(sign: char) -> [u8; 6] {
@@ -26,7 +26,8 @@ const fn letter(sign: char) -> [u8; 6] {
 }
 
 /// The word as three lines, each letter six columns wide.
-pub(super) fn lines(word: &str) -> [String; 3] {
+#[must_use]
+pub fn lines(word: &str) -> [String; 3] {
     let mut out = [const { String::new() }; 3];
     for sign in word.chars() {
         let [a, b, c, d, e, f] = letter(sign);
@@ -56,5 +57,13 @@ mod tests {
             assert!(lines(word).iter().all(|l| l.chars().count() <= 44), "{word}");
         }
         assert_eq!(lines("L"), ["█     ", "█     ", "█▄▄▄▄ "]);
+    }
+
+    #[test]
+    fn the_word_of_a_relay_that_is_silent_has_all_its_letters_and_fits_a_narrow_terminal() {
+        let word = "NO ANSWER";
+        assert!(word.chars().all(|c| c == ' ' || letter(c) != [0; 6]));
+        assert!(lines(word).iter().all(|l| l.chars().count() <= 78));
+        assert_eq!(lines("N"), ["█▄  █ ", "█ █ █ ", "█  ▀█ "]);
     }
 }

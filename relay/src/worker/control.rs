@@ -1,6 +1,6 @@
 //! RTCP and everything that happens by the clock.
 
-use super::media::Ways;
+use super::out::Ways;
 use super::state::{Core, FeedEntry, Origin, ReportedLoss, Way, wall_now};
 use bytes::Bytes;
 use std::time::Instant;

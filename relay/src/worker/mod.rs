@@ -3,11 +3,13 @@
 
 mod admission;
 mod control;
+mod due;
 mod egress;
 mod figures;
 mod ingress;
 mod media;
 mod negotiate;
+mod out;
 mod peer;
 mod peers;
 mod roq;
@@ -227,6 +229,8 @@ fn prepare(
         counters: WorkerCounters::default(),
         limits,
         origin: Instant::now(),
+        wake_at: None,
+        woken: Rc::new(tokio::sync::Notify::new()),
     };
     Ok((Rc::new(RefCell::new(core)), endpoints))
 }
@@ -266,7 +270,9 @@ async fn run(
     }
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let woken = Rc::clone(&core.borrow().woken);
     loop {
+        let due = core.borrow().wake_at;
         tokio::select! {
             biased;
             command = commands.recv() => match command {
@@ -279,7 +285,18 @@ async fn run(
                 None => return close(&endpoints).await,
             },
             _ = tick.tick() => core.borrow_mut().tick(Instant::now()),
+            () = until(due) => core.borrow_mut().due(Instant::now()),
+            // Somebody waits for an earlier moment than the one above.
+            () = woken.notified() => {}
         }
+    }
+}
+
+/// For ever, where nothing is due.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The WebRTC socket: which datagram belongs to whom (RFC 7983), and what came of a peer's handshake.
 
 use super::egress::Socket;
-use super::media::Ways;
+use super::out::Ways;
 use super::peer::{Keys, Role, Streams};
 use super::state::{Core, Origin, Way};
 use super::stun;

@@ -295,6 +295,10 @@ pub(crate) struct Core {
     pub(crate) counters: WorkerCounters,
     pub(crate) limits: Limits,
     pub(crate) origin: Instant,
+    /// When the worker looks again, before its next tick ([`super::due`]).
+    pub(crate) wake_at: Option<Instant>,
+    /// Rings when that was brought forward.
+    pub(crate) woken: Rc<tokio::sync::Notify>,
 }
 
 impl Core {

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test check bench interop handover model sim bench-control screenshots fixtures clean-room deny fmt
+.PHONY: help setup build demo test check bench bench-micro interop handover model sim bench-control screenshots fixtures clean-room deny fmt
 PREFIX ?= /usr/local
 export PREFIX DESTDIR SYSCONFDIR PROFILE
 .PHONY: install uninstall deb
@@ -30,8 +30,13 @@ test: test-prepare test-page ## the whole suite; its last line is the summary
 check: setup-check ## formatting, lints, docs, purity of proto, licences and bans
 	@scripts/check.sh
 
-bench: build ## measure: CPU per packet that leaves the relay
+bench: build ## measure: what a packet costs in the relay, beside floors and the common way (six minutes, a quiet machine)
 	@cargo run -q -p trocar-media-tests --bin trocar-bench
+
+# The profile is that of everything else: what is checked is what is measured, and nothing is compiled twice.
+bench-micro: setup-run ## measure: the pure parts of a packet's road, and instructions per packet
+	@cargo bench -q --profile dev --workspace --bench pure
+	@cargo run -q -p trocar-media-tests --bin trocar-bench-road -- count
 
 handover: build ## the failures of the handover with real processes, as a table (proto/HANDOVER.md section 17)
 	@cargo run -q -p trocar-media-tests --bin trocar-failures

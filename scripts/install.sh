@@ -18,10 +18,10 @@ profile=${PROFILE:-release}
 state=/var/lib/trocar
 gate_state=/var/lib/trocar-gate
 gate_credentials=/run/credentials/trocar-gate.service
-units=(trocar.service trocar-publish@.service trocar-gate.service)
-# Relay and native clients; the gate; the simulated device.
-programs=(trocar trocar-gate trocar-sim-device)
-configurations=(trocar.toml gate.toml)
+units=(trocar.service trocar-relay.service trocar-publish@.service trocar-gate.service)
+# Relay and native clients; a relay apart; the gate; the simulated device.
+programs=(trocar trocar-relay trocar-gate trocar-sim-device)
+configurations=(trocar.toml relay.toml gate.toml)
 
 [[ $prefix == /* && $sysconfdir == /* ]] || fail "PREFIX and SYSCONFDIR are absolute paths"
 if [[ -n $destdir && $destdir != /* ]]; then fail "DESTDIR is an absolute path"; fi
@@ -31,6 +31,7 @@ binaries() {
     case $profile in
     release)
         cargo build --quiet --release --package trocar --bin trocar >&2
+        cargo build --quiet --release --package trocar-relay --bin trocar-relay >&2
         cargo build --quiet --release --package trocar-gate --bins >&2
         say target/release
         ;;
@@ -43,6 +44,15 @@ binaries() {
 example() {
     sed -e "s|^dir = \"[^\"]*\" *#|dir = \"$state\"              #|" \
         -e "s|trocar up --config configs/trocar.toml|trocar up --config $sysconfdir/trocar/trocar.toml|" configs/trocar.toml
+}
+
+relay_example() {
+    local own=$sysconfdir/trocar/relay
+    sed -e "s|trocar-relay run --config configs/cluster/relay.toml|trocar-relay run --config $sysconfdir/trocar/relay.toml|" \
+        -e "s|^\(cert = \)\"[^\"]*\" *#|\1\"$own/relay.pem\" #|" \
+        -e "s|^\(key = \)\"[^\"]*\"|\1\"$own/relay.key\"|" \
+        -e "s|^\(trust = \)\"[^\"]*\" *#|\1\"$own/trust/ca.pem\" #|" \
+        -e "s|^# \(issuer_key = \)\"[^\"]*\"|# \1\"$own/token-key.pub\"|" configs/cluster/relay.toml
 }
 
 gate_example() {
@@ -65,6 +75,7 @@ stage() {
     rm -rf "$to"
     mkdir -p "$to/man" "$to/completions"
     "$from/trocar" manual "$to/man"
+    "$from/trocar-relay" manual "$to/man"
     "$from/trocar-gate" manual "$to/man"
     for program in "${programs[@]}"; do
         completions bash "$program" >"$to/completions/$program"
@@ -72,13 +83,14 @@ stage() {
         completions fish "$program" >"$to/completions/$program.fish"
     done
     example >"$to/trocar.toml"
+    relay_example >"$to/relay.toml"
     gate_example >"$to/gate.toml"
 }
 
 # completions SHELL PROGRAM, of `stage`: those of the simulated device come from the gate too.
 completions() {
     case $2 in
-    trocar) "$from/trocar" completions "$1" ;;
+    trocar | trocar-relay) "$from/$2" completions "$1" ;;
     *) "$from/trocar-gate" completions "$1" "$2" ;;
     esac
 }
@@ -122,7 +134,7 @@ install_all() {
         put 644 "$staged/$unit" "$unit_dir/$unit"
     done
     put 644 configs/sysctl/60-trocar.conf "$sysctl_dir/60-trocar.conf"
-    for page in README.md LICENSE LICENSE-APACHE LICENSE-MIT docs/INSTALL.md docs/OPERATING.md docs/DEVICES.md \
+    for page in README.md LICENSE LICENSE-APACHE LICENSE-MIT docs/INSTALL.md docs/OPERATING.md docs/DEVICES.md docs/CLUSTER.md \
         configs/or-room.toml; do
         put 644 "$page" "$doc/$(basename "$page")"
     done
@@ -133,7 +145,7 @@ install_all() {
             put 644 "$staged/files/$settings" "$sysconfdir/trocar/$settings"
         fi
     done
-    say "installed $destdir$prefix/bin/trocar ($("$from/trocar" --version)), trocar-gate and trocar-sim-device (a simulator)"
+    say "installed $destdir$prefix/bin/trocar ($("$from/trocar" --version)), trocar-relay, trocar-gate and trocar-sim-device (a simulator)"
     # Into this system, not into a folder that is to be packed.
     if [ -z "$destdir" ]; then
         if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
@@ -143,7 +155,7 @@ install_all() {
 
 uninstall_all() {
     local unit program
-    for unit in trocar trocar-gate; do
+    for unit in trocar trocar-relay trocar-gate; do
         if [ -z "$destdir" ] && [ -d /run/systemd/system ] && systemctl --quiet is-active "$unit"; then
             fail "$unit is running: stop it first (systemctl disable --now $unit), for this would end pictures or an operation"
         fi

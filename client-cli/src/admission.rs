@@ -136,6 +136,10 @@ impl Admission for InProcess {
         Box::pin(self.relay.open_voices(grant, sdp_offer))
     }
 
+    fn switch_leg<'a>(&'a self, leg: &'a LegId, feed: FeedKey) -> Answer<'a, Result<(), AdmitError>> {
+        Box::pin(self.relay.switch_leg(leg.clone(), feed))
+    }
+
     fn close_leg<'a>(&'a self, leg: &'a LegId) -> Answer<'a, ()> {
         Box::pin(self.relay.close_leg(leg.clone()))
     }

@@ -35,6 +35,8 @@ pub(crate) enum Use {
     Server,
     /// A publisher, station, gate.
     Device,
+    /// A relay: a listener, and a client of other relays.
+    Relay,
 }
 
 /// Whom a certificate names.
@@ -119,6 +121,7 @@ impl Authority {
         params.extended_key_usages = match usage {
             Use::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
             Use::Device => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Use::Relay => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         };
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, LEAF_DAYS);
@@ -156,6 +159,7 @@ fn still_fits(file: &Path, subject: &Subject<'_>, usage: Use) -> bool {
     let for_use = cert.extended_key_usage().ok().flatten().is_some_and(|e| match usage {
         Use::Server => e.value.server_auth,
         Use::Device => e.value.client_auth,
+        Use::Relay => e.value.server_auth && e.value.client_auth,
     });
     let names: BTreeSet<String> = match cert.subject_alternative_name() {
         Ok(Some(san)) => san.value.general_names.iter().filter_map(san_text).collect(),

@@ -113,6 +113,9 @@ enum CaCommand {
         /// Role of the device, as in the certificate's name trocar://REALM/ROLE/NAME.
         #[arg(long, default_value = "station", value_parser = name_part)]
         role: String,
+        /// DNS name or address that a relay is reached at; once for each. A relay has one at least.
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
         /// Name of the device; the files are NAME.pem and NAME.key.
         #[arg(value_parser = name_part)]
         name: String,
@@ -177,12 +180,18 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             println!("{}: ok", file.display());
             Ok(())
         }
-        Command::Ca { command: CaCommand::Issue { dir, realm, role, name } } => {
+        Command::Ca { command: CaCommand::Issue { dir, realm, role, host, name } } => {
             if ca::RESERVED.contains(&name.as_str()) {
                 anyhow::bail!("{name} is the name of a file of the node's own; another name is right");
             }
-            let subject = ca::Subject { realm: &realm, role: &role, name: &name, hosts: &[] };
-            let files = ca::Authority::open_or_create(&dir, &realm)?.identity(&name, &subject, ca::Use::Device)?;
+            if host.is_empty() == (role == "relay") {
+                anyhow::bail!(
+                    "--host: names or addresses that it is reached at are right for role relay, and for no other"
+                );
+            }
+            let usage = if host.is_empty() { ca::Use::Device } else { ca::Use::Relay };
+            let subject = ca::Subject { realm: &realm, role: &role, name: &name, hosts: &host };
+            let files = ca::Authority::open_or_create(&dir, &realm)?.identity(&name, &subject, usage)?;
             println!("{}\n{}", files.cert.display(), files.key.display());
             Ok(())
         }

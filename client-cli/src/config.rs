@@ -1,5 +1,9 @@
 //! The configuration file of `trocar up`: TOML, typed, and a key that nobody knows is refused by name.
 
+mod relay;
+
+pub(crate) use relay::{Apart, Task};
+
 use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,8 +27,8 @@ pub(crate) struct Config {
     pub(crate) session_title: String,
     /// Letting people in.
     pub(crate) signaling: Signaling,
-    /// Carrying media.
-    pub(crate) relay: Relay,
+    /// Carrying media: `[relay]` in this process, or `[[relay]]` for each one apart.
+    pub(crate) relay: relay::Section,
     /// STUN and TURN servers that browsers are told.
     pub(crate) turn: Turn,
     /// Systems that are called on events.
@@ -59,20 +63,24 @@ pub(crate) struct Signaling {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Relay {
-    /// UDP address for WebRTC; port 0 takes a free one.
+    /// Address for WebRTC by UDP and TCP, of the first worker; port 0 takes free ones.
     pub(crate) webrtc: SocketAddr,
-    /// UDP address for QUIC; port 0 takes a free one.
+    /// UDP address for QUIC, of the first worker; port 0 takes free ones.
     pub(crate) quic: SocketAddr,
     /// UDP address of the control rendezvous; port 0 takes a free one.
     pub(crate) control: SocketAddr,
     /// Addresses that clients reach this node at; needed where a listener is on a wildcard address.
     pub(crate) advertise: Vec<IpAddr>,
-    /// CPU that the worker is pinned to.
+    /// Threads that carry media, each with the next port; left out: one on one or two cores, else all cores but one.
+    pub(crate) workers: Option<usize>,
+    /// CPU that the first worker is pinned to, and the next ones for the others.
     pub(crate) pin: Option<usize>,
     /// Feeds at most.
     pub(crate) max_feeds: usize,
     /// Legs at most.
     pub(crate) max_legs: usize,
+    /// What the line towards viewers takes, such as "150M": legs that do not fit are refused. Left out: not counted.
+    pub(crate) uplink: Option<trocar_relay::uplink::UplinkRate>,
 }
 
 /// STUN and TURN servers for WebRTC clients behind firewalls, such as coturn with `use-auth-secret`.
@@ -121,7 +129,7 @@ impl Default for Config {
             dir: PathBuf::from("var/trocar"),
             session_title: "Operating room".to_owned(),
             signaling: Signaling::default(),
-            relay: Relay::default(),
+            relay: relay::Section::default(),
             turn: Turn::default(),
             webhook: Vec::new(),
             log: Log::default(),
@@ -152,10 +160,45 @@ impl Default for Relay {
             quic: SocketAddr::new(LOOPBACK, 0),
             control: SocketAddr::new(LOOPBACK, 4434),
             advertise: Vec::new(),
+            workers: None,
             pin: None,
             max_feeds: limits.max_feeds,
             max_legs: limits.max_legs,
+            uplink: None,
         }
+    }
+}
+
+impl Relay {
+    /// How many threads carry media.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.unwrap_or_else(trocar_relay::default_workers)
+    }
+
+    /// Each worker has the port after the one before: the ranges must not meet.
+    fn check_workers(&self) -> anyhow::Result<()> {
+        let workers = self.workers();
+        if !(1..=trocar_relay::MAX_WORKERS).contains(&workers) {
+            bail!("relay.workers = {workers}: 1 to {} is right", trocar_relay::MAX_WORKERS);
+        }
+        let all = [("webrtc", self.webrtc, workers), ("quic", self.quic, workers), ("control", self.control, 1)];
+        let taken = all.map(|(name, at, n)| (name, at, usize::from(at.port())..usize::from(at.port()) + n));
+        for (i, (name, at, ports)) in taken.iter().enumerate().filter(|(_, (_, at, _))| at.port() != 0) {
+            if ports.end > 65_536 {
+                bail!("relay.{name} = {at}: {workers} workers need as many ports from there on, up to 65535");
+            }
+            // One port alone that is taken twice is told by the kernel, and may be meant on different addresses.
+            let meets = |(_, other, others): &&(&str, SocketAddr, std::ops::Range<usize>)| {
+                other.port() != 0 && other.ip() == at.ip() && ports.start < others.end && others.start < ports.end
+            };
+            if let Some((other, ..)) = taken.iter().skip(i + 1).find(meets) {
+                bail!(
+                    "relay.{name} and relay.{other}: {workers} workers take as many ports each, one after the other; \
+                       ports that far apart are right"
+                );
+            }
+        }
+        Ok(())
     }
 }
 
@@ -255,6 +298,7 @@ impl Config {
             bail!("signaling.invitation_hours = {}: 1 to 168 is right", s.invitation_hours);
         }
         let r = &self.relay;
+        r.check_apart()?;
         if r.advertise.is_empty() && (r.webrtc.ip().is_unspecified() || r.quic.ip().is_unspecified()) {
             bail!(
                 "relay.advertise is empty: a listener on a wildcard address needs the addresses that clients reach it at"
@@ -263,6 +307,7 @@ impl Config {
         if let Some(a) = r.advertise.iter().find(|a| a.is_unspecified() || a.is_multicast()) {
             bail!("relay.advertise has {a}: an address that clients can send to is right");
         }
+        r.check_workers()?;
         if !(1..=4_096).contains(&r.max_feeds) || !(1..=65_536).contains(&r.max_legs) {
             bail!("relay.max_feeds is 1 to 4096 and relay.max_legs is 1 to 65536");
         }
@@ -289,6 +334,8 @@ mod tests {
         assert_eq!(Config::parse("").unwrap(), Config::default());
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/trocar.toml");
         Config::read(&shipped).unwrap();
+        let cluster = shipped.with_file_name("cluster").join("trocar.toml");
+        assert_eq!(Config::read(&cluster).unwrap().relay.apart().len(), 2);
     }
 
     #[test]
@@ -303,6 +350,18 @@ mod tests {
             ("[relay]\nquic = '0.0.0.0:4443'", "relay.advertise"),
             ("[relay]\nadvertise = ['0.0.0.0']", "relay.advertise"),
             ("[relay]\nmax_legs = 0", "max_legs"),
+            ("[[relay]]\nname = 'a'", "missing field `url`"),
+            ("[[relay]]\nname = 'a'\nurl = 'http://x'", "relay.url"),
+            ("[[relay]]\nname = 'a'\nurl = 'https://x'\nurk = 1", "unknown field `urk`"),
+            ("[[relay]]\nname = 'a'\nurl = 'https://x'\ntakes = ['fees']", "unknown variant `fees`"),
+            ("[[relay]]\nname = 'a'\nurl = 'https://x'\ncert = 'c'", "relay.key"),
+            ("[[relay]]\nname = 'a'\nurl = 'https://x'\n[[relay]]\nname = 'a'\nurl = 'https://y'", "relay.name = a"),
+            ("relay = 3", "[relay] or [[relay]]"),
+            ("[relay]\nworkers = 0", "relay.workers = 0"),
+            ("[relay]\nworkers = 9", "relay.workers = 9"),
+            ("[relay]\nworkers = 2\nwebrtc = '127.0.0.1:5000'\nquic = '127.0.0.1:5001'", "relay.webrtc and relay.quic"),
+            ("[relay]\nworkers = 4\nquic = '127.0.0.1:4431'", "relay.quic and relay.control"),
+            ("[relay]\nworkers = 3\nwebrtc = '127.0.0.1:65534'", "relay.webrtc = 127.0.0.1:65534"),
             ("[signaling]\ncert = 'x'", "signaling.key"),
             ("[log]\nfilter = 'a=b=c'", "log.filter"),
             ("[turn]\nurls = ['turn:t.example']", "turn.secret_file"),

@@ -13,6 +13,7 @@ mod media;
 mod net;
 mod operate;
 mod publish;
+mod repair;
 mod revoke;
 mod rtc;
 mod sender;

@@ -1,19 +1,25 @@
-//! From a source's frames to RoQ datagrams, on the source's own thread: header extensions are put in, whole frames are left
-//! out where the connection has no room.
+//! From a source's frames to RoQ, on the source's own thread: header extensions are put in, and each frame goes by every line
+//! (one QUIC connection, or two), by datagrams or by a stream per frame. Whole frames are left out where a line has no room;
+//! one line never waits for another.
 
 use crate::ledger::{Ledger, digest};
 use crate::media::Frame;
 use crate::publish::proof::{ProofCounts, Tap};
+use crate::repair::Repeater;
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use trocar_proto::media::ext::{ExtensionIds, FrameMark, FrameMarks};
 use trocar_proto::media::roq::{FlowPrefix, MAX_RTP_PACKET, error_code};
 use trocar_proto::media::rtcp::{Builder, SenderReport};
 use trocar_proto::media::rtp::{Header, HeaderFields, write_header};
-use trocar_proto::session::api::RoqBinding;
+use trocar_proto::session::api::{MAX_PATHS, RoqBinding};
+use trocar_proto::session::feed::{RoqMode, Transport};
 use trocar_proto::units::{Ssrc, WallMicros};
+use trocar_relay::frames::{FrameStreams, datagram};
+use trocar_relay::quic;
 
 /// What a packet takes of QUIC's send buffer beyond its own length: 32 bytes that quinn charges for each datagram, about
 /// 22 of header extensions, up to 8 of flow id.
@@ -28,27 +34,88 @@ pub(crate) const AUDIO_LEVEL_ID: u8 = 3;
 /// What was sent since the start.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sent {
-    /// Frames handed to QUIC whole.
+    /// Frames handed to QUIC whole, by one line at least.
     pub(crate) frames: u64,
     /// Packets handed to QUIC, those of torn frames too: the other side counts them as well.
     pub(crate) packets: u64,
     /// Payload bytes of those.
     pub(crate) octets: u64,
-    /// Frames left out (no connection, or no room in it) or torn: QUIC refused one of their packets.
+    /// Frames that went whole by no line: no connection, no room in it, or QUIC refused one of their packets.
     pub(crate) frames_dropped: u64,
+    /// Frames left out or torn on a line while another one took them.
+    pub(crate) copies_dropped: u64,
+    /// Streams of frames that were reset because the feed's budget had passed.
+    pub(crate) frames_late: u64,
 }
 
+/// One connection that a feed's packets go by.
 struct Line {
     connection: quinn::Connection,
-    prefix: FlowPrefix,
     rtcp_prefix: FlowPrefix,
+    /// Where each frame goes by a stream of its own.
+    streams: Option<FrameStreams>,
+    /// Of the frame under way: whether it goes by this line.
+    takes: bool,
+}
+
+impl Line {
+    /// Decides whether a frame goes by this line.
+    fn begin_frame(&mut self, frame: &Frame) {
+        self.takes = match &mut self.streams {
+            Some(streams) => {
+                // Another frame follows: what is late has no part in it, for viewers ask for a key frame where they need one.
+                let _ = streams.expire(Instant::now());
+                streams.has_room()
+            }
+            None => self.connection.datagram_send_buffer_space() >= needed(frame),
+        };
+    }
+
+    /// Hands over one packet of that frame, which stands behind its flow id in `datagram`; false where it does not go.
+    fn send_packet(&mut self, datagram: &Bytes, prefix: FlowPrefix, frame: &SendingFrame) -> bool {
+        self.takes = self.takes
+            && match &mut self.streams {
+                Some(streams) => {
+                    let packet = datagram.get(prefix.as_bytes().len()..).unwrap_or(&[]);
+                    streams.send_packet(frame.name, packet, frame.deadline, frame.key)
+                }
+                None => self.connection.send_datagram(datagram.clone()).is_ok(),
+            };
+        self.takes
+    }
+
+    fn late(&self) -> u64 {
+        self.streams.as_ref().map_or(0, |s| s.counters().late)
+    }
+
+    /// Loss policy: what the connection does not take is not sent; it is said again in a second.
+    fn send_rtcp(&self, rtcp: &[u8]) {
+        let _ = self.connection.send_datagram(datagram(self.rtcp_prefix, rtcp));
+    }
+}
+
+/// The frame under way.
+#[derive(Debug, Clone, Copy)]
+struct SendingFrame {
+    name: u64,
+    key: bool,
+    deadline: Instant,
 }
 
 type Newest = Option<(Ssrc, u32, WallMicros)>;
 
 #[derive(Default)]
 struct State {
-    line: Option<Line>,
+    /// By path.
+    lines: [Option<Line>; MAX_PATHS],
+    /// Flow of the packets, the same on every line.
+    prefix: Option<FlowPrefix>,
+    /// Of a feed that goes by datagrams.
+    repair: Option<Repeater>,
+    /// How long after its sending a frame may be under way.
+    budget: Duration,
+    /// Late frames of lines that are over.
+    late_before: u64,
     sent: Sent,
     /// RTP clock rate in Hz.
     clock_rate: u32,
@@ -94,36 +161,81 @@ impl Sender {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends over this connection from the next frame on.
-    pub(crate) fn connect(&self, connection: quinn::Connection, binding: &RoqBinding) -> anyhow::Result<()> {
+    /// Sends over this connection too, from the next frame on, in place of the one that this path had before.
+    pub(crate) fn connect(
+        &self,
+        path: usize,
+        connection: quinn::Connection,
+        binding: &RoqBinding,
+    ) -> anyhow::Result<()> {
         let prefix = FlowPrefix::new(binding.rtp_flow_id).context("rtp_flow_id is above 2^62")?;
         let rtcp_prefix = FlowPrefix::new(binding.rtcp_flow_id).context("rtcp_flow_id is above 2^62")?;
-        self.state().line = Some(Line { connection, prefix, rtcp_prefix });
+        let streamed = matches!(binding.feed.transport, Transport::Roq { mode: RoqMode::Stream, .. });
+        let streams = streamed.then(|| FrameStreams::new(connection.clone(), prefix));
+        quic::add_granted(&connection, binding.feed.max_bitrate);
+        let mut state = self.state();
+        state.disconnect(path);
+        if state.lines.iter().all(Option::is_none) {
+            state.repair = (!streamed).then(|| Repeater::new(&binding.feed, prefix));
+        }
+        state.prefix = Some(prefix);
+        state.budget = Duration::from_millis(u64::from(binding.feed.budget_ms));
+        if let Some(slot) = state.lines.get_mut(path) {
+            *slot = Some(Line { connection, rtcp_prefix, streams, takes: false });
+        }
         Ok(())
     }
 
-    /// Frames are dropped from now on.
-    pub(crate) fn disconnect(&self) {
-        self.state().line = None;
+    /// That path takes nothing any more. Without any, frames are dropped.
+    pub(crate) fn disconnect(&self, path: usize) {
+        self.state().disconnect(path);
     }
 
-    /// Sends one frame, whole or not at all where the room shows it beforehand.
+    /// Sends one frame, by each line whole or not at all where the room shows it beforehand.
     pub(crate) fn send(&self, frame: &Frame) {
         let mut guard = self.state();
         let state = &mut *guard;
         let frame_id = state.frame_base.wrapping_add(frame.frame_id);
         state.next_frame = frame_id.wrapping_add(1);
-        let whole = match &state.line {
-            Some(line) if line.connection.datagram_send_buffer_space() >= needed(frame) => {
+        let sending =
+            SendingFrame { name: u64::from(frame_id), key: frame.key, deadline: Instant::now() + state.budget };
+        let mut lines: [Option<&mut Line>; MAX_PATHS] = state.lines.each_mut().map(Option::as_mut);
+        lines.iter_mut().flatten().for_each(|l| l.begin_frame(frame));
+        let taken = lines.iter().flatten().any(|l| l.takes);
+        let whole = match state.prefix {
+            Some(prefix) if taken => {
                 // First: a frame that the gate does not know when its echo comes proves nothing.
                 if let Some(proof) = &state.proof {
                     proof.note(frame_id, frame);
                 }
-                let out = |datagram| line.connection.send_datagram(datagram).is_ok();
-                send_packets(frame, frame_id, line.prefix, &mut state.sent, &mut state.newest, out)
+                let (mut repair, mut left) = (state.repair.as_mut(), frame.packets.len());
+                let out = |datagram: Bytes| {
+                    left = left.saturating_sub(1);
+                    // Every line that takes the frame, not the first one alone.
+                    let send = |any, l: &mut &mut Line| l.send_packet(&datagram, prefix, &sending) || any;
+                    let sent = lines.iter_mut().flatten().fold(false, send);
+                    if let Some(repair) = repair.as_mut().filter(|_| sent) {
+                        repair.note(&datagram, left == 0);
+                    }
+                    sent
+                };
+                send_packets(frame, frame_id, prefix, &mut state.sent, &mut state.newest, out)
             }
             _ => false,
         };
+        while let Some(redundancy) = state.repair.as_mut().and_then(Repeater::poll_repair) {
+            // Loss policy: a line that has no room for it does without.
+            let room = |l: &&mut Line| l.takes && l.connection.datagram_send_buffer_space() > KEPT_FOR_SOUND;
+            lines
+                .iter_mut()
+                .flatten()
+                .filter(|l| room(l))
+                .for_each(|l| drop(l.connection.send_datagram(redundancy.clone())));
+        }
+        for line in lines.into_iter().flatten() {
+            line.streams.iter_mut().for_each(FrameStreams::finish);
+            state.sent.copies_dropped += u64::from(whole && !line.takes);
+        }
         if !whole {
             state.sent.frames_dropped += 1;
             return;
@@ -134,10 +246,28 @@ impl Sender {
         }
     }
 
+    /// RTCP of the relay, by that path: what it asks for goes again by it.
+    pub(crate) fn handle_rtcp(&self, path: usize, rtcp: &[u8]) {
+        let mut guard = self.state();
+        let State { lines, repair, .. } = &mut *guard;
+        if let (Some(Some(line)), Some(repair)) = (lines.get(path), repair) {
+            repair.answer(&line.connection, rtcp);
+        }
+    }
+
+    /// Packets sent again, and repair packets, since the first connection.
+    pub(crate) fn repaired(&self) -> (u64, u64) {
+        self.state().repair.as_ref().map_or((0, 0), Repeater::counts)
+    }
+
     /// Sends a sender report and returns what was sent.
     pub(crate) fn report(&self, now: WallMicros) -> Sent {
-        let state = self.state();
-        if let (Some(line), Some((ssrc, timestamp, capture))) = (&state.line, state.newest) {
+        let mut state = self.state();
+        for streams in state.lines.iter_mut().flatten().filter_map(|l| l.streams.as_mut()) {
+            let _ = streams.expire(Instant::now());
+        }
+        state.sent.frames_late = state.late_before + state.lines.iter().flatten().map(Line::late).sum::<u64>();
+        if let Some((ssrc, timestamp, capture)) = state.newest {
             let elapsed = now.0.saturating_sub(capture.0).saturating_mul(u64::from(state.clock_rate)) / 1_000_000;
             let report = SenderReport {
                 ssrc,
@@ -147,10 +277,18 @@ impl Sender {
                 octets: (state.sent.octets & 0xffff_ffff) as u32,
             };
             let rtcp = Builder::default().sender_report(&report).cname(ssrc, "trocar").finish();
-            // Loss policy: a report that does not go out is followed by another in a second.
-            let _ = line.connection.send_datagram([line.rtcp_prefix.as_bytes(), &rtcp].concat().into());
+            state.lines.iter().flatten().for_each(|l| l.send_rtcp(&rtcp));
         }
         state.sent
+    }
+
+    /// The source is over and the connections go on: the relay is told (RFC 3550 section 6.6).
+    pub(crate) fn bye(&self) {
+        let state = self.state();
+        if let Some((ssrc, ..)) = state.newest {
+            let rtcp = Builder::default().receiver_report(ssrc, None).cname(ssrc, "trocar").bye(&[ssrc]).finish();
+            state.lines.iter().flatten().for_each(|l| l.send_rtcp(&rtcp));
+        }
     }
 
     /// Nothing more is written to the ledger.
@@ -162,10 +300,18 @@ impl Sender {
     /// better word, since QUIC repeats it to a peer that missed it and it ends every flow of the connection at once.
     pub(crate) fn finish(&self) {
         let mut state = self.state();
-        if let Some(line) = state.line.take() {
+        for line in state.lines.iter_mut().filter_map(Option::take) {
             line.connection.close(error_code::NO_ERROR.into(), b"the publisher stops");
         }
         state.ledger = None;
+    }
+}
+
+impl State {
+    fn disconnect(&mut self, path: usize) {
+        if let Some(line) = self.lines.get_mut(path).and_then(Option::take) {
+            self.late_before += line.late();
+        }
     }
 }
 

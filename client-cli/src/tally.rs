@@ -1,14 +1,15 @@
 //! What a native viewer counts and prints.
 
+use crate::net::api::protection;
 use crate::watch::origin::Ages;
 use crate::watch::screen::{Screen, alarm, good};
-use crate::watch::sink;
+use crate::watch::sink::{self, PathsOf};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 use trocar_proto::media::receive::{CompleteFrame, ReceiveCounters};
-use trocar_proto::session::api::FeedState;
+use trocar_proto::session::api::{FeedPaths, FeedState};
 use trocar_proto::session::feed::FeedDescriptor;
 
 /// Nothing new for this long is a picture that stands still.
@@ -54,6 +55,12 @@ struct Line<'a> {
     age_impossible_frames: u64,
     /// Of the newest frame, when it had come.
     age_last_ms: Option<f64>,
+    /// Of a protected feed: the paths that bring it to the relay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feed_paths: Option<FeedPaths>,
+    /// Of a leg over two paths: those that bring it here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leg_paths: Option<FeedPaths>,
     jitter_ms: Option<f64>,
     rtt_ms: Option<f64>,
     first_frame_ms: Option<f64>,
@@ -98,6 +105,8 @@ pub(crate) struct Tally {
     second: (Instant, u64, u64),
     totals: ReceiveCounters,
     state: &'static str,
+    feed_paths: Option<FeedPaths>,
+    leg_paths: Option<FeedPaths>,
 }
 
 impl Tally {
@@ -134,7 +143,23 @@ impl Tally {
             second: (now, 0, 0),
             totals: ReceiveCounters::default(),
             state: "waiting",
+            feed_paths: None,
+            leg_paths: None,
         }
+    }
+
+    /// Says that another number of paths brings the feed or the leg; nothing where it is what was said before.
+    pub(crate) fn paths(&mut self, of: PathsOf, paths: FeedPaths) {
+        let (told, what) = match of {
+            PathsOf::Feed => (&mut self.feed_paths, "feed"),
+            PathsOf::Leg => (&mut self.leg_paths, "leg"),
+        };
+        if told.replace(paths) == Some(paths) {
+            return;
+        }
+        let feed = &self.feed;
+        let json = || serde_json::json!({"type": "paths", "feed": feed, "of": what, "paths": paths});
+        tell(&mut self.output, format!("{what}: {}", protection(paths)), json);
     }
 
     /// Complete frames so far.
@@ -292,6 +317,8 @@ impl Tally {
             age_unknown_frames: self.age_unknown,
             age_impossible_frames: self.age_impossible,
             age_last_ms: self.last_age.map(|a| a.age_us as f64 / 1e3),
+            feed_paths: self.feed_paths,
+            leg_paths: self.leg_paths,
             jitter_ms: self.line.jitter_us.map(ms),
             rtt_ms: self.line.rtt_us.map(ms),
             first_frame_ms: self.first_frame_ms,
@@ -333,8 +360,10 @@ fn screen_lines(l: &Line<'_>, still: Option<Duration>, last: Option<Ages>, event
         |a| format!("{:.1} ± {:.1} ms", a.age_us as f64 / 1e3, a.uncertainty_us as f64 / 1e3),
     );
     let ms = |v: Option<f64>| v.map_or_else(|| "unknown".to_owned(), |v| format!("{v:.1} ms"));
+    let paths = [("feed", l.feed_paths), ("leg", l.leg_paths)];
+    let paths: String = paths.iter().filter_map(|(of, p)| Some(format!("   {}", shown_paths(of, (*p)?)))).collect();
     vec![
-        format!("{}   {state}   {:.0} s", l.feed, l.seconds),
+        format!("{}   {state}   {:.0} s{paths}", l.feed, l.seconds),
         format!("  picture  {size}   {codec}   {:.1} frames/s   {:.2} Mbit/s", l.frames_per_s, l.mbit_per_s),
         format!("  age      {percentiles}   last {last}"),
         format!(
@@ -353,6 +382,11 @@ fn screen_lines(l: &Line<'_>, still: Option<Duration>, last: Option<Ages>, event
         ),
         format!("  {event}"),
     ]
+}
+
+fn shown_paths(of: &str, paths: FeedPaths) -> String {
+    let text = format!("{of} {}", protection(paths));
+    if paths.is_protected() { good(&text) } else { alarm(&text) }
 }
 
 fn print_text(l: &Line<'_>) {

@@ -1,27 +1,24 @@
 //! `trocar up`: relay and signaling in one process, with a local authority, a session and an invitation per role.
 
-use crate::admission::{InProcess, StationTokens};
+mod media;
+
+use crate::admission::StationTokens;
 use crate::ca::{Authority, Subject, Use, write_secret};
 use crate::config::{Config, Webhook};
-use crate::net::tls::{read_chain, read_key};
 use crate::stop::Stop;
 use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use media::Media;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use trocar_control::token::GATE_AUDIENCE;
 use trocar_proto::session::ids::SessionId;
 use trocar_proto::session::role::Role;
-use trocar_relay::control::ControlListener;
-use trocar_relay::quic::Identity;
-use trocar_relay::worker::{Limits, RealmListener};
-use trocar_relay::{Relay, RelayConfig};
 use trocar_signaling::{Server, ServerHandle, StoreAt, TlsIdentity};
 
 /// Start relay and signaling in one process.
@@ -39,6 +36,9 @@ pub(crate) struct UpArgs {
     /// Port of the page; HTTPS takes the next one up, the control rendezvous the one after. 0 takes free ones.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// Threads that carry media, 1 to 8; each takes the next port. One on one or two cores, else all cores but one.
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -81,6 +81,7 @@ impl UpArgs {
                 c.signaling.loopback_http = None;
             }
         }
+        c.relay.workers = self.workers.or(c.relay.workers);
         c.check()?;
         Ok(c)
     }
@@ -96,7 +97,12 @@ struct Report {
     ca_file: PathBuf,
     device_cert: PathBuf,
     device_key: PathBuf,
-    relay: Addresses,
+    /// The relay in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relay: Option<Addresses>,
+    /// Relays that run apart: name, address of admission.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    relays: BTreeMap<String, String>,
     gate: Gate,
     invitations: BTreeMap<&'static str, String>,
     tokens: BTreeMap<&'static str, String>,
@@ -127,9 +133,8 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let authority = Authority::open_or_create(&config.dir, &config.realm)?;
     let stations = StationTokens::default();
-    let (relay, events) = start_relay(&config, &authority, &stations)?;
-    let admission = Arc::new(InProcess::new(relay.clone()));
-    let server = start_signaling(&config, &authority, Arc::clone(&admission), events).await?;
+    let (media, events) = Media::start(&config, &authority, &stations).await?;
+    let server = start_signaling(&config, &authority, &media, events).await?;
     stations.ask(&server);
     let session = session(&server, &config).await?;
     let device = authority.identity("device", &subject(&config, "station", "device", &[]), Use::Device)?;
@@ -141,7 +146,8 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
         ca_file: std::path::absolute(authority.trust_file())?,
         device_cert: device.cert,
         device_key: device.key,
-        relay: addresses(&relay)?,
+        relay: media.addresses()?,
+        relays: config.relay.apart().iter().map(|r| (r.name.clone(), r.url.clone())).collect(),
         gate: for_gates(&config, &authority)?,
         invitations: BTreeMap::new(),
         tokens: BTreeMap::new(),
@@ -161,7 +167,7 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
     stop.requested().await;
     tracing::info!("stopping");
     server.shutdown().await;
-    relay.shutdown().await;
+    media.shutdown().await;
     Ok(())
 }
 
@@ -185,48 +191,12 @@ fn hosts(config: &Config) -> Vec<String> {
 
 type Events = tokio::sync::mpsc::Receiver<trocar_proto::session::admission::RelayEvent>;
 
-fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens) -> anyhow::Result<(Relay, Events)> {
-    let hosts = hosts(config);
-    let files = authority.identity("relay", &subject(config, "relay", "relay", &hosts), Use::Server)?;
-    let identity = || -> anyhow::Result<Identity> {
-        let (chain, key) = (read_chain(&files.cert)?, read_key(&files.key)?);
-        Ok(Identity { chain, key, trust: read_chain(&authority.trust_file())? })
-    };
-    let control = ControlListener {
-        realm: config.realm.clone(),
-        address: config.relay.control,
-        identity: identity()?,
-        tokens: stations.check(),
-        limits: trocar_relay::control::Limits::default(),
-    };
-    let listener = RealmListener {
-        realm: config.realm.clone(),
-        webrtc: config.relay.webrtc,
-        quic: config.relay.quic,
-        advertise: config.relay.advertise.clone(),
-        server_name: "localhost".to_owned(),
-    };
-    let limits = Limits { max_feeds: config.relay.max_feeds, max_legs: config.relay.max_legs, ..Limits::default() };
-    Ok(Relay::start(RelayConfig {
-        listeners: vec![listener],
-        identity: identity()?,
-        pin: config.relay.pin,
-        limits,
-        control: Some(control),
-    })?)
-}
-
-fn addresses(relay: &Relay) -> anyhow::Result<Addresses> {
-    let a = relay.addresses().first().context("the relay has no listener")?;
-    let control = relay.control_address().context("the relay has no control rendezvous")?;
-    Ok(Addresses { webrtc: a.webrtc, quic: a.quic, control })
-}
-
 /// Where signaling itself finds the rendezvous: on this machine.
 fn control_for_signaling(
     config: &Config,
     authority: &Authority,
     relay: SocketAddr,
+    server_name: String,
 ) -> anyhow::Result<trocar_signaling::ControlConfig> {
     let subject = subject(config, "signaling", "signaling", &[]);
     let files = authority.identity("signaling-control", &subject, Use::Device)?;
@@ -235,7 +205,7 @@ fn control_for_signaling(
         relay.set_ip(if relay.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
     let (cert, key, trust) = (files.cert, files.key, authority.trust_file());
-    Ok(trocar_signaling::ControlConfig { relay, server_name: "localhost".to_owned(), cert, key, trust })
+    Ok(trocar_signaling::ControlConfig { relay, server_name, cert, key, trust })
 }
 
 fn issuer(config: &Config) -> String {
@@ -255,7 +225,7 @@ fn for_gates(config: &Config, authority: &Authority) -> anyhow::Result<Gate> {
 async fn start_signaling(
     config: &Config,
     authority: &Authority,
-    admission: Arc<InProcess>,
+    media: &Media,
     events: Events,
 ) -> anyhow::Result<ServerHandle> {
     let hosts = hosts(config);
@@ -268,7 +238,7 @@ async fn start_signaling(
         }
     };
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let control = admission.control_address().map(|relay| control_for_signaling(config, authority, relay));
+    let control = media.control(config).map(|(relay, name)| control_for_signaling(config, authority, relay, name));
     let signaling = trocar_signaling::Config {
         listen: config.signaling.listen,
         loopback_http: config.signaling.loopback_http,
@@ -286,7 +256,7 @@ async fn start_signaling(
         control: control.transpose()?,
         limits: trocar_signaling::Limits::default(),
     };
-    Ok(Server::start(signaling, admission, events).await?)
+    Ok(Server::start(signaling, media.admission(), events).await?)
 }
 
 /// The session of this directory: the one that it had before, where it is still open, so that links from before a restart
@@ -330,7 +300,9 @@ fn env_lines(r: &Report) -> String {
     line("METRICS", &r.metrics);
     line("CA", &r.ca_file.display().to_string());
     line("SESSION", r.session.as_str());
-    line("CONTROL", &r.relay.control.to_string());
+    if let Some(relay) = &r.relay {
+        line("CONTROL", &relay.control.to_string());
+    }
     line("GATE_TRUST", &r.gate.trust.display().to_string());
     line("TOKEN_ISSUER", &r.gate.issuer);
     line("TOKEN_KEY", &r.gate.issuer_key.display().to_string());
@@ -348,8 +320,13 @@ fn print(args: &UpArgs, r: &Report) -> anyhow::Result<()> {
     println!("Trocar is up after {} ms. Ctrl-C stops it.", r.ready_ms);
     println!("  page          {}", r.page);
     println!("  HTTPS         {} (authority: {})", r.https, r.ca_file.display());
-    println!("  relay         WebRTC {} QUIC {}", r.relay.webrtc, r.relay.quic);
-    println!("  control       {} (gates and experts' stations)", r.relay.control);
+    if let Some(relay) = &r.relay {
+        println!("  relay         WebRTC {} QUIC {}", relay.webrtc, relay.quic);
+        println!("  control       {} (gates and experts' stations)", relay.control);
+    }
+    for (name, url) in &r.relays {
+        println!("  relay         {name} at {url}");
+    }
     println!("  figures       {}", r.metrics);
     println!("Invitations, each good for whoever has the link:");
     for (role, link) in &r.invitations {
@@ -363,7 +340,7 @@ mod tests {
     use super::*;
 
     fn args() -> UpArgs {
-        UpArgs { config: None, dir: None, host: None, port: None, json: false, env_file: None }
+        UpArgs { config: None, dir: None, host: None, port: None, workers: None, json: false, env_file: None }
     }
 
     #[test]
@@ -375,6 +352,8 @@ mod tests {
         let free = UpArgs { port: Some(0), ..args() }.config().unwrap();
         assert_eq!((free.signaling.listen.port(), free.relay.control.port()), (0, 0));
         assert!(UpArgs { port: Some(65_534), ..args() }.config().is_err());
+        assert_eq!(UpArgs { workers: Some(3), ..args() }.config().unwrap().relay.workers(), 3);
+        assert!(UpArgs { workers: Some(0), ..args() }.config().is_err());
     }
 
     #[test]

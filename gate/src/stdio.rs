@@ -65,6 +65,7 @@ struct Shown<'a> {
     step: &'a str,
     stopped: Option<u8>,
     alarms: u16,
+    paths: &'static str,
     colours: [&'static str; 4],
     figures: [u32; 5],
     device: Option<DeviceShown>,
@@ -293,6 +294,7 @@ fn shown(view: &View) -> Shown<'_> {
         step: view.step.as_str(),
         stopped: view.stopped.map(|c| c.0),
         alarms: view.alarms.0,
+        paths: view.paths.name(),
         colours: c.map(Colour::name),
         figures: [f.loop_p50, f.loop_p95, f.jitter_p95, f.loss_ppm, f.frame_age],
         device: view.device.map(|(d, at)| DeviceShown {

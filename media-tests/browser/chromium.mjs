@@ -5,9 +5,9 @@ import { chromium } from "playwright-core";
  * `fakeUi`: false leaves questions for devices to the (absent) person, which refuses them. `microphone` (WAV) and `camera`
  * (Y4M) are files that are played again and again instead of the browser's own beep and picture. `autoplay`: false lets no
  * sound out before somebody clicked. `anyCertificate`: takes a
- * relay's certificate without knowing who signed it.
+ * relay's certificate without knowing who signed it. `fieldTrials`: what the browser tries out, as `Name/Group/Name/Group/`.
  */
-export function launch({ fakeUi = true, autoplay = true, microphone, camera, anyCertificate = false } = {}) {
+export function launch({ fakeUi = true, autoplay = true, microphone, camera, anyCertificate = false, fieldTrials } = {}) {
   return chromium.launch({
     executablePath: process.env.TROCAR_CHROMIUM ?? "/usr/bin/chromium",
     timeout: 120_000,
@@ -22,6 +22,7 @@ export function launch({ fakeUi = true, autoplay = true, microphone, camera, any
       ...(microphone ? [`--use-file-for-fake-audio-capture=${microphone}`] : []),
       ...(camera ? [`--use-file-for-fake-video-capture=${camera}`] : []),
       ...(anyCertificate ? ["--ignore-certificate-errors"] : []),
+      ...(fieldTrials ? [`--force-fieldtrials=${fieldTrials}`] : []),
     ],
   });
 }

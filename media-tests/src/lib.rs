@@ -1,8 +1,10 @@
 //! The world around Trocar, for tests and benchmarks: real processes, a real browser, and clients of our own that stand
 //! for many.
 
+pub mod bench;
 pub mod bench_control;
 pub mod browser;
+pub mod cluster;
 pub mod devices;
 pub mod failures;
 pub mod foreign;
@@ -10,6 +12,7 @@ pub mod line;
 pub mod netns;
 pub mod party;
 pub mod process;
+pub mod repair_sim;
 pub mod sentinel;
 pub mod sink;
 pub mod stack;

@@ -23,6 +23,11 @@ pub struct Switches {
     pub down_cut: AtomicBool,
     /// Microseconds that every packet takes longer, each way.
     pub delay: AtomicU64,
+    /// Packets in a million that are lost, each way, each by itself.
+    pub loss: AtomicU64,
+    /// Packets that were lost by that, and that were not.
+    pub lost: AtomicU64,
+    pub carried: AtomicU64,
     /// Each client's packets come from another port from now on, as after a change of path. Counts up.
     pub rebinds: AtomicU64,
     over: AtomicBool,
@@ -51,6 +56,7 @@ impl Line {
             clients: BTreeMap::new(),
             under_way: BTreeMap::new(),
             number: 0,
+            dice: u64::from(address.port()) << 32 | 0x9e37_79b9,
             rebinds: 0,
             switches: Arc::clone(&switches),
         };
@@ -88,6 +94,7 @@ struct Carrier {
     /// By due time and number: to the server for that client, or to the client.
     under_way: BTreeMap<(Instant, u64), (bool, SocketAddr, Vec<u8>)>,
     number: u64,
+    dice: u64,
     rebinds: u64,
     switches: Arc<Switches>,
 }
@@ -153,10 +160,24 @@ impl Carrier {
         if cut.load(Ordering::SeqCst) || self.under_way.len() >= UNDER_WAY {
             return;
         }
+        if self.loses() {
+            return;
+        }
         self.know(client);
         self.number += 1;
         let due = Instant::now() + Duration::from_micros(self.switches.delay.load(Ordering::Relaxed));
         self.under_way.insert((due, self.number), (up, client, packet.to_vec()));
+    }
+
+    /// One throw of xorshift64 (Marsaglia 2003); each line has a seed of its own, so that losses of two lines are independent.
+    fn loses(&mut self) -> bool {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        let lost = self.dice % 1_000_000 < self.switches.loss.load(Ordering::Relaxed);
+        let counter = if lost { &self.switches.lost } else { &self.switches.carried };
+        counter.fetch_add(1, Ordering::Relaxed);
+        lost
     }
 
     fn deliver(&mut self) {
@@ -208,6 +229,23 @@ mod tests {
         line.cut(false);
         client.send(b"again").unwrap();
         assert_eq!(server.recv_from(&mut b).unwrap().0, 5);
+    }
+
+    #[test]
+    fn so_many_packets_are_lost_as_it_was_told_to_lose() {
+        let (server, line, client) = pair();
+        line.switches().loss.store(100_000, Ordering::Relaxed);
+        let mut b = [0; 16];
+        for n in 0..2_000_u32 {
+            client.send(&n.to_be_bytes()).unwrap();
+            if n % 50 == 49 {
+                server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                while server.recv_from(&mut b).is_ok() {}
+            }
+        }
+        let [lost, carried] = [&line.switches().lost, &line.switches().carried].map(|n| n.load(Ordering::Relaxed));
+        assert_eq!(lost + carried, 2_000);
+        assert!((140..260).contains(&lost), "{lost}");
     }
 
     #[test]

@@ -68,6 +68,7 @@ impl Party {
         let token = expert_token(stack, &me).await?;
         let to = Connect {
             relay,
+            local: None,
             server_name: "localhost".to_owned(),
             session: stack.text("/session")?.parse()?,
             kind: PartyKind::Station,

@@ -124,7 +124,7 @@ impl Viewer {
 }
 
 /// The first candidate of an answer with that protocol.
-fn candidate(answer: &str, protocol: &str) -> anyhow::Result<SocketAddr> {
+pub(crate) fn candidate(answer: &str, protocol: &str) -> anyhow::Result<SocketAddr> {
     let words = |line: &str| line.split(' ').map(ToOwned::to_owned).collect::<Vec<_>>();
     let mut all = answer.lines().filter_map(|l| l.strip_prefix("a=candidate:")).map(words);
     let found = all.find(|w| w.get(2).is_some_and(|p| p == protocol));
@@ -139,7 +139,8 @@ pub fn some_offer() -> String {
     offer(&IceCreds::new(), &["AB"; 32].join(":"))
 }
 
-fn offer(local: &IceCreds, fingerprint: &str) -> String {
+/// An offer of somebody who receives H.264 with RTX.
+pub(crate) fn offer(local: &IceCreds, fingerprint: &str) -> String {
     format!(
         "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n\
          c=IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:sha-256 {fingerprint}\r\na=setup:actpass\r\n\

@@ -2,15 +2,19 @@
 //! station. What the tests look at is what the device wrote down.
 #![allow(clippy::indexing_slicing, reason = "a JSON value without that member gives null")]
 
+mod start;
+
+pub use start::{SecondPath, start_device_again};
+
 use crate::line::Line;
-use crate::process::{Process, binary, trocar};
+use crate::process::{Process, trocar};
 use crate::sentinel::boot_us;
 use crate::stack::{PATIENCE, Stack, path};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
+use start::{free_tcp, free_udp, issue, start_device, start_eye, start_gate, start_station, write_gate_config};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -191,11 +195,20 @@ pub struct Setting {
     pub wall_clock: Option<PathBuf>,
     /// Station and gate reach the relay without the lines between: for what is measured to the microsecond.
     pub direct: bool,
+    /// Two relays, and a path by each: control goes by both.
+    pub two_paths: bool,
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Self { store: None, gate: String::new(), source: "test:640x360@30".to_owned(), wall_clock: None, direct: false }
+        Self {
+            store: None,
+            gate: String::new(),
+            source: "test:640x360@30".to_owned(),
+            wall_clock: None,
+            direct: false,
+            two_paths: false,
+        }
     }
 }
 
@@ -236,6 +249,8 @@ pub struct Room {
     pub line: Line,
     /// Between gate and relay.
     pub gate_line: Line,
+    /// The other path, where there are two.
+    pub second: Option<SecondPath>,
     /// Relay and signaling.
     pub stack: Stack,
     /// Where things are.
@@ -280,15 +295,13 @@ impl Places {
     }
 }
 
-fn free_udp() -> anyhow::Result<SocketAddr> {
-    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-fn free_tcp() -> anyhow::Result<SocketAddr> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
 impl Room {
+    /// The station's ends of the lines.
+    fn paths(&self) -> Vec<SocketAddr> {
+        let second = self.second.iter().map(|s| s.line.address);
+        std::iter::once(self.line.address).chain(second).collect()
+    }
+
     /// Starts it and waits until the device is known to the gate.
     ///
     /// # Errors
@@ -300,10 +313,13 @@ impl Room {
         let control: SocketAddr = stack.text("/relay/control")?.parse()?;
         let (line, gate_line) = (Line::to(control)?, Line::to(control)?);
         issue(&stack)?;
-        write_gate_config(&stack, &places, if places.setting.direct { control } else { gate_line.address })?;
+        let second = if places.setting.two_paths { Some(SecondPath::start(&stack, &places)?) } else { None };
+        let mut relays = vec![if places.setting.direct { control } else { gate_line.address }];
+        relays.extend(second.iter().map(|s| s.gate_line.address));
+        write_gate_config(&stack, &places, &relays)?;
         let (device, record) = start_device(&places)?;
         let gate = start_gate(&places)?;
-        let mut room = Self { gate, device, record, line, gate_line, stack, places, since: 0 };
+        let mut room = Self { gate, device, record, line, gate_line, second, stack, places, since: 0 };
         room.gate_shows("the device", |v| v["device"]["heard_us"].is_u64())?;
         Ok(room)
     }
@@ -372,7 +388,7 @@ impl Room {
     /// # Errors
     /// Where it cannot be started.
     pub fn second_station(&self, name: &str) -> anyhow::Result<Talker> {
-        start_station(&self.stack, &self.places, self.line.address, name)
+        start_station(&self.stack, &self.places, &[self.line.address], name)
     }
 
     /// Starts the gate again, or a second one with the same configuration.
@@ -449,7 +465,7 @@ impl Theatre {
         let source = &places.setting.source;
         let camera = stack.publish(&["--source", source, "--feed", "scope", "--frame-proof", &proof])?;
         let eye = start_eye(stack, places)?;
-        let station = start_station(stack, places, room.line.address, "station")?;
+        let station = start_station(stack, places, &room.paths(), "station")?;
         let mut theatre = Self { station, eye, camera, room };
         theatre.gate_shows("the expert", |v| somebody(v).is_some())?;
         Ok(theatre)
@@ -513,7 +529,7 @@ impl Theatre {
     /// # Errors
     /// Where it cannot be started.
     pub fn restart_station(&mut self) -> anyhow::Result<()> {
-        self.station = start_station(&self.stack, &self.places, self.line.address, "station")?;
+        self.station = start_station(&self.stack, &self.places, &self.paths(), "station")?;
         Ok(())
     }
 }
@@ -557,97 +573,4 @@ pub fn wait_metric(stack: &Stack, name: &str, label: &str) -> anyhow::Result<Str
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
-}
-
-/// Certificates of everybody, and a consent for this session.
-fn issue(stack: &Stack) -> anyhow::Result<()> {
-    let state = stack.dir.path().join("state");
-    let dir = path(&state)?;
-    for (role, name) in [("gate", "gate"), ("station", "station"), ("station", "station-2")] {
-        verb(&["ca", "issue", "--dir", dir, "--role", role, name])?;
-    }
-    verb(&["consent", "sign", "--dir", dir, "--session", &stack.text("/session")?])
-}
-
-fn write_gate_config(stack: &Stack, places: &Places, relay: SocketAddr) -> anyhow::Result<()> {
-    let state = stack.dir.path().join("state");
-    let mut t = String::new();
-    let file = |name: &str| state.join(name);
-    writeln!(t, "[session]\nid = {:?}\n", stack.text("/session")?)?;
-    writeln!(t, "[identity]\ncert = {:?}\nkey = {:?}\n", file("gate.pem"), file("gate.key"))?;
-    writeln!(t, "[trust]\ndir = {:?}\nissuer = {:?}", stack.text("/gate/trust")?, stack.text("/gate/issuer")?)?;
-    writeln!(t, "issuer_key = {:?}\n", stack.text("/gate/issuer_key")?)?;
-    writeln!(t, "[[relay]]\naddress = \"{relay}\"\n\n[store]\ndir = {:?}\n", places.store())?;
-    let key = places.dir.join("device.key");
-    writeln!(t, "[device]\nkind = \"udp\"\naddress = \"{}\"\nkey_file = {key:?}\n", places.device)?;
-    let camera = "trocar://local/station/device";
-    writeln!(t, "[frames]\nlisten = \"{}\"\npublishers = [\"{camera}\"]\n", places.frames)?;
-    writeln!(t, "[consent]\nfile = {:?}\n", file("consent.json"))?;
-    t.push_str(&places.setting.gate);
-    std::fs::write(places.gate_config(), t)?;
-    Ok(())
-}
-
-fn start_device(places: &Places) -> anyhow::Result<(Process, Record)> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let key = places.dir.join("device.key");
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&key)?;
-    writeln!(file, "{}", "5a".repeat(32))?;
-    start_device_again(places)
-}
-
-/// Starts the device, which finds its fence on its disk.
-///
-/// # Errors
-/// Where it does not come up.
-pub fn start_device_again(places: &Places) -> anyhow::Result<(Process, Record)> {
-    let record = places.dir.join("device.jsonl");
-    let mut command = Command::new(binary("trocar-sim-device")?);
-    command.arg("--listen").arg(places.device.to_string());
-    command.arg("--key-file").arg(places.dir.join("device.key")).arg("--state").arg(places.dir.join("device.state"));
-    command.arg("--record").arg(&record).arg("--local-motion");
-    let mut device = Process::start("trocar-sim-device", &mut command)?;
-    device.line(PATIENCE, |l| l.contains("listening") || l.contains("ready"))?;
-    Ok((device, Record::open(&record)?))
-}
-
-fn start_gate(places: &Places) -> anyhow::Result<Talker> {
-    let mut command = Command::new(binary("trocar-gate")?);
-    fake_wall_clock(&mut command, places)?;
-    command.arg("run").arg("--config").arg(places.gate_config()).args(["--console", "stdio"]);
-    let gate = Talker::start("trocar-gate", &mut command)?;
-    gate.keep_saying(r#"{"alive":true}"#)?;
-    Ok(gate)
-}
-
-/// The wall clock of that command, where the setting says so. Boot clock and monotonic clock stay what they are.
-fn fake_wall_clock(command: &mut Command, places: &Places) -> anyhow::Result<()> {
-    let Some(file) = &places.setting.wall_clock else { return Ok(()) };
-    let library = std::fs::read_dir("/usr/lib")?
-        .filter_map(Result::ok)
-        .map(|d| d.path().join("faketime/libfaketimeMT.so.1"))
-        .find(|p| p.is_file())
-        .context("libfaketime is missing: `make setup` installs it")?;
-    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
-    command.env("DONT_FAKE_MONOTONIC", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    Ok(())
-}
-
-fn start_eye(stack: &Stack, places: &Places) -> anyhow::Result<Process> {
-    let echo = places.dir.join("echo.sock");
-    stack.watch(&["--feed", "scope", "--echo-to", path(&echo)?, "--echo-complete"])
-}
-
-fn start_station(stack: &Stack, places: &Places, relay: SocketAddr, name: &str) -> anyhow::Result<Talker> {
-    let state = stack.dir.path().join("state");
-    let mut command = Command::new(trocar()?);
-    fake_wall_clock(&mut command, places)?;
-    command.args(["operate", "--json", "--input", "stdin"]);
-    command.arg("--invite").arg(stack.invitation("expert")?).arg("--ca").arg(stack.text("/ca_file")?);
-    let control = if places.setting.direct { stack.text("/relay/control")? } else { relay.to_string() };
-    command.arg("--control").arg(control).arg("--ledger").arg(places.ledger(name));
-    command.arg("--cert").arg(state.join(format!("{name}.pem"))).arg("--key").arg(state.join(format!("{name}.key")));
-    command.arg("--echo-from").arg(places.dir.join(format!("{}.sock", if name == "station" { "echo" } else { name })));
-    Talker::start("trocar operate", &mut command)
 }

@@ -1,8 +1,10 @@
 //! The process that owns the media sockets.
 //!
-//! [`Relay::start`] binds a pair of UDP sockets per realm (WebRTC and QUIC) and hands them to a worker, one pinned thread
-//! that owns them with its feeds and legs. The handle is cheap to clone and speaks to workers by commands; events come out of
-//! one bounded channel. Media never passes through handle or channel.
+//! [`Relay::start`] binds a pair of UDP sockets (WebRTC and QUIC) for each realm and worker. A worker is one pinned thread
+//! that owns its sockets with its feeds and legs; each has ports of its own, so that a peer's packets always meet the worker
+//! that it was given. The handle is cheap to clone and speaks to workers by commands; events come out of one bounded channel.
+//! Media never passes through handle or channel, but by a ring from one worker to another where a viewer's leg is not on
+//! the worker of its feed.
 //!
 //! A packet's way: [`worker`]'s RoQ task reads a batch of datagrams → the feed stores each packet in its ring
 //! (`trocar_proto::media::feed`) → each leg returns what to send (`trocar_proto::media::leg`) → it is sealed straight into
@@ -11,23 +13,33 @@
 //! [`control`] is apart from all that: another thread, another socket, nothing shared.
 
 pub mod control;
+pub mod frames;
 pub mod metrics;
 pub mod quic;
+pub mod remote;
+mod route;
+mod sockets;
 pub mod srtp;
+pub mod uplink;
 pub mod webrtc;
 pub mod worker;
 
 use control::{Control, ControlListener};
 use metrics::Snapshot;
 use quic::{Identity, QuicError};
+use route::{LegChoice, Opens, Router};
+use sockets::Watched;
 use std::net::SocketAddr;
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
 use trocar_proto::session::admission::{
     AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant, RelayEvent,
     VoicesGrant, WebrtcAnswer,
 };
 use trocar_proto::session::ids::{CertHash, LegId, PublicationId, RealmId};
-use worker::{Bound, Command, Limits, RealmListener, WorkerHandle};
+use trocar_proto::session::remote::CascadeGrant;
+use worker::{Bound, Command, Limits, RealmListener, Setup};
 
 /// Events that wait for signaling. Loss policy: the worker drops the event and counts it; feed and leg states are
 /// repeated when they change again, points of the time map come ten times a second.
@@ -38,13 +50,15 @@ const CONTROL_FIGURES: std::time::Duration = std::time::Duration::from_millis(50
 
 /// How a relay is set up.
 pub struct RelayConfig {
-    /// One pair of sockets per realm.
+    /// One pair of sockets per realm and worker.
     pub listeners: Vec<RealmListener>,
+    /// Threads that carry media, 1 to [`MAX_WORKERS`], of what is not in that range the nearest; [`default_workers`] is right where nothing else runs.
+    pub workers: usize,
     /// Certificate, key and trust list of the QUIC listeners.
     pub identity: Identity,
-    /// CPU to pin the worker to; none leaves it to the kernel.
+    /// CPU to pin the first worker to, and the next ones for the others; none leaves it to the kernel.
     pub pin: Option<usize>,
-    /// Limits per worker.
+    /// What may be open.
     pub limits: Limits,
     /// The control rendezvous, where there is one.
     pub control: Option<ControlListener>,
@@ -61,11 +75,24 @@ pub enum StartError {
     Worker(#[from] std::io::Error),
 }
 
-/// Where a realm's sockets are.
+/// Workers at most.
+pub const MAX_WORKERS: usize = 8;
+
+/// One worker on one or two cores; else all cores but one, which is left to signaling and the kernel, and [`MAX_WORKERS`] at
+/// most.
+#[must_use]
+pub fn default_workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.saturating_sub(1).clamp(1, MAX_WORKERS)
+}
+
+/// Where a worker's sockets of a realm are.
 #[derive(Debug, Clone)]
 pub struct ListenerAddresses {
     /// The realm.
     pub realm: RealmId,
+    /// Number of the worker, from 0.
+    pub worker: usize,
     /// WebRTC over UDP.
     pub webrtc: SocketAddr,
     /// QUIC.
@@ -75,32 +102,50 @@ pub struct ListenerAddresses {
 /// A running relay.
 #[derive(Clone)]
 pub struct Relay {
-    /// One for now; a feed lives on one worker, and everything here asks the worker of the feed.
-    workers: Vec<WorkerHandle>,
+    router: Router,
     control: Option<Control>,
     addresses: Vec<ListenerAddresses>,
+    sockets: Arc<[Watched]>,
+    fetching: quinn::ClientConfig,
 }
 
 impl Relay {
-    /// Binds the sockets and starts the worker.
+    /// Binds the sockets and starts the workers.
     ///
     /// # Errors
     /// [`StartError`] names the socket, certificate or thread.
     pub fn start(config: RelayConfig) -> Result<(Self, mpsc::Receiver<RelayEvent>), StartError> {
+        let ends = worker::connect(config.workers.clamp(1, MAX_WORKERS));
         let (events, receiver) = mpsc::channel(EVENTS);
+        // What it fetches from other relays it fetches with the same certificate.
+        let fetching = quic::client_config(config.identity.duplicate())?;
         let server = quic::server_config(config.identity)?;
-        let mut bound = Vec::new();
-        let mut addresses = Vec::new();
-        for l in config.listeners {
-            let realm = l.realm.clone();
-            let b = Bound::new(l)?;
-            let (webrtc, quic) = b.addresses()?;
-            addresses.push(ListenerAddresses { realm, webrtc, quic });
-            bound.push(b);
+        let workers = ends.len();
+        let origin = Instant::now();
+        let (mut addresses, mut sockets, mut ready) = (Vec::new(), Vec::new(), Vec::new());
+        let uplinks: Vec<_> = config.listeners.iter().map(uplink::Uplink::of).collect();
+        // All sockets before the first thread: where one cannot be had, nothing has begun.
+        for (number, (cross, incoming)) in ends.into_iter().enumerate() {
+            let mut bound = Vec::new();
+            for (l, uplink) in config.listeners.iter().zip(&uplinks) {
+                let mut b = Bound::new(l.clone(), number)?;
+                b.share_uplink(uplink.clone());
+                let (webrtc, quic) = b.addresses()?;
+                addresses.push(ListenerAddresses { realm: l.realm.clone(), worker: number, webrtc, quic });
+                let watch = |(protocol, socket)| Watched::new(socket, &l.realm, number, protocol);
+                sockets.extend(b.udp().into_iter().filter_map(watch));
+                bound.push(b);
+            }
+            let (server, limits, events) = (server.clone(), config.limits, events.clone());
+            ready.push((Setup { bound, server, limits, events, cross, workers, origin }, incoming));
         }
         let control = config.control.map(Control::start).transpose()?;
-        let worker = worker::spawn("trocar-relay-0".to_owned(), config.pin, bound, server, config.limits, events)?;
-        Ok((Self { workers: vec![worker], control, addresses }, receiver))
+        let mut handles = Vec::new();
+        for (number, (setup, incoming)) in ready.into_iter().enumerate() {
+            handles.push(worker::spawn(config.pin.map(|cpu| cpu + number), setup, incoming)?);
+        }
+        let router = Router::new(handles, config.limits);
+        Ok((Self { router, control, addresses, sockets: sockets.into(), fetching }, receiver))
     }
 
     /// Where the control rendezvous listens, where there is one.
@@ -115,24 +160,29 @@ impl Relay {
         &self.addresses
     }
 
-    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, AdmitError> {
-        let worker = self.workers.first().ok_or(AdmitError::Unavailable)?;
-        let (reply, answer) = oneshot::channel();
-        worker.commands.send(make(reply)).await.map_err(|_| AdmitError::Unavailable)?;
-        answer.await.map_err(|_| AdmitError::Unavailable)
-    }
-
     /// A publisher may send a feed; answers with its flows.
     ///
     /// # Errors
     /// [`AdmitError`].
     pub async fn open_feed(&self, grant: FeedGrant) -> Result<FlowBinding, AdmitError> {
-        self.ask(|r| Command::OpenFeed(grant, r)).await?
+        let home = self.router.home_of(&grant.key.session, Opens::Feeds).await?;
+        home.ask(|r| Command::OpenFeed(grant, r)).await?
     }
 
     /// A feed ends, and its legs with it.
     pub async fn close_feed(&self, key: FeedKey) {
-        let _ = self.ask(|r| Command::CloseFeed(key, r)).await;
+        self.router.ask_all(|r| Command::CloseFeed(key.clone(), r)).await;
+    }
+
+    /// Fetches a feed from other relays and sends it on as if its publisher were here. One that is fetched already is fetched
+    /// from the new places from now on.
+    ///
+    /// # Errors
+    /// [`AdmitError`].
+    pub async fn open_cascade(&self, grant: CascadeGrant) -> Result<(), AdmitError> {
+        let home = self.router.home_of(&grant.key.session, Opens::Feeds).await?;
+        let asked = Box::new((grant, self.fetching.clone()));
+        home.ask(|r| Command::OpenCascade(asked, r)).await?
     }
 
     /// A native viewer may fetch a feed over the connection that shows that certificate.
@@ -140,7 +190,8 @@ impl Relay {
     /// # Errors
     /// [`AdmitError`].
     pub async fn open_roq_leg(&self, grant: LegGrant, cnf: CertHash) -> Result<FlowBinding, AdmitError> {
-        self.ask(|r| Command::OpenRoqLeg(grant, cnf, r)).await?
+        let LegChoice { choice, images, .. } = self.router.place_of(&grant).await?;
+        choice.ask(|r| Command::OpenRoqLeg(grant, cnf, images, r)).await?
     }
 
     /// A browser may fetch a feed; answers its SDP offer.
@@ -148,7 +199,16 @@ impl Relay {
     /// # Errors
     /// [`AdmitError`].
     pub async fn open_webrtc_leg(&self, grant: LegGrant, offer: String) -> Result<WebrtcAnswer, AdmitError> {
-        self.ask(|r| Command::OpenWebrtcLeg(grant, offer, r)).await?
+        let LegChoice { choice, images, home } = self.router.place_of(&grant).await?;
+        let (again, its_offer) = (grant.clone(), offer.clone());
+        let answer = choice.ask(|r| Command::OpenWebrtcLeg(grant, offer, images, r)).await?;
+        match (home, answer) {
+            // Other feeds that the offer could take are known at home.
+            (Some(home), Err(AdmitError::NotAcceptable { .. })) => {
+                home.ask(|r| Command::OpenWebrtcLeg(again, its_offer, Vec::new(), r)).await?
+            }
+            (_, answer) => answer,
+        }
     }
 
     /// A trickled SDP fragment; an ICE restart answers with our fragment and the new ICE session.
@@ -156,7 +216,8 @@ impl Relay {
     /// # Errors
     /// [`AdmitError`].
     pub async fn patch_webrtc_leg(&self, leg: LegId, fragment: String) -> Result<Option<(String, String)>, AdmitError> {
-        self.ask(|r| Command::PatchWebrtcLeg(leg, fragment, r)).await?
+        let make = |r| Command::PatchWebrtcLeg(leg.clone(), fragment.clone(), r);
+        self.router.ask_who_knows(AdmitError::NoSuchLeg, make).await
     }
 
     /// A browser may publish; answers its SDP offer.
@@ -168,7 +229,8 @@ impl Relay {
         grant: PublicationGrant,
         offer: String,
     ) -> Result<PublicationAnswer, AdmitError> {
-        self.ask(|r| Command::OpenPublication(grant, offer, r)).await?
+        let home = self.router.home_of(&grant.session, Opens::Feeds).await?;
+        home.ask(|r| Command::OpenPublication(grant, offer, r)).await?
     }
 
     /// A fragment of a publication, as [`Self::patch_webrtc_leg`].
@@ -180,12 +242,13 @@ impl Relay {
         publication: PublicationId,
         fragment: String,
     ) -> Result<Option<(String, String)>, AdmitError> {
-        self.ask(|r| Command::PatchPublication(publication, fragment, r)).await?
+        let make = |r| Command::PatchPublication(publication.clone(), fragment.clone(), r);
+        self.router.ask_who_knows(AdmitError::NoSuchPublication, make).await
     }
 
     /// A publication ends, its feeds and their legs with it.
     pub async fn close_publication(&self, publication: PublicationId) {
-        let _ = self.ask(|r| Command::ClosePublication(publication, r)).await;
+        self.router.ask_all(|r| Command::ClosePublication(publication.clone(), r)).await;
     }
 
     /// A listener may hear the voices of a session; answers its SDP offer.
@@ -193,17 +256,32 @@ impl Relay {
     /// # Errors
     /// [`AdmitError`].
     pub async fn open_voices(&self, grant: VoicesGrant, offer: String) -> Result<WebrtcAnswer, AdmitError> {
-        self.ask(|r| Command::OpenVoices(grant, offer, r)).await?
+        let home = self.router.home_of(&grant.session, Opens::Legs).await?;
+        home.ask(|r| Command::OpenVoices(grant, offer, r)).await?
+    }
+
+    /// A WebRTC leg goes on with another view or layer of its source, from that one's next key frame on; an event says when.
+    ///
+    /// # Errors
+    /// [`AdmitError`].
+    pub async fn switch_leg(&self, leg: LegId, feed: FeedKey) -> Result<(), AdmitError> {
+        let images = self.router.images_of(&feed).await?;
+        let make = |r| Command::SwitchLeg(leg.clone(), feed.clone(), images.clone(), r);
+        self.router.ask_who_knows(AdmitError::NoSuchLeg, make).await
     }
 
     /// A leg ends.
     pub async fn close_leg(&self, leg: LegId) {
-        let _ = self.ask(|r| Command::CloseLeg(leg, r)).await;
+        self.router.ask_all(|r| Command::CloseLeg(leg.clone(), r)).await;
     }
 
-    /// All figures now; none where the worker does not answer.
+    /// All figures now; none where a worker does not answer.
     pub async fn snapshot(&self) -> Option<Snapshot> {
-        let mut snapshot = self.ask(Command::Snapshot).await.ok()?;
+        let mut snapshot = self.router.snapshot().await?;
+        let sockets = Arc::clone(&self.sockets);
+        // Reads a file of the kernel's: not on a thread that others wait for.
+        let figures = tokio::task::spawn_blocking(move || sockets::figures(&sockets)).await;
+        snapshot.workers.extend(figures.unwrap_or_default());
         if let Some(control) = &self.control {
             // What is going on there must not hold up what is known of the media.
             snapshot.control = tokio::time::timeout(CONTROL_FIGURES, control.figures()).await.unwrap_or_default();
@@ -211,11 +289,11 @@ impl Relay {
         Some(snapshot)
     }
 
-    /// Closes connections and stops the worker and the rendezvous.
+    /// Closes connections and stops the workers and the rendezvous.
     pub async fn shutdown(&self) {
         if let Some(control) = &self.control {
             control.shutdown().await;
         }
-        let _ = self.ask(Command::Shutdown).await;
+        self.router.ask_all(Command::Shutdown).await;
     }
 }

@@ -58,6 +58,10 @@ pub trait Admission: Send + Sync + 'static {
     /// and closed like any other.
     fn open_voices(&self, grant: VoicesGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>>;
 
+    /// Lets a WebRTC leg go on with another feed of its source, from that feed's next key frame on. That it does is an
+    /// event; until then it goes on as it was.
+    fn switch_leg<'a>(&'a self, leg: &'a LegId, feed: FeedKey) -> Answer<'a, Result<(), AdmitError>>;
+
     /// Ends a leg of either kind.
     fn close_leg<'a>(&'a self, leg: &'a LegId) -> Answer<'a, ()>;
 

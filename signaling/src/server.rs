@@ -79,7 +79,7 @@ impl Server {
     pub(crate) async fn start_with(
         config: Config,
         admission: Arc<dyn Admission>,
-        events: mpsc::Receiver<RelayEvent>,
+        mut events: mpsc::Receiver<RelayEvent>,
         dialer: Option<Arc<dyn Dialer>>,
     ) -> Result<ServerHandle, StartError> {
         config.check()?;
@@ -94,6 +94,10 @@ impl Server {
         let names = public_names(&config, https, http);
         let (hooks, couriers) = Hooks::open(&config.webhooks)?;
         let app = Arc::new(App::new(&config, admission, store, names, hooks)?);
+        // What a relay has kept is known before the first client asks for it.
+        while let Ok(event) = events.try_recv() {
+            hear(&app, event);
+        }
 
         let (close, closing) = watch::channel(false);
         let keeper = Gatekeeper::new(&app.limits);
@@ -237,20 +241,37 @@ fn is_local(addr: SocketAddr) -> bool {
 /// Takes the relay's events to whom they concern.
 async fn hear_relay(app: Arc<App>, mut events: mpsc::Receiver<RelayEvent>) {
     while let Some(event) = events.recv().await {
-        let mut live = app.live();
-        match event {
-            RelayEvent::FeedState { key, state, since } => live.handle_feed_state(&key, state, since),
-            RelayEvent::Leg { leg, state } => live.handle_leg_state(&leg, state),
-            RelayEvent::Capture { leg, feed, rtp, clock_rate, capture, received } => {
-                live.handle_capture(&leg, &feed.feed, CapturePoint { rtp, clock_rate, capture, received });
-            }
-            RelayEvent::Publication { publication, state } => live.handle_publication_state(&publication, state),
-            RelayEvent::Descriptor { key, descriptor } => live.handle_descriptor(&key, descriptor),
-            RelayEvent::Voices { leg, slots } => live.handle_voices(&leg, slots),
-            RelayEvent::Speaking { session, feeds } => live.handle_speaking(&session, feeds),
-        }
+        hear(&app, event);
     }
     tracing::info!("the relay has nothing more to say");
+}
+
+/// One event. What the relay is to close for it is closed beside: the next event does not wait for that.
+fn hear(app: &Arc<App>, event: RelayEvent) {
+    let mut live = app.live();
+    let mut closings = Vec::new();
+    match event {
+        RelayEvent::FeedState { key, state, since } => live.handle_feed_state(&key, state, since),
+        RelayEvent::Leg { leg, state } => live.handle_leg_state(&leg, state),
+        RelayEvent::Capture { leg, feed, rtp, clock_rate, capture, received } => {
+            live.handle_capture(&leg, &feed.feed, CapturePoint { rtp, clock_rate, capture, received });
+        }
+        RelayEvent::Paths { key, paths } => live.handle_paths(&key, paths),
+        RelayEvent::Publication { publication, state } => live.handle_publication_state(&publication, state),
+        RelayEvent::Descriptor { key, descriptor } => live.handle_descriptor(&key, descriptor),
+        RelayEvent::Switched { leg, feed } => live.handle_switched(&leg, feed.feed),
+        RelayEvent::Voices { leg, slots } => live.handle_voices(&leg, slots),
+        RelayEvent::Speaking { session, feeds } => live.handle_speaking(&session, feeds),
+        RelayEvent::FeedClosed { key } => closings = live.remove_feed(&key).unwrap_or_default(),
+        RelayEvent::State(state) => closings = live.adopt(crate::app::wall_clock(), *state),
+        // Between relays alone.
+        RelayEvent::CascadeClosed { .. } => {}
+    }
+    drop(live);
+    if !closings.is_empty() {
+        let app = Arc::clone(app);
+        tokio::spawn(async move { app.close(closings).await });
+    }
 }
 
 async fn sweep(app: Arc<App>) {

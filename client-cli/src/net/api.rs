@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trocar_proto::session::api::{
-    FeedInfo, Invitation, InvitationRequest, JoinRequest, RoqBinding, SessionInfo, TokenGrant,
+    FeedInfo, FeedPaths, Invitation, InvitationRequest, JoinRequest, LegRequest, RoqBinding, SessionInfo, TokenGrant,
 };
 use trocar_proto::session::feed::FeedDescriptor;
 use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId};
@@ -113,8 +113,8 @@ impl Api {
     }
 
     /// Asks for a feed over RoQ.
-    pub(crate) async fn view(&self, feed: &FeedId) -> anyhow::Result<RoqBinding> {
-        self.call::<(), _>(Method::POST, &self.session_path(&format!("feeds/{feed}/legs")), None).await
+    pub(crate) async fn view(&self, feed: &FeedId, how: LegRequest) -> anyhow::Result<RoqBinding> {
+        self.call(Method::POST, &self.session_path(&format!("feeds/{feed}/legs")), Some(&how)).await
     }
 
     /// Gives a leg back.
@@ -197,6 +197,21 @@ fn plain(status: StatusCode) -> Problem {
         status.canonical_reason().unwrap_or("error"),
         "no problem document came with it",
     )
+}
+
+/// The time of day of a wall clock, UTC.
+fn time_of_day(at: WallMicros) -> String {
+    let s = at.0 / 1_000_000 % 86_400;
+    format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
+}
+
+/// Whether one path of a feed or leg may fail, in words.
+pub(crate) fn protection(paths: FeedPaths) -> String {
+    let since = time_of_day(paths.since);
+    match paths.alive {
+        alive if paths.is_protected() => format!("protected: {alive} paths since {since} UTC"),
+        alive => format!("UNPROTECTED since {since} UTC: {alive} of {} paths brings packets", paths.expected),
+    }
 }
 
 /// This machine's wall clock.

@@ -7,6 +7,7 @@ use trocar_control::transport::ControlConnection;
 use trocar_proto::control::Index;
 use trocar_proto::handover::message::{FromGate, Payload, Pose, Short};
 use trocar_proto::handover::types::{Clutch, GrantedSet};
+use trocar_proto::session::ids::CertHash;
 
 /// What hands and feet do, as far as one input knows; what it does not know stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,6 +75,12 @@ pub(super) enum Act {
 /// A channel that stands.
 #[derive(Debug)]
 pub(super) struct Path {
+    /// Place on the command line, from 0.
+    pub(super) number: usize,
+    /// Of the gate.
+    pub(super) certificate: CertHash,
+    /// The tunnel's name, by which another one is bound to it.
+    pub(super) tunnel: u128,
     pub(super) gate: String,
     pub(super) connection: ControlConnection,
     pub(super) index: Index,
@@ -81,11 +88,12 @@ pub(super) struct Path {
     pub(super) keys: SealKeys,
 }
 
-/// What the line brings, in order.
+/// What the lines bring, each in order; the number is the path's.
 #[derive(Debug)]
 pub(super) enum News {
     Opened(Box<Path>),
-    Message(FromGate),
+    /// With the gate's id, the same on every path.
+    Message(usize, u64, FromGate),
     /// Why there is no channel, or no more.
-    Gone(String),
+    Gone(usize, String),
 }

@@ -8,6 +8,7 @@ use super::ledger::Ledger;
 use super::now;
 use super::report::{Report, Sent};
 use super::view::{Offer, View};
+use super::ways::{Came, Opened, Ways};
 use super::words;
 use anyhow::Context as _;
 use serde_json::json;
@@ -18,6 +19,7 @@ use trocar_proto::handover::config::Config;
 use trocar_proto::handover::device_wire::sim;
 use trocar_proto::handover::message::{Datagram, FromGate, Mode, Payload, Pose, Status, ToGate, Token};
 use trocar_proto::handover::mirror::{Mirror, View as Seen};
+use trocar_proto::handover::paths::Protection;
 use trocar_proto::handover::station::{Input, Output, Phase, Senses, Station};
 use trocar_proto::handover::types::{ChannelId, Clutch, Epoch, ExpertId, Nonce};
 use trocar_proto::units::Micros;
@@ -59,7 +61,6 @@ impl Handle {
 }
 
 pub(super) struct Core {
-    cfg: Config,
     me: ExpertId,
     station: Station,
     mirror: Mirror,
@@ -68,9 +69,7 @@ pub(super) struct Core {
     happenings: Happenings,
     ledger: Option<Ledger>,
     inbox: Inbox,
-    path: Option<(ChannelId, Path)>,
-    channels: u32,
-    next_id: u64,
+    ways: Ways,
     senses: Senses,
     motion: Option<Running>,
     /// When something was last moved.
@@ -92,38 +91,38 @@ struct Said {
     silent: bool,
     unknown: bool,
     stopped: Option<u8>,
+    protection: Protection,
 }
 
 impl Core {
     /// Starts the thread.
     pub(super) fn start(
-        cfg: Config,
         me: ExpertId,
         token: TokenSource,
         report: Report,
         happenings: Happenings,
         ledger: Option<Ledger>,
+        paths: usize,
     ) -> anyhow::Result<(Inbox, Handle)> {
         let (inbox, lanes) = Inbox::new();
-        let core = Self::new(cfg, me, token, report, happenings, ledger, inbox.clone());
+        let core = Self::new(me, token, report, happenings, ledger, inbox.clone(), paths);
         let work = move || core.run(&lanes);
         let thread = std::thread::Builder::new().name("trocar-station".to_owned()).spawn(work).context("no thread")?;
         Ok((inbox.clone(), Handle { inbox, thread: Some(thread) }))
     }
 
     fn new(
-        cfg: Config,
         me: ExpertId,
         token: TokenSource,
         report: Report,
         happenings: Happenings,
         ledger: Option<Ledger>,
         inbox: Inbox,
+        paths: usize,
     ) -> Self {
         let now = now();
         Self {
-            station: Station::new(cfg.clone(), me, now),
-            cfg,
+            station: Station::new(Config::default(), me, now),
             me,
             mirror: Mirror::default(),
             token,
@@ -131,10 +130,8 @@ impl Core {
             happenings,
             ledger,
             inbox,
-            path: None,
-            channels: 0,
-            // Above those of a station that ran before with this certificate (HO-C-006).
-            next_id: crate::net::api::wall_now().0,
+            // Above the ids of a station that ran before with this certificate (HO-C-006).
+            ways: Ways::new(paths, crate::net::api::wall_now().0, now),
             senses: Senses::default(),
             motion: None,
             moved: None,
@@ -144,7 +141,14 @@ impl Core {
             sent: Sent::default(),
             offer: None,
             epoch: None,
-            said: Said { phase: Phase::Observer, control: false, silent: false, unknown: true, stopped: None },
+            said: Said {
+                phase: Phase::Observer,
+                control: false,
+                silent: false,
+                unknown: true,
+                stopped: None,
+                protection: Protection::Single,
+            },
         }
     }
 
@@ -199,7 +203,9 @@ impl Core {
             }
             self.feel(latest);
         }
-        datagrams.iter().for_each(|sealed| self.datagram(sealed));
+        for (path, lane) in datagrams.iter().enumerate() {
+            lane.iter().for_each(|sealed| self.datagram(path, sealed));
+        }
         if late > GAP {
             // HO-T-011: whatever the backlog said of the clutch, it was said before this.
             self.sent.late += motions.len() as u64;
@@ -219,13 +225,20 @@ impl Core {
     fn hear(&mut self, news: News) {
         match news {
             News::Opened(path) => self.opened(*path),
-            News::Message(message) => self.message(message),
-            News::Gone(why) => {
-                if let Some((channel, path)) = self.path.take() {
-                    path.writer.close();
+            News::Message(path, id, message) => {
+                if self.ways.is_new(now(), path, id) {
+                    self.message(message);
+                }
+            }
+            News::Gone(path, why) => {
+                if let Some(channel) = self.ways.gone(path) {
                     self.machine(Input::Gone(channel));
                 }
-                self.tell("disconnected", json!({ "why": why }));
+                if self.ways.is_empty() {
+                    self.tell("disconnected", json!({ "why": why }));
+                } else {
+                    self.report.event("path", json!({ "path": path + 1, "open": false, "why": why }));
+                }
             }
         }
     }
@@ -241,7 +254,8 @@ impl Core {
         self.move_on(now);
         if now >= self.probe_due {
             self.probe_due = now.plus(PROBE);
-            if let Some(nonce) = random().filter(|_| self.path.is_some()) {
+            self.ways.look(now);
+            if let Some(nonce) = random().filter(|_| !self.ways.is_empty()) {
                 self.mirror.probed(now, nonce);
                 self.send(&ToGate::Probe { nonce });
             }
@@ -252,6 +266,7 @@ impl Core {
             let (sent, dropped) = (std::mem::take(&mut self.sent), self.inbox.dropped());
             self.ledger.iter_mut().for_each(Ledger::hand_over);
             self.report.event("sent", sent.words(dropped));
+            self.report.event("paths", words::paths(&self.ways.views(now), self.said.protection));
         }
     }
 
@@ -274,37 +289,21 @@ impl Core {
     }
 
     fn send(&mut self, message: &ToGate) {
-        let id = self.next_id;
-        self.next_id += 1;
-        let Some((_, path)) = &mut self.path else { return };
-        if let ToGate::Accept { oid, .. } = message
-            && let Err(error) = path.keys.accept(*oid)
-        {
-            tracing::warn!(%error, "no keys for this offer: the channel is opened anew");
-            return path.writer.close();
-        }
-        if let Err(error) = path.writer.send(id, message) {
-            tracing::warn!(%error, "the channel is closed");
-            path.writer.close();
-        }
+        self.ways.send(None, message);
     }
 
     fn seal(&mut self, channel: ChannelId, datagram: &Datagram) {
-        let Some((_, path)) = self.path.as_mut().filter(|(c, _)| *c == channel) else { return };
         let at = now();
-        match path.keys.seal(datagram) {
-            Ok(sealed) => {
-                let left = path.connection.send_datagram(path.index, &sealed);
-                match datagram {
-                    _ if !left => self.sent.dropped += 1,
-                    Datagram::Heartbeat(_) => self.sent.heartbeats += 1,
-                    Datagram::Command(command) => {
-                        self.sent.commands += 1;
-                        self.ledger.iter_mut().for_each(|l| l.put(at, command, sealed.len()));
-                    }
-                    Datagram::Beacon(_) => {} // the gate's alone
+        match self.ways.seal(channel, datagram) {
+            Ok((0, _)) => self.sent.dropped += 1,
+            Ok((_, len)) => match datagram {
+                Datagram::Heartbeat(_) => self.sent.heartbeats += 1,
+                Datagram::Command(command) => {
+                    self.sent.commands += 1;
+                    self.ledger.iter_mut().for_each(|l| l.put(at, command, len));
                 }
-            }
+                Datagram::Beacon(_) => {} // the gate's alone
+            },
             Err(error) => {
                 tracing::debug!(%error, "not sealed");
                 self.sent.dropped += 1;
@@ -313,20 +312,29 @@ impl Core {
     }
 
     fn opened(&mut self, path: Path) {
-        self.channels += 1;
-        let channel = ChannelId(self.channels);
-        let gate = path.gate.clone();
-        if let Some((old, path)) = self.path.take() {
-            path.writer.close();
+        let (gate, number) = (path.gate.clone(), path.number + 1);
+        if let Some(old) = self.ways.gone(path.number) {
             self.machine(Input::Gone(old));
         }
-        self.path = Some((channel, path));
-        // HO-T-010: whatever it was before, it is an observer now.
+        let (channel, binds) = match self.ways.opened(now(), path) {
+            Opened::First(channel) => {
+                self.mirror = Mirror::default();
+                self.tell("connected", json!({ "gate": gate, "path": number }));
+                (channel, None)
+            }
+            Opened::Another(channel, tunnel) => {
+                self.report.event("path", json!({ "path": number, "open": true, "gate": gate }));
+                (channel, Some(tunnel))
+            }
+            Opened::Elsewhere => {
+                tracing::error!(path = number, gate, "this path leads to another gate: it is not used");
+                return self.report.event("path", json!({ "path": number, "open": false, "why": "another gate" }));
+            }
+        };
+        // HO-T-010: the first one makes an observer, whatever it was before.
         self.machine(Input::Opened(channel));
-        self.mirror = Mirror::default();
-        self.tell("connected", json!({ "gate": gate }));
         if let Some(token) = self.fresh_token() {
-            self.send(&ToGate::Hello { capabilities: 0, binds: None, token });
+            self.ways.send(Some(channel), &ToGate::Hello { capabilities: 0, binds, token });
         }
     }
 
@@ -337,6 +345,11 @@ impl Core {
     fn message(&mut self, message: FromGate) {
         match &message {
             FromGate::Status(status) => {
+                // HO-T-014: the machine takes them over; what it cannot go by has to be put right at the gate.
+                if let Err(error) = status.timers.apply(self.station.config()) {
+                    tracing::error!(%error, "the gate's timers are none that a station can go by");
+                    self.report.event("timers_refused", json!({ "why": error.to_string() }));
+                }
                 self.mirror.handle(status.clone());
                 self.report.event("status", words::status(status, self.me));
             }
@@ -350,8 +363,8 @@ impl Core {
             FromGate::Grant { holder, epoch, set, lease_ms } => {
                 let mine = *holder == self.me;
                 // Before the machine, whose next datagrams are bound to it.
-                if mine && let Some((_, path)) = &mut self.path {
-                    let _ = path.keys.grant(*epoch);
+                if mine {
+                    self.ways.grant(*epoch);
                 }
                 self.epoch = Some(*epoch);
                 let (set, epoch) = (words::set(*set), epoch.0);
@@ -368,18 +381,13 @@ impl Core {
         self.machine(Input::Message(message));
     }
 
-    fn datagram(&mut self, sealed: &[u8]) {
-        let Some((channel, path)) = &self.path else { return };
-        match path.keys.open(sealed) {
-            Ok(Datagram::Beacon(beacon)) => {
-                let channel = *channel;
-                if self.machine(Input::Beacon(channel, beacon)) {
-                    self.sent.beacons += 1;
-                } else {
-                    self.sent.refused += 1;
-                }
+    fn datagram(&mut self, path: usize, sealed: &[u8]) {
+        match self.ways.open(now(), path, sealed) {
+            Came::New(channel, Datagram::Beacon(beacon)) if self.machine(Input::Beacon(channel, beacon)) => {
+                self.sent.beacons += 1;
             }
-            _ => self.sent.refused += 1,
+            Came::Copy => self.sent.copies += 1,
+            Came::New(..) | Came::Nothing => self.sent.refused += 1,
         }
     }
 
@@ -400,11 +408,11 @@ impl Core {
             Act::Return => ("returned", self.machine(Input::Return)),
             Act::Request(set, reason) => {
                 self.send(&ToGate::Request { set, grade: set.grade(), reason });
-                ("requested", self.path.is_some())
+                ("requested", !self.ways.is_empty())
             }
             Act::Estop(reason) => {
                 self.send(&ToGate::Estop { person: None, reason });
-                ("estop", self.path.is_some())
+                ("estop", !self.ways.is_empty())
             }
             Act::Quit => return,
         };
@@ -469,7 +477,7 @@ impl Core {
     /// Says each change once, and shows it.
     fn say(&mut self, now: Micros) {
         let phase = self.station.phase();
-        let seen = match self.mirror.view(now, &self.cfg) {
+        let seen = match self.mirror.view(now, self.station.config()) {
             Seen::Known(status) => Some(status.clone()),
             Seen::Unknown => None,
         };
@@ -478,10 +486,11 @@ impl Core {
             &mut self.said,
             Said {
                 phase,
-                control: phase == Phase::Control && self.mirror.has_control(now, &self.cfg, self.me), // HO-T-003
+                control: phase == Phase::Control && self.mirror.has_control(now, self.station.config(), self.me), // HO-T-003
                 silent: matches!(phase, Phase::Accepted | Phase::Control) && !self.station.is_sending(),
                 unknown: seen.is_none(),
                 stopped,
+                protection: self.ways.protection(now),
             },
         );
         let said = self.said;
@@ -510,6 +519,9 @@ impl Core {
             }
             self.report.event("unknown", json!({ "unknown": said.unknown }));
         }
+        if said.protection != before.protection {
+            self.report.event("protection", json!({ "paths": said.protection.name() }));
+        }
         if said.stopped != before.stopped {
             match said.stopped {
                 Some(0) => self.happenings.tell("running", now),
@@ -525,17 +537,15 @@ impl Core {
     }
 
     fn show(&self, now: Micros, seen: Option<Status>) {
-        let (gate, rtt) = match &self.path {
-            Some((_, path)) => (Some(path.gate.clone()), Some(path.connection.rtt())),
-            None => (None, None),
-        };
+        let (gate, paths) = (self.ways.gate(), self.ways.views(now));
         let (said, senses, offer) = (self.said, self.senses.clone(), self.offer.clone());
         self.report.with_view(|view| {
             let refused = view.refused.take();
             *view = View {
                 at: now,
                 gate,
-                rtt,
+                paths,
+                protection: said.protection,
                 phase: said.phase,
                 control: said.control,
                 silent: said.silent,

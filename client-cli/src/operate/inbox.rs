@@ -6,7 +6,7 @@
 //! | acts | 64 | the newest is refused, counted and said |
 //! | the line's news | 256 | the newest is refused, and its channel closed |
 //! | motions | 64 | the newest is dropped and counted |
-//! | datagrams | 64 | the newest is dropped and counted |
+//! | datagrams | 64 of each path | the newest is dropped and counted |
 
 use super::acts::{Act, Hands, News};
 use bytes::Bytes;
@@ -24,7 +24,9 @@ const ACTS: usize = 64;
 const NEWS: usize = 256;
 /// Motions that wait at most: all that an input can send while one is young enough.
 const MOTIONS: usize = 64;
-/// Datagrams that wait at most: more BEACONs than come in a second.
+/// Paths at most.
+pub(super) const PATHS: usize = 2;
+/// Datagrams of one path that wait at most: more BEACONs than come in a second.
 const DATAGRAMS: usize = 64;
 
 /// What waited, taken at one moment; in the order in which it is served.
@@ -40,7 +42,8 @@ pub(super) struct Taken {
     /// The newest, and how many there were.
     pub(super) shown: Option<FrameRef>,
     pub(super) echoes: u64,
-    pub(super) datagrams: VecDeque<Bytes>,
+    /// By path.
+    pub(super) datagrams: [VecDeque<Bytes>; PATHS],
     pub(super) motions: VecDeque<(Micros, Payload)>,
     /// Acts that did not fit.
     pub(super) refused: u64,
@@ -50,7 +53,7 @@ impl Taken {
     fn is_empty(&self) -> bool {
         let Self { stop, estop, give_back, acts, news, hands, shown, datagrams, motions, .. } = self;
         let one = *stop || *give_back || estop.is_some() || hands.is_some() || shown.is_some();
-        !one && acts.is_empty() && news.is_empty() && datagrams.is_empty() && motions.is_empty()
+        !one && acts.is_empty() && news.is_empty() && datagrams.iter().all(VecDeque::is_empty) && motions.is_empty()
     }
 }
 
@@ -171,12 +174,13 @@ impl Inbox {
         })
     }
 
-    /// A sealed datagram, from whoever sent it.
-    pub(super) fn datagram(&self, sealed: Bytes) {
+    /// A sealed datagram that came by that path, from whoever sent it.
+    pub(super) fn datagram(&self, path: usize, sealed: Bytes) {
         self.put(|s| {
-            let fits = s.waiting.datagrams.len() < DATAGRAMS;
+            let Some(lane) = s.waiting.datagrams.get_mut(path) else { return false };
+            let fits = lane.len() < DATAGRAMS;
             if fits {
-                s.waiting.datagrams.push_back(sealed);
+                lane.push_back(sealed);
             } else {
                 s.dropped += 1;
             }
@@ -255,7 +259,7 @@ mod tests {
 
     fn flooded() -> (Inbox, Lanes) {
         let (inbox, lanes) = Inbox::new();
-        (0..10_000).for_each(|_| inbox.datagram(Bytes::from_static(b"abc")));
+        (0..10_000).for_each(|_| inbox.datagram(1, Bytes::from_static(b"abc")));
         (inbox, lanes)
     }
 
@@ -267,12 +271,15 @@ mod tests {
         for act in [Act::Accept, Act::Return, Act::Estop(Short::default())] {
             assert!(inbox.act(AT, act));
         }
-        assert!(inbox.news(News::Gone("x".to_owned())));
+        assert!(inbox.news(News::Gone(0, "x".to_owned())));
         inbox.stop();
         let taken = lanes.take(Duration::ZERO);
         assert_eq!(taken.hands.unwrap().latest, Hands::released());
         assert!(taken.stop && taken.give_back && taken.estop.is_some());
-        assert_eq!((taken.acts.len(), taken.news.len(), taken.datagrams.len()), (1, 1, DATAGRAMS));
+        assert_eq!(
+            (taken.acts.len(), taken.news.len(), taken.datagrams.map(|lane| lane.len())),
+            (1, 1, [0, DATAGRAMS])
+        );
         assert_eq!(inbox.dropped(), 10_000 - DATAGRAMS as u64);
         // A full lane of acts refuses loudly; return, stop and hands have no lane that could be full.
         let more = (0..ACTS + 3).filter(|_| inbox.act(AT, Act::Accept)).count();

@@ -6,6 +6,8 @@ use super::inbox::Inbox;
 use crate::net::address::Address;
 use crate::net::api::{Api, Refused};
 use anyhow::{Context as _, bail};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trocar_control::channel::{self, Channel, SharedDedupe};
 use trocar_control::transport::{Connect, ControlConnection, Event, Events, Tunnel};
@@ -21,13 +23,21 @@ const OTHERS: Duration = Duration::from_millis(200);
 const PROVED: Duration = Duration::from_secs(5);
 /// Gates that are looked at in one session; more are left out.
 const MAX_GATES: usize = 8;
+/// A gate that is there says STATUS ten times a second.
+const FIRST_WORD: Duration = Duration::from_secs(2);
 const GATE: &str = "gate";
 
 /// What is needed for it.
 pub(super) struct Line {
+    /// Place on the command line, from 0.
+    pub(super) number: usize,
+    /// Own address to send from.
+    pub(super) local: Option<IpAddr>,
     pub(super) control: Address,
+    /// Tunnels are opened one after the other, so that both ends know which one was first.
+    pub(super) opening: Arc<tokio::sync::Mutex<()>>,
     pub(super) gate: Option<String>,
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
     pub(super) trust: TrustList,
     pub(super) api: Api,
     pub(super) inbox: Inbox,
@@ -55,7 +65,7 @@ impl Line {
             let why = format!("{error:#}");
             // One line for each reason, not for each try.
             if std::mem::take(&mut self.is_open) || said.as_ref() != Some(&why) {
-                tracing::warn!("no channel to the gate: {why}");
+                tracing::warn!(path = self.number + 1, "no channel to the gate: {why}");
                 self.gone(&why).await;
                 said = Some(why);
             }
@@ -73,7 +83,7 @@ impl Line {
     /// Tells the core, which must hear it: the lane is emptied within milliseconds.
     async fn gone(&self, why: &str) {
         for _ in 0..100 {
-            if self.inbox.news(News::Gone(why.to_owned())) {
+            if self.inbox.news(News::Gone(self.number, why.to_owned())) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -98,38 +108,52 @@ impl Line {
         let trust = self.trust.current();
         let grant = self.api.grant();
         let to = Connect {
-            relay: self.control.resolve().await.context("--control")?,
+            relay: self.control.resolve().await.with_context(|| self.control.to_string())?,
+            local: self.local,
             server_name: self.control.host().to_owned(),
             session: grant.session,
             kind: PartyKind::Station,
             token: Some(grant.token),
         };
         let connected = ControlConnection::connect(&to, &self.identity, &trust).await;
-        let (connection, mut events) = connected.with_context(|| format!("--control {}", self.control))?;
-        let Reached { index, channel } = self.find(&connection, &mut events).await?;
+        let (connection, mut events) = connected.with_context(|| self.control.to_string())?;
+        let gates = self.gates(&mut events).await?;
+        let opening = Arc::clone(&self.opening).lock_owned().await;
+        let Reached { index, channel } = self.choose(&connection, gates).await?;
         let gate = channel.peer.name.name.clone();
-        let keys = channel.seal_keys()?;
+        let (keys, tunnel, certificate) = (channel.seal_keys()?, channel.tunnel, channel.peer.certificate);
+        let number = self.number;
         let (mut reader, writer) = channel.start::<FromGate>(SharedDedupe::default());
-        let path = Path { gate, connection: connection.clone(), index, writer: writer.clone(), keys };
+        let connected = connection.clone();
+        let path =
+            Path { number, certificate, tunnel, gate, connection: connected, index, writer: writer.clone(), keys };
         if !self.inbox.news(News::Opened(Box::new(path))) {
             bail!("the station is busy");
         }
         self.is_open = true;
+        // Until the gate is heard by it, no other tunnel begins.
+        let mut opening = Some(opening);
+        let patience = tokio::time::sleep(FIRST_WORD);
+        tokio::pin!(patience);
         let ended = loop {
             tokio::select! {
                 biased;
                 datagram = connection.datagram() => match datagram {
                     // Loss policy: what does not fit is as lost as any datagram, and takes nobody else's place.
-                    Ok((from, sealed)) if from == index => self.inbox.datagram(sealed),
+                    Ok((from, sealed)) if from == index => self.inbox.datagram(number, sealed),
                     Ok(_) => {}
                     Err(error) => break error.into(),
                 },
                 message = reader.next() => match message {
-                    Ok((_, message)) => if !self.inbox.news(News::Message(message)) {
-                        break anyhow::anyhow!("the station is busy");
-                    },
+                    Ok((id, message)) => {
+                        opening = None;
+                        if !self.inbox.news(News::Message(number, id, message)) {
+                            break anyhow::anyhow!("the station is busy");
+                        }
+                    }
                     Err(error) => break anyhow::Error::from(error).context("the gate's channel"),
                 },
+                () = &mut patience, if opening.is_some() => break anyhow::anyhow!("the gate says nothing"),
                 event = events.next() => match event {
                     Event::Left(left) if left == index => break anyhow::anyhow!("the gate left the session"),
                     Event::Closed(error) => break error.into(),
@@ -142,8 +166,8 @@ impl Line {
         Err(ended)
     }
 
-    /// Waits for a gate and opens a channel to the one that is meant.
-    async fn find(&self, connection: &ControlConnection, events: &mut Events) -> anyhow::Result<Reached> {
+    /// Waits for gates.
+    async fn gates(&self, events: &mut Events) -> anyhow::Result<Vec<Index>> {
         let mut gates: Vec<Index> = Vec::new();
         let mut deadline = None::<tokio::time::Instant>;
         loop {
@@ -163,9 +187,13 @@ impl Line {
                     Event::Closed(error) => return Err(error.into()),
                     _ => {}
                 },
-                () = settled => break,
+                () = settled => return Ok(gates),
             }
         }
+    }
+
+    /// Opens a channel to the one that is meant.
+    async fn choose(&self, connection: &ControlConnection, gates: Vec<Index>) -> anyhow::Result<Reached> {
         let mut found = Vec::new();
         for index in gates {
             match self.reach(connection, index).await {

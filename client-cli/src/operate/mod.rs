@@ -18,6 +18,7 @@ mod line;
 mod report;
 mod screen;
 mod view;
+mod ways;
 mod words;
 
 use crate::net::address::Address;
@@ -28,12 +29,12 @@ use crate::stop::Stop;
 use anyhow::{Context as _, bail};
 use input::InputSpec;
 use std::io::IsTerminal as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 pub(super) use trocar_control::clock::now;
 use trocar_control::trust::{Identity, TrustList};
-use trocar_proto::handover::config::Config;
 
 /// What a station's certificate says it is.
 const ROLE: &str = "station";
@@ -51,6 +52,10 @@ pub(crate) struct OperateArgs {
     /// The relay's control address, as `trocar up` prints it (relay.control).
     #[arg(long, value_name = "HOST:PORT")]
     control: Address,
+    /// A way to the gate: own address to send from, and another relay's control address where it leads there. Given twice, everything
+    /// goes both ways, and the loss of one is not felt. 0.0.0.0 leaves the own address to the system.
+    #[arg(long = "path", value_name = "LOCAL_IP[=HOST:PORT]")]
+    paths: Vec<PathSpec>,
     #[command(flatten)]
     identity: IdentityArgs,
     /// Name of the gate, where several are in the session: NAME of its certificate trocar://REALM/gate/NAME.
@@ -93,10 +98,24 @@ impl OperateArgs {
         if stdin > 1 {
             bail!("--input stdin is there {stdin} times: once is right");
         }
+        if self.paths.len() > inbox::PATHS {
+            bail!("--path is there {} times: once or twice is right", self.paths.len());
+        }
         if stdin == 1 && !self.json {
             bail!("--input stdin goes with --json: the screen reads its keys from there");
         }
         Ok(())
+    }
+
+    /// Own address and relay of each path; one where none is named.
+    fn ways(&self) -> Vec<(Option<IpAddr>, Address)> {
+        let way = |path: &PathSpec| {
+            (
+                Some(path.local).filter(|l| !l.is_unspecified()),
+                path.control.clone().unwrap_or_else(|| self.control.clone()),
+            )
+        };
+        if self.paths.is_empty() { vec![(None, self.control.clone())] } else { self.paths.iter().map(way).collect() }
     }
 
     /// Certificate and trust list.
@@ -107,6 +126,24 @@ impl OperateArgs {
             bail!("--cert: {} has another role: trocar://REALM/station/NAME is right", identity.name());
         }
         Ok((identity, TrustList::of_file(&self.identity.ca).context("--ca")?))
+    }
+}
+
+/// One path, as `--path` has it.
+#[derive(Debug, Clone)]
+struct PathSpec {
+    local: IpAddr,
+    control: Option<Address>,
+}
+
+impl std::str::FromStr for PathSpec {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (local, control) = s.split_once('=').map_or((s, None), |(local, control)| (local, Some(control)));
+        let right = "LOCAL_IP or LOCAL_IP=HOST:PORT is right, e.g. 192.0.2.7=relay.example:4434";
+        let local = local.parse().map_err(|_| format!("{local:?} is no address of this machine: {right}"))?;
+        let control = control.map(str::parse).transpose().map_err(|e| format!("{e}: {right}"))?;
+        Ok(Self { local, control })
     }
 }
 
@@ -126,24 +163,33 @@ pub(crate) async fn run(args: OperateArgs) -> anyhow::Result<()> {
     let token_of = api.clone();
     let happenings = input::Happenings::default();
     let token = Arc::new(move || token_of.grant().token);
-    let (inbox, core) =
-        core::Core::start(Config::default(), identity.expert(), token, report.clone(), happenings.clone(), ledger)?;
+    let ways = args.ways();
+    let (expert, paths) = (identity.expert(), ways.len());
+    // Each looks at the files by itself.
+    let lists = std::iter::once(Ok(trust)).chain(std::iter::repeat_with(|| TrustList::of_file(&args.identity.ca)));
+    let lists = lists.take(paths).collect::<Result<Vec<_>, _>>().context("--ca")?;
+    let (inbox, core) = core::Core::start(expert, token, report.clone(), happenings.clone(), ledger, paths)?;
     let _echoes = args.echo_from.as_deref().map(|path| echoes::listen(path, inbox.clone())).transpose()?;
     for input in inputs {
         input.start(inbox.clone(), happenings.listen())?;
     }
-    let line = line::Line {
-        control: args.control.clone(),
+    let opening = Arc::default();
+    let identity = Arc::new(identity);
+    let line = |(number, ((local, control), trust))| line::Line {
+        number,
+        local,
+        control,
+        opening: Arc::clone(&opening),
         gate: args.gate.clone(),
-        identity,
+        identity: Arc::clone(&identity),
         trust,
         api: api.clone(),
         inbox: inbox.clone(),
         is_open: false,
     };
-    let line = tokio::spawn(line.keep());
+    let lines: Vec<_> = ways.into_iter().zip(lists).enumerate().map(|way| tokio::spawn(line(way).keep())).collect();
     let ended = until_done(&args, &inbox, &report, &stop).await;
-    line.abort();
+    lines.iter().for_each(tokio::task::JoinHandle::abort);
     fresh.abort();
     present.abort();
     core.stop();
@@ -213,6 +259,12 @@ mod tests {
         assert!(check(&["--json", "--input", "stdin", "--input", "stdin"]).unwrap_err().contains("once is right"));
         assert!(parse(&["--input", "joystick"]).unwrap_err().contains("gamepad:/dev/input/event"));
         assert!(parse(&["--control", "h"]).unwrap_err().contains("HOST:PORT"));
+        assert!(parse(&["--path", "eth0"]).unwrap_err().contains("LOCAL_IP=HOST:PORT"));
+        let three = ["--json", "--path", "10.0.0.1", "--path", "10.0.0.2", "--path", "10.0.0.3"];
+        assert!(check(&three).unwrap_err().contains("once or twice is right"));
+        let two = parse(&["--path", "10.0.0.1", "--path", "0.0.0.0=other:7"]).unwrap().ways();
+        let two: Vec<_> = two.into_iter().map(|(local, control)| (local, control.to_string())).collect();
+        assert_eq!(two, [(Some([10, 0, 0, 1].into()), "h:1".to_owned()), (None, "other:7".to_owned())]);
         let e = format!("{:#}", parse(&["--json"]).unwrap().who().unwrap_err());
         assert!(e.contains("--ca") && e.contains("/nowhere/ca.pem"), "{e}");
     }

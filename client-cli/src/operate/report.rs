@@ -25,13 +25,15 @@ pub(super) struct Sent {
     pub(super) beacons: u64,
     /// Datagrams that did not.
     pub(super) refused: u64,
+    /// Copies of BEACONs that another path had brought.
+    pub(super) copies: u64,
     /// Frames that the viewer has shown.
     pub(super) echoes: u64,
 }
 
 impl Sent {
     pub(super) fn words(self, inbox_dropped: u64) -> Value {
-        let Self { heartbeats, commands, dropped, late, beacons, refused, echoes } = self;
+        let Self { heartbeats, commands, dropped, late, beacons, refused, copies, echoes } = self;
         json!({
             "heartbeats": heartbeats,
             "commands": commands,
@@ -39,6 +41,7 @@ impl Sent {
             "late": late,
             "beacons": beacons,
             "refused": refused,
+            "copies": copies,
             "echoes": echoes,
             "inbox_dropped": inbox_dropped,
         })

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 use trocar_proto::handover::message::Status;
+use trocar_proto::handover::paths::{Figures, Protection};
 use trocar_proto::handover::station::{Phase, Senses};
 use trocar_proto::handover::types::GrantedSet;
 use trocar_proto::units::Micros;
@@ -15,14 +16,25 @@ pub(super) struct Offer {
     pub(super) until: Micros,
 }
 
+/// One path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PathView {
+    /// Something came by it lately.
+    pub(super) live: bool,
+    /// To the relay and back.
+    pub(super) rtt: Option<Duration>,
+    pub(super) figures: Figures,
+}
+
 /// All of it; made by the core, read by the screen.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct View {
     /// The station's clock.
     pub(super) at: Micros,
     pub(super) gate: Option<String>,
-    /// To the relay and back.
-    pub(super) rtt: Option<Duration>,
+    /// Each path that the command line asks for.
+    pub(super) paths: Vec<PathView>,
+    pub(super) protection: Protection,
     pub(super) phase: Phase,
     /// "You have control" may be said.
     pub(super) control: bool,
@@ -44,7 +56,8 @@ impl Default for View {
         Self {
             at: Micros(0),
             gate: None,
-            rtt: None,
+            paths: Vec::new(),
+            protection: Protection::Single,
             phase: Phase::Observer,
             control: false,
             silent: false,

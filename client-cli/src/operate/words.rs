@@ -1,8 +1,10 @@
 //! What is said in JSON lines.
 
+use super::view::PathView;
 use serde_json::{Value, json};
 use trocar_proto::handover::gate::{Alarms, Causes};
 use trocar_proto::handover::message::Status;
+use trocar_proto::handover::paths::Protection;
 use trocar_proto::handover::station::Phase;
 use trocar_proto::handover::types::{ExpertId, GrantedSet};
 
@@ -36,6 +38,20 @@ pub(super) fn figure(value: u32) -> Option<u32> {
 }
 
 /// A STATUS.
+/// What each path brings and whether one could be lost.
+pub(super) fn paths(paths: &[PathView], protection: Protection) -> Value {
+    let each = |path: &PathView| {
+        json!({
+            "live": path.live,
+            "rtt_us": path.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            "first": path.figures.first,
+            "copies": path.figures.copies,
+            "lost": path.figures.lost,
+        })
+    };
+    json!({ "protection": protection.name(), "paths": paths.iter().map(each).collect::<Vec<_>>() })
+}
+
 pub(super) fn status(s: &Status, me: ExpertId) -> Value {
     let f = s.figures;
     let c = s.colours;
@@ -72,7 +88,7 @@ mod tests {
         assert!(set(GrantedSet::default()).is_empty() && causes(0).is_empty() && alarms(0).is_empty());
         assert_eq!(causes(Causes::FRAME.0 | Causes::WAITING.0), ["waiting for the re-clutch", "picture too old"]);
         assert_eq!(causes(u8::MAX).len(), 6);
-        assert_eq!(alarms(u16::MAX).len(), 13);
+        assert_eq!(alarms(u16::MAX).len(), 14);
         assert_eq!((figure(u32::MAX), figure(0)), (None, Some(0)));
     }
 }

@@ -1,14 +1,16 @@
 //! The file of `trocar publish --config`: every camera and microphone of an operating room. TOML, typed; a key that nobody
 //! knows is refused by name.
 
-use super::plan::{Plan, PurposeArg, Wanted};
+use super::plan::{Plan, PurposeArg, RoqModeArg, Wanted};
 use super::proof::{self, Proof};
 use crate::media::Codec;
 use crate::net::address::Address;
+use crate::net::path::{self, PathSpec};
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::Path;
+use trocar_proto::session::feed::RoqMode;
 use trocar_proto::session::ids::FeedId;
 
 /// Feeds of one file at most.
@@ -23,6 +25,12 @@ pub(crate) struct RoomConfig {
     /// Where the frames of the operating field are reported to the gate.
     #[serde(rename = "frame-proof")]
     frame_proof: Option<String>,
+    /// Local addresses that the packets leave by, at most two: with two, every packet goes by both.
+    #[serde(default)]
+    paths: Vec<String>,
+    /// How packets go by RTP over QUIC, where a feed does not say otherwise.
+    #[serde(default, rename = "roq-mode")]
+    roq_mode: RoqModeArg,
     /// Its cameras and microphones.
     #[serde(default)]
     feed: Vec<FeedConfig>,
@@ -49,6 +57,8 @@ struct FeedConfig {
     audio_frame: Option<u32>,
     #[serde(rename = "proof-source")]
     proof_source: Option<u16>,
+    #[serde(rename = "roq-mode")]
+    roq_mode: Option<RoqModeArg>,
 }
 
 impl RoomConfig {
@@ -72,6 +82,15 @@ impl RoomConfig {
         toml::from_str::<toml::Table>(text).is_ok_and(|t| t.contains_key("feed"))
     }
 
+    /// The paths to the relay.
+    ///
+    /// # Errors
+    /// Names the path at fault.
+    pub(super) fn paths(&self) -> anyhow::Result<Vec<PathSpec>> {
+        let named: Result<Vec<PathSpec>, String> = self.paths.iter().map(|p| p.parse()).collect();
+        path::paths(&named.map_err(anyhow::Error::msg).context("paths")?, "paths")
+    }
+
     /// The feeds, pictures and sounds.
     ///
     /// # Errors
@@ -81,9 +100,12 @@ impl RoomConfig {
             bail!("{} times [[feed]]: 1 to {MAX_FEEDS} is right", self.feed.len());
         }
         let gate: Option<Address> = self.frame_proof.as_deref().map(str::parse).transpose().context("frame-proof")?;
+        let protected = self.paths()?.len() > 1;
         let mut plans = Vec::new();
         for feed in &self.feed {
-            plans.extend(feed.wanted(gate.as_ref())?.plans()?);
+            let mode = feed.roq_mode.unwrap_or(self.roq_mode).into();
+            let wanted = Wanted { mode, protected, ..feed.wanted(gate.as_ref())? };
+            plans.extend(wanted.plans()?);
         }
         proof::check(&plans, gate.is_some())?;
         let mut names = BTreeSet::new();
@@ -124,6 +146,8 @@ impl FeedConfig {
             audio_bitrate: self.audio_bitrate,
             audio_frame: self.audio_frame,
             ledger: None,
+            mode: RoqMode::Datagram,
+            protected: false,
             proof: gate.map(|gate| Proof { gate: gate.clone(), source: self.proof_source.unwrap_or(1) }),
             prefix,
         })
@@ -168,6 +192,9 @@ mod tests {
             ("[[feed]]\nname = 'a b'\nsource = 'test'".to_owned(), "name"),
             (format!("frame-proof = 'gate'\n{}", feed("source = 'test'")), "HOST:PORT is right"),
             (format!("frame-proof = 'g:1'\n{}", feed("source = 'test'\npurpose = 'room'")), "purpose scope"),
+            (format!("paths = ['eth0']\n{}", feed("source = 'test'")), "LOCAL_IP is right"),
+            (format!("paths = ['10.0.0.1', '10.0.0.1']\n{}", feed("source = 'test'")), "the same path twice"),
+            (feed("source = 'test'\nroq-mode = 'x'"), "unknown variant `x`"),
             (feed("source = 'test'\nproof-source = 2"), "proof-source goes with frame-proof"),
             (
                 format!("frame-proof = 'g:1'\n{}\n[[feed]]\nname = 'b'\nsource = 'test'", feed("source = 'test'")),

@@ -1,40 +1,40 @@
-//! What the feeds of one command share: the session, one QUIC connection to each relay, and the clock.
+//! What the feeds of one command share: the session, one QUIC connection to each relay over each path, and the clock.
 
 use super::plan::Plan;
 use super::supervise::{Link, News};
 use crate::media::MediaError;
-use crate::net::api::{Api, Refused, wall_now};
+use crate::net::api::{Api, Refused, protection, wall_now};
 use crate::net::events::Events;
+use crate::net::path::PathSpec;
+use crate::net::road::{Heard, Road};
 use crate::net::roq::Dialer;
 use crate::sender::Sender;
 use crate::stop::Stop;
-use anyhow::Context;
-use bytes::Bytes;
-use std::collections::BTreeMap;
+use rustls::pki_types::CertificateDer;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use trocar_proto::media::roq;
+use trocar_proto::media::roq::error_code;
 use trocar_proto::media::rtcp::{Compound, Rtcp};
-use trocar_proto::session::api::RoqBinding;
+use trocar_proto::session::api::{FeedPaths, RoqBinding};
 use trocar_proto::session::event::ServerEvent;
 use trocar_proto::session::feed::FeedDescriptor;
-use trocar_relay::quic::Identity;
+use trocar_proto::units::Bitrate;
+use trocar_relay::quic::{self, Identity};
 
-/// First and longest wait before signaling and relay are tried again.
+/// First and longest wait before signaling is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// Datagrams from the relays that wait. Loss policy: what comes then is dropped; a key frame that is wanted is asked for
-/// again.
+/// Packets from the relays that wait. Loss policy: reading waits, and QUIC drops the oldest datagrams; a key frame that is
+/// wanted is asked for again.
 const FROM_RELAYS: usize = 64;
 
 /// Address and TLS name of a relay.
 type RelayName = (String, String);
 
-enum FromRelay {
-    Datagram(RelayName, Bytes),
-    Lost(RelayName, quinn::ConnectionError),
-}
+/// A relay, and the path to it.
+type RoadName = (RelayName, usize);
 
 /// One feed as the hub has it.
 pub(super) struct Slot {
@@ -46,8 +46,10 @@ pub(super) struct Slot {
     binding: Option<RoqBinding>,
     /// Signaling may have forgotten it.
     unsure: bool,
-    /// The relay that the sender sends to.
-    attached: Option<RelayName>,
+    /// The paths that the sender sends by.
+    attached: BTreeSet<usize>,
+    /// What the relay last said of its paths.
+    paths: Option<FeedPaths>,
     /// The supervisor that waits for its word.
     begin: Option<oneshot::Sender<()>>,
     /// The line on standard output was written.
@@ -64,21 +66,46 @@ impl Slot {
             descriptor: None,
             binding: None,
             unsure: false,
-            attached: None,
+            attached: BTreeSet::new(),
+            paths: None,
             begin: None,
             shown: false,
             over: false,
         }
     }
 
-    /// Whether there is something to be done for it at signaling or relay.
+    /// Whether there is something to be done for it at signaling.
     const fn is_unsettled(&self) -> bool {
-        !self.over && self.descriptor.is_some() && (self.unsure || self.binding.is_none() || self.attached.is_none())
+        !self.over && self.descriptor.is_some() && (self.unsure || self.binding.is_none())
+    }
+
+    /// Whether it is announced and has a way to the relay.
+    fn is_ready(&self) -> bool {
+        !self.is_unsettled() && !self.attached.is_empty()
+    }
+
+    fn relay(&self) -> Option<RelayName> {
+        self.binding.as_ref().map(|b| (b.relay.clone(), b.server_name.clone()))
     }
 
     fn detach(&mut self) {
-        self.sender.disconnect();
-        self.attached = None;
+        for path in std::mem::take(&mut self.attached) {
+            self.sender.disconnect(path);
+        }
+    }
+
+    /// Sends by this connection from now on.
+    fn attach(&mut self, path: usize, connection: quinn::Connection) {
+        let Some(binding) = self.binding.as_ref().filter(|_| !self.over) else { return };
+        if let Err(error) = self.sender.connect(path, connection, binding) {
+            tracing::error!(feed = %self.plan.feed, error = format!("{error:#}"), "the relay's flow cannot be used");
+            return;
+        }
+        if self.attached.is_empty() {
+            self.link.key_frame.notify_one();
+        }
+        self.attached.insert(path);
+        let _ = self.begin.take().map(|b| b.send(()));
     }
 
     fn forget(&mut self) {
@@ -92,27 +119,37 @@ pub(super) struct Hub {
     api: Api,
     slots: Vec<Slot>,
     pub(super) news: mpsc::Receiver<News>,
-    identity: Identity,
-    dialer: Option<Dialer>,
+    trust: Vec<CertificateDer<'static>>,
+    /// One for each path.
+    dialers: Vec<Arc<Dialer>>,
     events: Option<Events>,
-    connections: BTreeMap<RelayName, quinn::Connection>,
-    relays: (mpsc::Sender<FromRelay>, mpsc::Receiver<FromRelay>),
+    roads: BTreeMap<RoadName, Road>,
+    connections: BTreeMap<RoadName, quinn::Connection>,
+    relays: (mpsc::Sender<(RoadName, Heard)>, mpsc::Receiver<(RoadName, Heard)>),
     failed: Option<anyhow::Error>,
 }
 
 impl Hub {
-    pub(super) fn new(api: Api, identity: Identity, slots: Vec<Slot>, news: mpsc::Receiver<News>) -> Self {
-        Self {
+    pub(super) fn new(
+        api: Api,
+        identity: Identity,
+        paths: &[PathSpec],
+        slots: Vec<Slot>,
+        news: mpsc::Receiver<News>,
+    ) -> anyhow::Result<Self> {
+        let trust = identity.trust.clone();
+        Ok(Self {
             api,
             slots,
             news,
-            identity,
-            dialer: None,
+            trust,
+            dialers: Dialer::for_paths(identity, paths)?,
             events: None,
+            roads: BTreeMap::new(),
             connections: BTreeMap::new(),
             relays: mpsc::channel(FROM_RELAYS),
             failed: None,
-        }
+        })
     }
 
     /// Publishes until a signal, or until every source is over.
@@ -147,7 +184,7 @@ impl Hub {
                     Some(news) => self.handle_news(news).await,
                     None => return Ok(()),
                 },
-                heard = self.relays.1.recv() => if let Some(heard) = heard { self.handle_relay(heard) },
+                heard = self.relays.1.recv() => if let Some((road, heard)) = heard { self.handle_relay(&road, heard) },
                 event = next_event(&mut self.events) => self.handle_event(event),
                 _ = report.tick() => self.report(),
                 () = tokio::time::sleep_until(due.into()), if unsettled => {}
@@ -174,7 +211,7 @@ impl Hub {
                 }
                 slot.descriptor = Some(descriptor);
                 slot.begin = Some(begin);
-                if !slot.is_unsettled() {
+                if slot.is_ready() {
                     let _ = slot.begin.take().map(|b| b.send(()));
                 }
             }
@@ -182,6 +219,7 @@ impl Hub {
                 let Some(slot) = self.slots.get_mut(index) else { return };
                 let feed = slot.plan.feed.clone();
                 slot.over = true;
+                slot.sender.bye();
                 slot.detach();
                 slot.sender.close_ledger();
                 if let Some(error) = error {
@@ -197,32 +235,66 @@ impl Hub {
         }
     }
 
-    fn handle_relay(&mut self, heard: FromRelay) {
+    fn handle_relay(&mut self, road: &RoadName, heard: Heard) {
+        let (relay, path) = road;
         match heard {
-            FromRelay::Datagram(relay, datagram) => {
-                let Some((flow, packet)) = roq::split(&datagram) else { return };
+            Heard::Up(connection) => {
+                for slot in self.slots.iter_mut().filter(|s| s.relay().as_ref() == Some(relay)) {
+                    slot.attach(*path, connection.clone());
+                }
+                self.connections.insert(road.clone(), connection);
+                self.grant();
+                self.open_events();
+            }
+            Heard::Packet(flow, packet) => {
                 let slot = self.slots.iter().find(|s| {
-                    s.attached.as_ref() == Some(&relay) && s.binding.as_ref().is_some_and(|b| b.rtcp_flow_id == flow)
+                    s.relay().as_ref() == Some(relay) && s.binding.as_ref().is_some_and(|b| b.rtcp_flow_id == flow)
                 });
                 let Some(slot) = slot else { return };
-                if Compound::new(packet).any(|part| matches!(part, Rtcp::KeyFrameRequest { .. })) {
+                slot.sender.handle_rtcp(*path, &packet);
+                if Compound::new(&packet).any(|part| matches!(part, Rtcp::KeyFrameRequest { .. })) {
                     slot.link.key_frame.notify_one();
                 }
             }
-            FromRelay::Lost(relay, error) => {
-                tracing::warn!(relay = relay.0, %error, "connection to the relay lost");
-                self.connections.remove(&relay);
-                for slot in self.slots.iter_mut().filter(|s| s.attached.as_ref() == Some(&relay)) {
-                    slot.detach();
-                    slot.unsure = true;
+            Heard::Lost(error) => {
+                tracing::warn!(relay = relay.0, path = self.path_name(*path), %error, "connection to the relay lost");
+                self.connections.remove(road);
+                for slot in self.slots.iter_mut().filter(|s| s.relay().as_ref() == Some(relay)) {
+                    slot.sender.disconnect(*path);
+                    // By the other path it goes on, and signaling has nothing to be asked.
+                    slot.unsure |= slot.attached.remove(path) && slot.attached.is_empty();
                 }
             }
+            Heard::Failed(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(path = self.path_name(*path), error, "not everything is announced and connected");
+            }
+        }
+    }
+
+    fn path_name(&self, path: usize) -> &str {
+        self.dialers.get(path).map_or("", |d| d.name())
+    }
+
+    /// After the first feed: what the socket first says is to have it.
+    fn open_events(&mut self) {
+        if self.events.is_none() && self.slots.iter().any(|s| !s.attached.is_empty()) {
+            self.events = Some(crate::net::events::open(self.api.clone(), self.trust.clone(), true));
         }
     }
 
     fn handle_event(&mut self, event: Option<ServerEvent>) {
         for slot in self.slots.iter_mut().filter(|s| s.binding.is_some()) {
             let feed = &slot.plan.feed;
+            let told = match &event {
+                Some(ServerEvent::Welcome { session, .. }) => session.feed(feed).and_then(|f| f.paths),
+                Some(ServerEvent::Feed { feed: told }) if told.descriptor.feed == *feed => told.paths,
+                _ => None,
+            };
+            if let Some(paths) = told.filter(|p| slot.paths != Some(*p)) {
+                slot.paths = Some(paths);
+                println!("{feed}: {}", protection(paths));
+            }
             let forgotten = match &event {
                 Some(ServerEvent::Welcome { participant, session, .. }) => {
                     session.feed(feed).is_none_or(|f| f.publisher != *participant)
@@ -277,21 +349,36 @@ impl Hub {
             Some(binding) => binding,
             None => self.announce(&descriptor, slot.shown).await?,
         };
-        let relay = (binding.relay.clone(), binding.server_name.clone());
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.binding = Some(binding.clone());
-        }
-        let connection = self.connection(&relay, &binding).await?;
         let Some(slot) = self.slots.get_mut(index) else { return Ok(()) };
-        slot.sender.connect(connection, &binding)?;
-        slot.attached = Some(relay);
-        slot.link.key_frame.notify_one();
-        let _ = slot.begin.take().map(|b| b.send(()));
-        // After the first feed: what the socket first says is to have it.
-        if self.events.is_none() {
-            self.events = Some(crate::net::events::open(self.api.clone(), self.identity.trust.clone(), true));
+        slot.binding = Some(binding.clone());
+        let Some(relay) = slot.relay() else { return Ok(()) };
+        for (path, dialer) in self.dialers.iter().enumerate() {
+            let road = (relay.clone(), path);
+            match self.connections.get(&road) {
+                Some(connection) => slot.attach(path, connection.clone()),
+                None => {
+                    let (dialer, out) = (Arc::clone(dialer), self.relays.0.clone());
+                    let open = || Road::open(road.clone(), dialer, binding.clone(), out);
+                    self.roads.entry(road.clone()).or_insert_with(open);
+                }
+            }
         }
+        if slot.is_ready() {
+            let _ = slot.begin.take().map(|b| b.send(()));
+        }
+        self.open_events();
+        self.grant();
         Ok(())
+    }
+
+    /// Tells each connection's rate control what the feeds that go by it were granted. Said again each second: a connection that
+    /// moved to another address begins anew.
+    fn grant(&self) {
+        for ((relay, _), connection) in &self.connections {
+            let mine = self.slots.iter().filter(|s| !s.over && s.relay().as_ref() == Some(relay));
+            let sum = mine.filter_map(|s| s.descriptor.as_ref()).map(|d| d.max_bitrate.0).sum();
+            quic::set_granted(connection, Bitrate(sum));
+        }
     }
 
     async fn announce(&mut self, descriptor: &FeedDescriptor, again: bool) -> anyhow::Result<RoqBinding> {
@@ -310,25 +397,9 @@ impl Hub {
         Err(first.context("the feed was not accepted"))
     }
 
-    /// The connection to a relay, opened where there is none.
-    async fn connection(&mut self, relay: &RelayName, to: &RoqBinding) -> anyhow::Result<quinn::Connection> {
-        if let Some(connection) = self.connections.get(relay) {
-            return Ok(connection.clone());
-        }
-        if self.dialer.is_none() {
-            let Identity { chain, key, trust } = &self.identity;
-            let identity = Identity { chain: chain.clone(), key: key.clone_key(), trust: trust.clone() };
-            self.dialer = Some(Dialer::new(identity, to)?);
-        }
-        let dialer = self.dialer.as_ref().context("no socket")?;
-        let connection = dialer.connect(to).await?;
-        self.connections.insert(relay.clone(), connection.clone());
-        tokio::spawn(listen(connection.clone(), relay.clone(), self.relays.0.clone()));
-        Ok(connection)
-    }
-
     /// Once a second: sender reports, and what was sent.
     fn report(&mut self) {
+        self.grant();
         for slot in self.slots.iter_mut().filter(|s| !s.over) {
             let sent = slot.sender.report(wall_now());
             if let (Some(d), Some(b), true, false) = (&slot.descriptor, &slot.binding, sent.frames > 0, slot.shown) {
@@ -340,6 +411,10 @@ impl Hub {
                 frames = sent.frames,
                 packets = sent.packets,
                 not_sent = sent.frames_dropped,
+                copies_not_sent = sent.copies_dropped,
+                reset_late = sent.frames_late,
+                repeated = slot.sender.repaired().0,
+                redundancy = slot.sender.repaired().1,
                 skipped = slot.link.skipped.load(Ordering::Relaxed),
                 late = slot.link.slips.load(Ordering::Relaxed),
                 "sent"
@@ -360,7 +435,11 @@ impl Hub {
         for slot in &self.slots {
             slot.sender.finish();
         }
-        if let Some(dialer) = &self.dialer {
+        self.roads.clear();
+        for connection in self.connections.values() {
+            connection.close(error_code::NO_ERROR.into(), b"the publisher stops");
+        }
+        for dialer in &self.dialers {
             dialer.finish().await;
         }
     }
@@ -371,18 +450,6 @@ async fn next_event(events: &mut Option<Events>) -> Option<ServerEvent> {
         Some(events) => events.events.recv().await.flatten(),
         None => std::future::pending().await,
     }
-}
-
-/// Reads what a relay says until the connection ends.
-async fn listen(connection: quinn::Connection, relay: RelayName, out: mpsc::Sender<FromRelay>) {
-    let error = loop {
-        match connection.read_datagram().await {
-            Ok(datagram) => drop(out.try_send(FromRelay::Datagram(relay.clone(), datagram))),
-            Err(error) => break error,
-        }
-    };
-    // Without a publisher there is nobody to tell.
-    let _ = out.send(FromRelay::Lost(relay, error)).await;
 }
 
 fn describe_failure(plan: &Plan, error: MediaError) -> anyhow::Error {

@@ -5,7 +5,7 @@
 
 pub(crate) mod config;
 mod hub;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod proof;
 mod supervise;
 
@@ -13,6 +13,7 @@ use crate::media::{AudioSpec, Codec, Prepared, SourceSpec};
 use crate::net::address::Address;
 use crate::net::api::Api;
 use crate::net::link::InvitationLink;
+use crate::net::path::{self, PathSpec};
 use crate::net::tls::{IdentityArgs, read_chain};
 use crate::rtc::whip;
 use crate::sender::Sender;
@@ -20,7 +21,7 @@ use crate::stop::Stop;
 use anyhow::Context;
 use config::RoomConfig;
 use hub::{Hub, Slot};
-use plan::{Plan, PurposeArg, Size, Wanted};
+use plan::{Plan, PurposeArg, RoqModeArg, Size, Wanted};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ pub(crate) struct PublishArgs {
     /// A file with every feed of an operating room (configs/or-room.toml is one), instead of the options below.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "source", "size", "looped", "passthrough", "codec", "bitrate", "feed", "purpose", "audio", "audio_bitrate",
-        "audio_frame", "ledger", "frame_proof", "proof_source",
+        "audio_frame", "ledger", "frame_proof", "proof_source", "roq_mode", "path",
     ])]
     config: Option<PathBuf>,
     /// Where the picture comes from: `test`, `test:1920x1080@60`, `file:PATH`, `v4l2:/dev/video0`, `decklink:0`, `screen`,
@@ -102,6 +103,13 @@ pub(crate) struct PublishArgs {
     /// How the publisher is called in the session.
     #[arg(long)]
     name: Option<String>,
+    /// How packets go by RTP over QUIC: one per datagram, or a stream per frame, reset at the frame's deadline.
+    #[arg(long, value_enum, default_value = "datagram", conflicts_with = "whip")]
+    roq_mode: RoqModeArg,
+    /// Local address that the packets leave by, as LOCAL_IP, or LOCAL_IP=HOST:PORT for another address of the relay. Given twice,
+    /// every packet goes by both: the feed is protected, and goes on without a gap when one path fails.
+    #[arg(long, value_name = "LOCAL_IP", conflicts_with = "whip")]
+    path: Vec<PathSpec>,
     /// Write one JSON line per frame of the picture (frame id, SHA-256 of its RTP payloads), to be compared with a viewer's.
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
@@ -138,6 +146,7 @@ impl std::str::FromStr for AudioArg {
 struct Room {
     name: String,
     plans: Vec<Plan>,
+    paths: Vec<PathSpec>,
     /// Nobody but this feed is to be served: what is wrong with it from the beginning ends the command.
     strict: bool,
 }
@@ -146,8 +155,9 @@ fn resolve(args: &PublishArgs) -> anyhow::Result<Room> {
     if let Some(path) = &args.config {
         let room = RoomConfig::read(path)?;
         let name = args.name.clone().or_else(|| room.name.clone()).unwrap_or_else(|| NAME.to_owned());
-        return Ok(Room { name, plans: room.plans()?, strict: false });
+        return Ok(Room { name, plans: room.plans()?, paths: room.paths()?, strict: false });
     }
+    let paths = path::paths(&args.path, "--path")?;
     let wanted = Wanted {
         feed: args.feed.clone(),
         source: Some(args.source.clone()),
@@ -161,13 +171,15 @@ fn resolve(args: &PublishArgs) -> anyhow::Result<Room> {
         audio_bitrate: args.audio_bitrate,
         audio_frame: args.audio_frame,
         ledger: args.ledger.clone(),
+        mode: args.roq_mode.into(),
+        protected: paths.len() > 1,
         proof: args.frame_proof.clone().map(|gate| proof::Proof { gate, source: args.proof_source }),
         prefix: "--".to_owned(),
     };
     let name = args.name.clone().unwrap_or_else(|| NAME.to_owned());
     let plans = wanted.plans()?;
     proof::check(&plans, args.frame_proof.is_some()).context("--frame-proof")?;
-    Ok(Room { name, plans, strict: true })
+    Ok(Room { name, plans, paths, strict: true })
 }
 
 /// Opens what must be there from the beginning: all of a single command but the streams of others, nothing of a room, whose
@@ -225,7 +237,7 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
         supervisors.spawn(supervisor.run(first, stop.clone()));
     }
     drop(tell);
-    let mut hub = Hub::new(api, identity, slots, news);
+    let mut hub = Hub::new(api, identity, &room.paths, slots, news)?;
     let result = hub.serve(&stop).await;
     hub.news.close();
     if result.is_ok() {

@@ -24,6 +24,26 @@ pub(super) enum PurposeArg {
     Secondary,
 }
 
+/// What `--roq-mode` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RoqModeArg {
+    /// One RTP packet per QUIC datagram.
+    #[default]
+    Datagram,
+    /// A stream per frame, which QUIC repairs until the frame's deadline and which is reset then.
+    Stream,
+}
+
+impl From<RoqModeArg> for RoqMode {
+    fn from(arg: RoqModeArg) -> Self {
+        match arg {
+            RoqModeArg::Datagram => Self::Datagram,
+            RoqModeArg::Stream => Self::Stream,
+        }
+    }
+}
+
 /// What `--size` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Size {
@@ -67,6 +87,10 @@ pub(super) struct Wanted {
     /// Milliseconds.
     pub(super) audio_frame: Option<u32>,
     pub(super) ledger: Option<PathBuf>,
+    /// Datagrams, or a stream per frame.
+    pub(super) mode: RoqMode,
+    /// Over two paths.
+    pub(super) protected: bool,
     /// Where the frames of the operating field are reported.
     pub(super) proof: Option<Proof>,
     /// What stands before the name of an option in an error: `--`, or the feed's place in a file.
@@ -83,6 +107,8 @@ pub(super) struct Plan {
     purpose: Purpose,
     /// Bits per second of a forwarded stream, where they were told.
     told_bits: Option<u64>,
+    mode: RoqMode,
+    protected: bool,
     pub(super) ledger: Option<PathBuf>,
     /// Of the operating field, where its frames are reported.
     pub(super) proof: Option<Proof>,
@@ -166,6 +192,8 @@ impl Wanted {
                 PurposeArg::Secondary => Purpose::Secondary,
             },
             told_bits: self.bitrate.map(|mbps| (mbps * 1e6) as u64),
+            mode: self.mode,
+            protected: self.protected,
             ledger: self.ledger.clone(),
             proof,
             option: format!("{p}source"),
@@ -197,6 +225,8 @@ impl Wanted {
             what: What::Sound { spec, settings: AudioSettings { bitrate_bps: kbps * 1_000, frame_ms } },
             purpose: Purpose::Voice,
             told_bits: None,
+            mode: self.mode,
+            protected: self.protected,
             ledger: self.ledger.clone().filter(|_| self.source.is_none()),
             proof: None,
             option: format!("{p}audio"),
@@ -291,9 +321,10 @@ impl Plan {
             budget_ms: 200,
             header_extensions,
             priority: 0,
-            protected: false,
+            protected: self.protected,
             replay: info.replay,
-            transport: Transport::Roq { mode: RoqMode::Datagram, rtp_flow_id: None, rtcp_flow_id: None },
+            fec: crate::repair::offered(self.mode, sound),
+            transport: Transport::Roq { mode: self.mode, rtp_flow_id: None, rtcp_flow_id: None },
         }
     }
 }
@@ -316,6 +347,8 @@ pub(super) mod tests {
             audio_bitrate: None,
             audio_frame: None,
             ledger: None,
+            mode: RoqMode::Datagram,
+            protected: false,
             proof: None,
             prefix: "--".to_owned(),
         }

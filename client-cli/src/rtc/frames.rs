@@ -259,7 +259,7 @@ mod tests {
             while let Some(e) = a.poll_event() {
                 match e {
                     FrameEvent::Complete(f) => complete.push(f.timestamp / 3_000),
-                    FrameEvent::Lost { .. } => lost += 1,
+                    FrameEvent::Lost { .. } | FrameEvent::Skipped { .. } => lost += 1,
                 }
             }
         }

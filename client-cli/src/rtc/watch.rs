@@ -315,6 +315,7 @@ impl Leg {
                     sink.complete(&f, origin);
                 }
                 FrameEvent::Lost { frame_id, packets } => sink.lost(frame_id, packets),
+                FrameEvent::Skipped { .. } => sink.skipped(),
             }
         }
         Ok(())

@@ -116,6 +116,9 @@ impl History {
         let trouble = state != FeedState::Live
             || span.rose("trocar_feed_missing_packets")
             || span.rose("trocar_feed_refused_packets_total");
+        let count = |name: &str| span.to.get(name).copied();
+        let paths = count("trocar_feed_paths_alive").zip(count("trocar_feed_paths_expected"));
+        let trouble = trouble || paths.is_some_and(|(alive, expected)| alive < expected);
         Some(FeedRow {
             name: name.clone(),
             state,
@@ -128,6 +131,7 @@ impl History {
             duplicates: span.now("trocar_feed_duplicate_packets_total"),
             refused: span.now("trocar_feed_refused_packets_total"),
             key_requests: span.now("trocar_feed_key_frame_requests_total"),
+            paths,
             delay: self.delay(name, span.since),
             trouble,
         })

@@ -13,7 +13,7 @@ pub(super) type Numbers = BTreeMap<String, f64>;
 pub(super) struct FeedName {
     /// Its session.
     pub(super) session: String,
-    /// Its name there.
+    /// Its name there, and after an @ that of its relay where there are several.
     pub(super) feed: String,
 }
 
@@ -68,7 +68,9 @@ impl Reading {
 
     fn take(&mut self, s: Sample) {
         let label = |name: &str| s.labels.get(name).cloned();
-        let feed = label("session").zip(label("feed")).map(|(session, feed)| FeedName { session, feed });
+        // A feed that another relay fetches is there twice: each stands for itself.
+        let at = |feed: String| label("relay").map_or_else(|| feed.clone(), |relay| format!("{feed}@{relay}"));
+        let feed = label("session").zip(label("feed").map(at)).map(|(session, feed)| FeedName { session, feed });
         match (feed, label("leg")) {
             (Some(feed), None) if s.name == DELAY => {
                 let Some(bound) = label("le").and_then(|le| le.parse::<f64>().ok()) else { return };

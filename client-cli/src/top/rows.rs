@@ -58,6 +58,9 @@ pub(super) struct FeedRow {
     pub(super) duplicates: f64,
     pub(super) refused: f64,
     pub(super) key_requests: f64,
+    /// Of a protected feed: the paths that bring it, and how many should.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) paths: Option<(f64, f64)>,
     #[serde(rename = "relay_delay")]
     pub(super) delay: Option<Delay>,
     /// Something is wrong now or became worse while we looked.
@@ -186,6 +189,7 @@ impl FeedRow {
     pub(super) fn cells(&self, what: &str, fresh: bool) -> Vec<String> {
         let state = match (fresh, self.state) {
             (false, _) => "old",
+            (_, FeedState::Live) if self.is_unprotected() => "1 PATH",
             (_, FeedState::Live) => "live",
             (_, FeedState::Waiting) => "waiting",
             (_, FeedState::Silent) => "SILENT",
@@ -209,6 +213,11 @@ impl FeedRow {
             bound(self.delay.map(|d| d.p50_ms), fresh),
             bound(self.delay.map(|d| d.p99_ms), fresh),
         ]
+    }
+
+    /// It is to come by more paths than it does.
+    pub(super) fn is_unprotected(&self) -> bool {
+        self.paths.is_some_and(|(alive, expected)| alive < expected)
     }
 
     /// Whether the filter's text is in its names.
@@ -281,6 +290,7 @@ mod tests {
             duplicates: 0.0,
             refused: 0.0,
             key_requests: 7.0,
+            paths: None,
             delay: Some(Delay { p50_ms: 0.05, p99_ms: f64::INFINITY }),
             trouble: true,
         }
@@ -293,6 +303,12 @@ mod tests {
         assert_eq!(cells[4..8], ["live", "24.99", "2400", "4800"]);
         assert_eq!(cells[14..], ["≤0.05", ">1000"]);
         assert_eq!(cells[0], "!");
+    }
+
+    #[test]
+    fn a_feed_that_one_of_two_paths_brings_does_not_look_like_any_other() {
+        let with = |alive| FeedRow { paths: Some((alive, 2.0)), ..feed() }.cells("", true)[4].clone();
+        assert_eq!((with(2.0), with(1.0)), ("live".to_owned(), "1 PATH".to_owned()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::confirm::Consent;
 use super::table::{Align, Table, clean, since};
 use super::{Access, EXIT_STATUS, name_of};
-use crate::net::api::wall_now;
+use crate::net::api::{protection, wall_now};
 use anyhow::Context as _;
 use std::fmt::Write as _;
 use trocar_proto::session::api::{FeedInfo, FeedState, SessionInfo};
@@ -84,6 +84,7 @@ pub(super) fn feed_table(info: &SessionInfo, now: WallMicros) -> Table {
         ("MBIT/S AT MOST", Right),
         ("PURPOSE", Left),
         ("BY", Left),
+        ("PATHS", Left),
         ("PUBLISHER", Left),
     ]);
     for feed in &info.feeds {
@@ -98,6 +99,7 @@ pub(super) fn feed_table(info: &SessionInfo, now: WallMicros) -> Table {
             mbps(d),
             purpose_name(d.purpose).to_owned(),
             transport_name(&d.transport).to_owned(),
+            short_paths(feed),
             clean(&name_of(&info.participants, &feed.publisher)),
         ]);
     }
@@ -112,6 +114,11 @@ fn details(feed: &FeedInfo, info: &SessionInfo, now: WallMicros) -> String {
         }
         _ => "unknown: the age of its pictures cannot be told".to_owned(),
     };
+    let paths = match (feed.paths, d.protected) {
+        (Some(paths), _) => protection(paths),
+        (None, true) => "to be protected by two; nothing has come yet".to_owned(),
+        (None, false) => "one, unprotected by choice".to_owned(),
+    };
     let lines = [
         ("feed", d.feed.to_string()),
         ("state", format!("{} for {}", state_name(feed.state), since(feed.since, now))),
@@ -124,6 +131,7 @@ fn details(feed: &FeedInfo, info: &SessionInfo, now: WallMicros) -> String {
         ("at most", format!("{} Mbit/s", mbps(d))),
         ("budget", format!("{} ms from capture to display", d.budget_ms)),
         ("comes by", transport_name(&d.transport).to_owned()),
+        ("paths", paths),
         ("clock", clock),
         ("recording", if d.replay { "yes, not a live camera" } else { "no" }.to_owned()),
     ];
@@ -164,6 +172,14 @@ const fn transport_name(transport: &Transport) -> &'static str {
     match transport {
         Transport::Webrtc => "WebRTC",
         Transport::Roq { .. } => "QUIC",
+    }
+}
+
+fn short_paths(feed: &FeedInfo) -> String {
+    match feed.paths {
+        Some(p) if p.is_protected() => "protected".to_owned(),
+        Some(p) => format!("UNPROTECTED {}/{}", p.alive, p.expected),
+        None => "-".to_owned(),
     }
 }
 

@@ -9,7 +9,9 @@ mod window;
 
 use crate::echo::Echo;
 use crate::net::link::InvitationLink;
+use crate::net::path::PathSpec;
 use crate::net::tls::{IdentityArgs, read_chain};
+use crate::publish::plan::RoqModeArg;
 use crate::rtc;
 use crate::stop::Stop;
 use anyhow::{Context, bail};
@@ -46,6 +48,13 @@ pub(crate) struct WatchArgs {
     /// Name of the feed; waits for it where it is not published yet.
     #[arg(long, default_value = "scope")]
     pub(crate) feed: FeedId,
+    /// How packets come by RTP over QUIC: one per datagram, or a stream per frame, reset at the frame's deadline.
+    #[arg(long, value_enum, default_value = "datagram")]
+    pub(crate) roq_mode: RoqModeArg,
+    /// Local address that the packets come to, as LOCAL_IP, or LOCAL_IP=HOST:PORT for another address of the relay. Given twice,
+    /// every packet comes by both, and nothing is lost when one path fails. For RTP over QUIC.
+    #[arg(long, value_name = "LOCAL_IP", requires = "invite")]
+    pub(crate) path: Vec<PathSpec>,
     /// Show figures only, no window.
     #[arg(long)]
     headless: bool,
@@ -121,6 +130,9 @@ impl Until {
 /// Watches until a signal, until the window is closed, or until what `--duration` and `--frames` say.
 pub(crate) async fn run(args: WatchArgs) -> anyhow::Result<()> {
     let echo = args.echo()?;
+    if args.transport != Transport::Roq && (!args.path.is_empty() || args.roq_mode != RoqModeArg::Datagram) {
+        bail!("--path and --roq-mode go with --transport roq");
+    }
     let window = if args.headless { None } else { Some(window::Display::find()?) };
     let stop = Stop::on_signals()?;
     let after = |d| Instant::now().checked_add(d).context("--duration ends later than this machine can count");

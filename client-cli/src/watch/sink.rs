@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trocar_proto::media::receive::{CompleteFrame, ReceiveCounters};
-use trocar_proto::session::api::{FeedInfo, FeedState};
+use trocar_proto::session::api::{FeedInfo, FeedPaths, FeedState};
 use trocar_proto::units::Micros;
 
 /// A key frame is asked for no more often than this.
@@ -23,6 +23,15 @@ pub(crate) struct Line {
     pub(crate) jitter_us: Option<u64>,
     /// Round trip, in microseconds.
     pub(crate) rtt_us: Option<u64>,
+}
+
+/// Whose paths are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PathsOf {
+    /// The feed's, from its publisher to the relay.
+    Feed,
+    /// Ours, from the relay.
+    Leg,
 }
 
 /// Takes frames.
@@ -68,6 +77,11 @@ impl Sink {
     /// Time since the start, for receivers.
     pub(crate) fn now(&self) -> Micros {
         Micros(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Another number of paths brings the feed or the leg.
+    pub(crate) fn paths(&mut self, of: PathsOf, paths: FeedPaths) {
+        self.tally.paths(of, paths);
     }
 
     /// A leg begins.
@@ -130,6 +144,13 @@ impl Sink {
         }
     }
 
+    /// Frames of which nothing came: what needs them is not shown.
+    pub(crate) fn skipped(&mut self) {
+        if let Some(w) = &self.window {
+            w.handle_loss();
+        }
+    }
+
     /// Whether a key frame is to be asked for now: the window cannot go on without.
     pub(crate) fn wants_key_frame(&mut self) -> bool {
         let wanted = self.window.as_ref().is_some_and(Window::wants_key_frame)
@@ -145,6 +166,7 @@ impl Sink {
         let state = feed.map(|f| f.state);
         if let Some(f) = feed {
             self.tally.describe(&f.descriptor);
+            f.paths.into_iter().for_each(|p| self.tally.paths(PathsOf::Feed, p));
         }
         self.tick_as(counters, state, line, second);
     }

@@ -13,7 +13,7 @@ use crate::trust::{Identity, Trust, TrustError};
 use bytes::Bytes;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Join;
@@ -41,6 +41,8 @@ pub type Tunnel = Join<RecvStream, SendStream>;
 pub struct Connect {
     /// The relay's control address.
     pub relay: SocketAddr,
+    /// Own address to send from, where there are several ways out; otherwise the system chooses.
+    pub local: Option<IpAddr>,
     /// Its name as its certificate has it: a host name or an address as text.
     pub server_name: String,
     /// Which session.
@@ -60,6 +62,14 @@ pub enum TransportError {
     /// The local socket.
     #[error("UDP socket: {0}")]
     Socket(#[from] std::io::Error),
+    /// Own address is of another family than the relay's.
+    #[error("relay {relay}: {local} is an address of another family")]
+    Family {
+        /// Where to.
+        relay: SocketAddr,
+        /// Where from.
+        local: IpAddr,
+    },
     /// QUIC's set-up.
     #[error("relay {0}: {1}")]
     Setup(SocketAddr, String),
@@ -210,7 +220,10 @@ async fn establish(to: &Connect, me: &Identity, trust: &Trust) -> Result<(Contro
     let tls = QuicClientConfig::try_from(trust.host_client_config(me, ALPN)?).map_err(|e| setup(e.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     config.transport_config(Arc::new(limits()));
-    let endpoint = quic::client_endpoint(to.relay)?;
+    if let Some(local) = to.local.filter(|l| l.is_ipv4() != to.relay.is_ipv4()) {
+        return Err(TransportError::Family { relay: to.relay, local });
+    }
+    let endpoint = quic::client_endpoint(to.relay, to.local)?;
     let connecting = endpoint.connect_with(config, to.relay, &to.server_name).map_err(|e| setup(e.to_string()))?;
     let connection = connecting.await?;
     let (mut send, mut receive) = connection.open_bi().await?;

@@ -3,7 +3,7 @@
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn::{Endpoint, IdleTimeout, TransportConfig, VarInt};
 use std::any::Any;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trocar_proto::control::MAX_TUNNELS;
@@ -70,9 +70,8 @@ impl Controller for Steady {
     }
 }
 
-/// An endpoint with a socket of its own, of the relay's address family.
-pub(super) fn client_endpoint(relay: SocketAddr) -> std::io::Result<Endpoint> {
-    let any: SocketAddr =
-        if relay.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    Endpoint::client(any)
+/// An endpoint with a socket of its own, of the relay's address family, at that local address.
+pub(super) fn client_endpoint(relay: SocketAddr, local: Option<IpAddr>) -> std::io::Result<Endpoint> {
+    let any: IpAddr = if relay.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    Endpoint::client((local.unwrap_or(any), 0).into())
 }

@@ -19,7 +19,7 @@ async fn connect(pki: &Pki, relay: &Relay, me: &Identity, kind: PartyKind) -> (C
 
 fn to(relay: &Relay, kind: PartyKind) -> Connect {
     let session = SessionId::new("S").unwrap();
-    Connect { relay: relay.address, server_name: "127.0.0.1".to_owned(), session, kind, token: None }
+    Connect { relay: relay.address, local: None, server_name: "127.0.0.1".to_owned(), session, kind, token: None }
 }
 
 async fn event(events: &mut Events) -> Event {

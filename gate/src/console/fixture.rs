@@ -57,6 +57,7 @@ pub(super) fn local() -> View {
         ],
         notices: Vec::new(),
         answered: None,
+        paths: trocar_proto::handover::paths::Protection::default(),
         counters: vec![("refused datagrams", 3)],
         config: Arc::new(Config::default()),
     }
@@ -64,7 +65,17 @@ pub(super) fn local() -> View {
 
 pub(super) fn report(selected: Selection) -> DeviceReport {
     let (highest, owner) = (Epoch(17), Some(BootId(1)));
-    DeviceReport { highest, owner, selected, sequence: 3, latched: false, overridden: false, energy: false, held: true }
+    DeviceReport {
+        highest,
+        owner,
+        selected,
+        sequence: 3,
+        latched: false,
+        overridden: false,
+        energy: false,
+        held: true,
+        rival: false,
+    }
 }
 
 /// An offer of instruments with energy to Dr. Ito in that state, which ends in 12.3 s.

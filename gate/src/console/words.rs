@@ -86,8 +86,8 @@ pub(super) fn causes(causes: Causes) -> Vec<&'static str> {
 }
 
 /// Alarms, the worst first: what it is, and what it means for the hand.
-const ALARMS: [(Alarms, &str, &str); 13] = [
-    (Alarms::SECOND_GATE, "SECOND GATE", "the device serves another gate: use the hardware override"),
+const ALARMS: [(Alarms, &str, &str); 14] = [
+    (Alarms::SECOND_GATE, "SECOND GATE", "it has or wants the device: stop it, or use the override"),
     (Alarms::DEVICE, "DEVICE", "it latched, is silent or lost its selection: look at the device"),
     (Alarms::LINK, "EXPERT LOST", "no valid sign of the expert, or far too slow: TAKE"),
     (Alarms::FRAME, "EXPERT'S PICTURE", "it was too old: TAKE"),
@@ -99,6 +99,7 @@ const ALARMS: [(Alarms, &str, &str); 13] = [
     (Alarms::STORE, "REMOTE REFUSED", "epochs cannot be relied on; no grant in this session"),
     (Alarms::DISK, "DISK", "the audit chain could not be written: no grant"),
     (Alarms::CONSENT, "NO CONSENT", "consent for remote operation is not active: no grant"),
+    (Alarms::PATH, "UNPROTECTED", "one of two paths is gone; the other's loss ends REMOTE"),
     (Alarms::LOST, "OVERLOAD", "outputs of the gate were lost"),
 ];
 
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn each_alarm_and_each_cause_has_words_of_its_own() {
-        for bit in 0..13 {
+        for bit in 0..14 {
             assert_eq!(alarms(Alarms(1 << bit)).len(), 1, "alarm bit {bit}");
         }
         for bit in 0..6 {

@@ -15,6 +15,7 @@ use trocar_proto::handover::bursts::Burst;
 use trocar_proto::handover::config::Config;
 use trocar_proto::handover::gate::{Act, Alarms, Causes, DeviceAct, DeviceReport, DiskAct, Judgement, Notice, Record};
 use trocar_proto::handover::message::{Beacon, Figures, FromGate, Mode, Pose, Short};
+use trocar_proto::handover::paths::Protection;
 use trocar_proto::handover::types::{ChannelId, Colours, Epoch, ExpertId, GrantedSet};
 use trocar_proto::session::role::{Grade, Role};
 use trocar_proto::units::Micros;
@@ -148,6 +149,8 @@ pub struct View {
     pub figures: Figures,
     /// What local must know.
     pub alarms: Alarms,
+    /// Whether the loss of one path to the expert would be felt.
+    pub paths: Protection,
     /// What the device said last, and when.
     pub device: Option<(DeviceReport, Micros)>,
     /// Who is connected.

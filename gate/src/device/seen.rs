@@ -92,6 +92,7 @@ mod tests {
             overridden: false,
             energy: false,
             held: true,
+            rival: false,
         };
         Report {
             device,

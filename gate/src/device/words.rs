@@ -118,6 +118,9 @@ pub struct ReportWords {
     pub energy: bool,
     /// No command was actuated since remote motion was held, selected or taken away last.
     pub held: bool,
+    /// Another gate was refused within the last second (HO-D-024). A program that does not say it cannot warn.
+    #[serde(default)]
+    pub rival: bool,
     /// Something moves.
     pub moving: bool,
     /// The device's watchdog, in microseconds.
@@ -210,6 +213,7 @@ impl TryFrom<&ReportWords> for Report {
             overridden: words.overridden,
             energy: words.energy,
             held: words.held,
+            rival: words.rival,
         };
         Ok(Self {
             device,

@@ -63,6 +63,7 @@ async fn connect(
     let relay = resolve(address).await?;
     let to = Connect {
         relay,
+        local: address.local,
         server_name: address.host.clone(),
         session: session.clone(),
         kind: PartyKind::Gate,

@@ -3,7 +3,8 @@
 //! A *station* here is one run of an expert's program: its first tunnel, and those that its HELLO binds to it. The keys of sealed
 //! datagrams belong to the tunnel that carried the ACCEPT and stay when that tunnel is gone and another of the station is there.
 
-use crate::core::{Event, Inbox, Lane, Who};
+use super::config::MAX_RELAYS;
+use crate::core::{Event, Inbox, Lane, Who, now};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,8 @@ use trocar_control::trust::{Identity, PeerIdentity, Trust};
 use trocar_proto::control::Index;
 use trocar_proto::handover::gate::{Input, Peer};
 use trocar_proto::handover::message::{Beacon, Datagram, Dedupe, FromGate};
-use trocar_proto::handover::types::{Binding, ChannelId};
+use trocar_proto::handover::paths::{Copy, Paths, Protection};
+use trocar_proto::handover::types::{Binding, ChannelId, ExpertId};
 
 /// Channels at most, over all relays: as many as the gate's machine takes (HO-M-023).
 pub const MAX_CHANNELS: usize = 16;
@@ -51,14 +53,28 @@ pub struct Counters {
     pub unsent: AtomicU64,
     /// Control connections that were made.
     pub connected: AtomicU64,
+    /// By relay: datagrams that came by it first.
+    pub first: [AtomicU64; MAX_RELAYS],
+    /// By relay: datagrams that another path had brought before.
+    pub copies: [AtomicU64; MAX_RELAYS],
+    /// By relay: datagrams that only another path brought, of the stations that are there.
+    pub lost: [AtomicU64; MAX_RELAYS],
 }
+
+/// Names of the counters of each path.
+const BY_PATH: [[&str; 3]; MAX_RELAYS] = [
+    ["net_path_1_first", "net_path_1_copies", "net_path_1_lost"],
+    ["net_path_2_first", "net_path_2_copies", "net_path_2_lost"],
+    ["net_path_3_first", "net_path_3_copies", "net_path_3_lost"],
+    ["net_path_4_first", "net_path_4_copies", "net_path_4_lost"],
+];
 
 impl Counters {
     /// All, by name.
     #[must_use]
     pub fn all(&self) -> Vec<(&'static str, u64)> {
         let n = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        vec![
+        let mut all = vec![
             ("net_datagrams_unopened", n(&self.unopened)),
             ("net_datagrams_flood", n(&self.flood)),
             ("net_inbox_full", n(&self.inbox_full)),
@@ -67,7 +83,15 @@ impl Counters {
             ("net_bad_tokens", n(&self.bad_tokens)),
             ("net_datagrams_unsent", n(&self.unsent)),
             ("net_connections", n(&self.connected)),
-        ]
+        ];
+        let paths = BY_PATH.iter().zip(&self.first).zip(&self.copies).zip(&self.lost);
+        for (((names, first), copies), lost) in paths {
+            let figures = [n(first), n(copies), n(lost)];
+            if figures != [0; 3] {
+                all.extend(names.iter().copied().zip(figures));
+            }
+        }
+        all
     }
 }
 
@@ -97,6 +121,8 @@ struct Station {
     last: Option<(u64, FromGate, Vec<ChannelId>)>,
     /// Datagrams in this second.
     second: Option<(Instant, u32)>,
+    /// What came by which tunnel.
+    paths: Paths,
 }
 
 impl Station {
@@ -137,6 +163,8 @@ struct State {
     /// Channels whose end did not fit into the inbox yet.
     untold: Vec<ChannelId>,
     mirrored: u64,
+    /// What the core was told of each expert's paths.
+    protected: BTreeMap<ExpertId, Protection>,
 }
 
 /// What all tasks and the core share.
@@ -188,6 +216,7 @@ impl Shared {
             known: Vec::new(),
             untold: Vec::new(),
             mirrored: 0,
+            protected: BTreeMap::new(),
         };
         Self { identity, tokens, inbox, counters: Arc::default(), state: Mutex::new(state) }
     }
@@ -236,7 +265,9 @@ impl Shared {
             }
             state.known.push(Arc::clone(&peer));
         }
-        state.stations.insert(number, Station::default());
+        let mut station = Station::default();
+        station.paths.opened(now(), channel.0);
+        state.stations.insert(number, station);
         let entry = Entry { relay, party, peer, station: number, tunnel, writer: Some(writer), keys, sealed: None };
         state.channels.insert(channel, entry);
         Some(channel)
@@ -268,10 +299,12 @@ impl Shared {
     /// The tunnel is gone: the core is told, if need be later. Its keys stay where the station has another tunnel.
     pub(super) fn gone(&self, channel: ChannelId) {
         let mut state = self.lock();
-        if let Some(entry) = state.channels.get_mut(&channel)
-            && let Some(writer) = entry.writer.take()
-        {
-            writer.close();
+        let State { channels, stations, .. } = &mut *state;
+        if let Some(entry) = channels.get_mut(&channel) {
+            entry.writer.take().iter().for_each(Writer::close);
+            if let Some(station) = stations.get_mut(&entry.station) {
+                station.paths.gone(channel.0);
+            }
         }
         state.forget_unused(Instant::now());
         if !self.tell(Event::Input(Input::Gone(channel))) {
@@ -295,8 +328,13 @@ impl Shared {
         {
             stations.remove(&entry.station);
             entry.station = first;
+            if let Some(station) = stations.get_mut(&first) {
+                station.paths.opened(now(), channel.0);
+            }
         }
-        stations.get_mut(&entry.station).is_some_and(|s| s.seen.is_first(id))
+        let Some(station) = stations.get_mut(&entry.station) else { return false };
+        station.paths.heard(now(), channel.0);
+        station.seen.is_first(id)
     }
 
     /// The station's first tunnel that is still there: both ends take its keys for what an ACCEPT binds, whichever tunnel's copy
@@ -380,6 +418,7 @@ impl Shared {
     /// To all relays.
     pub(super) fn mirror(&self, status: &FromGate) {
         let mut state = self.lock();
+        self.look_at_paths(&mut state);
         state.mirrored += 1;
         let id = state.mirrored;
         for relay in state.relays.iter().flatten() {
@@ -414,23 +453,61 @@ impl Shared {
         let untold = std::mem::take(&mut state.untold);
         state.untold = untold.into_iter().filter(|c| !self.tell(Event::Input(Input::Gone(*c)))).collect();
         state.forget_unused(Instant::now());
+        self.look_at_paths(&mut state);
+    }
+
+    /// Tells the core of each expert whose protection changed (HO-C-010, HO-C-011).
+    fn look_at_paths(&self, state: &mut State) {
+        let State { channels, stations, protected, .. } = state;
+        let at = now();
+        let mut seen: BTreeMap<ExpertId, Protection> = BTreeMap::new();
+        let mut lost = [0_u64; MAX_RELAYS];
+        for (channel, entry) in channels.iter().filter(|(_, e)| e.peer.name.role != SIGNALING && e.writer.is_some()) {
+            let Some(station) = stations.get_mut(&entry.station) else { continue };
+            let protection = station.paths.protection(at);
+            let most = seen.entry(entry.peer.expert()).or_default();
+            *most = protection.max(*most);
+            if let (Some(lost), Some(figures)) = (lost.get_mut(entry.relay), station.paths.figures(channel.0)) {
+                *lost += figures.lost;
+            }
+        }
+        self.counters.lost.iter().zip(lost).for_each(|(counter, n)| counter.store(n, Ordering::Relaxed));
+        let gone: Vec<ExpertId> = protected.keys().filter(|e| !seen.contains_key(e)).copied().collect();
+        seen.extend(gone.into_iter().map(|expert| (expert, Protection::Single)));
+        for (expert, protection) in seen {
+            let before = protected.get(&expert).copied().unwrap_or_default();
+            if protection != before && self.tell(Event::Input(Input::Paths(expert, protection))) {
+                match protection {
+                    Protection::Single => protected.remove(&expert),
+                    _ => protected.insert(expert, protection),
+                };
+            }
+        }
     }
 }
 
 impl State {
     fn opened(&mut self, relay: usize, party: Index, sealed: &[u8], counters: &Counters) -> Option<Input> {
         let Self { channels, stations, .. } = self;
-        let from = channels.values().filter(|e| e.writer.is_some() && e.relay == relay && e.party == party);
-        let from: Vec<u32> = from.map(|e| e.station).collect();
-        let found = channels.iter().filter(|(_, e)| from.contains(&e.station)).find_map(|(c, e)| {
+        let from = channels.iter().filter(|(_, e)| e.writer.is_some() && e.relay == relay && e.party == party);
+        let from: Vec<(u32, ChannelId)> = from.map(|(c, e)| (e.station, *c)).collect();
+        let found = channels.iter().find_map(|(c, e)| {
+            let (_, path) = from.iter().find(|(station, _)| *station == e.station)?;
             let datagram = e.keys.open(sealed).ok()?;
-            Some((*c, e.station, datagram))
+            Some((*c, e.station, *path, datagram))
         });
-        let Some((channel, station, datagram)) = found else {
+        let Some((channel, station, path, datagram)) = found else {
             count(&counters.unopened);
             return None;
         };
-        if !stations.get_mut(&station).is_some_and(|s| s.may_pass(Instant::now())) {
+        let station = stations.get_mut(&station)?;
+        // HO-C-009: the first copy counts. What one path brings twice goes on, so that it is refused by name and recorded.
+        if station.paths.datagram(now(), path.0, datagram.binding(), datagram.counter()) == Copy::Other {
+            counters.copies.get(relay).into_iter().for_each(count);
+            return None;
+        }
+        counters.first.get(relay).into_iter().for_each(count);
+        if !station.may_pass(Instant::now()) {
             count(&counters.flood);
             return None;
         }

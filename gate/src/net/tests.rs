@@ -12,6 +12,7 @@ use trocar_proto::handover::gate::{Input, Peer};
 use trocar_proto::handover::message::{
     Command, Datagram, Heartbeat, Payload, Pose, Reason, Short, ToGate, Token, decode_from_gate,
 };
+use trocar_proto::handover::paths::Protection;
 use trocar_proto::handover::types::{Binding, Clutch, Counter, Epoch, ExpertId, GrantedSet, Nonce, Oid};
 use trocar_proto::session::ids::{CertHash, SessionId};
 
@@ -36,7 +37,7 @@ impl Theatre {
         let pki = Pki::new();
         let relays: Vec<Relay> = (0..relays).map(|_| Relay::start(&pki)).collect();
         let (certificate, key, _) = pki.files("trocar://test/gate/g", "g");
-        let address = |r: &Relay| RelayAddress { host: "127.0.0.1".to_owned(), port: r.address.port() };
+        let address = |r: &Relay| RelayAddress { host: "127.0.0.1".to_owned(), port: r.address.port(), local: None };
         let config = NetConfig {
             relays: relays.iter().map(address).collect(),
             certificate,
@@ -51,11 +52,29 @@ impl Theatre {
         Self { pki, relays, net, inbox }
     }
 
-    /// The next event that the core would get.
+    /// The next event that the core would get, beside what is said of paths.
     async fn event(&self) -> Event {
+        loop {
+            match self.any().await {
+                Event::Input(Input::Paths(..)) => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn any(&self) -> Event {
         let inbox = self.inbox.clone();
         let popped = tokio::task::spawn_blocking(move || inbox.pop(SOON)).await.unwrap();
         popped.expect("nothing came for the core")
+    }
+
+    /// What the core is told of paths next.
+    async fn protection(&self) -> Protection {
+        loop {
+            if let Event::Input(Input::Paths(_, protection)) = self.any().await {
+                return protection;
+            }
+        }
     }
 
     async fn input(&self) -> Input {
@@ -75,7 +94,7 @@ impl Theatre {
     }
 
     fn count(&self, name: &str) -> u64 {
-        self.net.counters().all().into_iter().find(|(n, _)| *n == name).unwrap().1
+        self.net.counters().all().into_iter().find(|(n, _)| *n == name).map_or(0, |(_, n)| n)
     }
 
     /// Waits until a counter is there.
@@ -99,7 +118,7 @@ impl Station {
     async fn connect(theatre: &Theatre, relay: usize, me: &Identity, kind: PartyKind) -> Self {
         let (relay, session) = (&theatre.relays[relay], SessionId::new("S").unwrap());
         let server_name = "127.0.0.1".to_owned();
-        let to = Connect { relay: relay.address, server_name, session, kind, token: None };
+        let to = Connect { relay: relay.address, local: None, server_name, session, kind, token: None };
         let (connection, mut events) = ControlConnection::connect(&to, me, &theatre.pki.trust()).await.unwrap();
         let gate = loop {
             if let Heard::Joined { index, kind: PartyKind::Gate, .. } = timeout(SOON, events.next()).await.unwrap() {
@@ -460,6 +479,12 @@ async fn a_second_path_of_a_station_carries_the_same_bytes_and_the_keys_of_the_f
     assert!(two.connection.send_datagram(two.gate, &sealed));
     assert_eq!(theatre.input().await, Input::Heartbeat(first_id, heartbeat(Binding::Offer(OID), 1)));
 
+    // HO-C-009: the copy by the other path goes no further; the same one again by a path that brought it does, to be refused there.
+    assert!(one.connection.send_datagram(one.gate, &sealed));
+    theatre.counted("net_path_1_copies", 1).await;
+    assert!(two.connection.send_datagram(two.gate, &sealed));
+    assert_eq!(theatre.input().await, Input::Heartbeat(first_id, heartbeat(Binding::Offer(OID), 1)));
+
     // The first relay is gone: its channel ends, its keys go on by the second path.
     theatre.relays[0].cut();
     assert_eq!(theatre.input().await, Input::Gone(first_id));
@@ -468,6 +493,40 @@ async fn a_second_path_of_a_station_carries_the_same_bytes_and_the_keys_of_the_f
     let sealed = first.keys.seal(&Datagram::Heartbeat(heartbeat(Binding::Offer(OID), 2))).unwrap();
     assert!(two.connection.send_datagram(two.gate, &sealed));
     assert_eq!(theatre.input().await, Input::Heartbeat(first_id, heartbeat(Binding::Offer(OID), 2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_falls_silent_is_told_within_a_second_and_a_station_that_leaves_is_no_alarm() {
+    // HO-C-010, HO-C-011
+    let theatre = Theatre::new(2);
+    let (me, _) = theatre.pki.device("station", "a");
+    let one = Station::connect(&theatre, 0, &me, PartyKind::Station).await;
+    let two = Station::connect(&theatre, 1, &me, PartyKind::Station).await;
+    let first = one.channel(&theatre, &me).await;
+    theatre.opened().await;
+    let second = two.channel(&theatre, &me).await;
+    theatre.opened().await;
+    first.writer.send(1, &hello(&theatre, me.hash(), None)).unwrap();
+    second.writer.send(2, &hello(&theatre, me.hash(), Some(first.tunnel))).unwrap();
+    let probing = |line: &Line| {
+        let writer = line.writer.clone();
+        tokio::spawn(async move {
+            for n in 3.. {
+                let _ = writer.send(n, &ToGate::Probe { nonce: Nonce(n) });
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+    };
+    let (a, b) = (probing(&first), probing(&second));
+    assert_eq!(theatre.protection().await, Protection::Protected);
+    b.abort();
+    let silent = Instant::now();
+    assert_eq!(theatre.protection().await, Protection::Unprotected);
+    assert!(silent.elapsed() < Duration::from_secs(1), "{:?}", silent.elapsed());
+    a.abort();
+    [&first, &second].map(|line| line.writer.close());
+    drop((first, second));
+    assert_eq!(theatre.protection().await, Protection::Single);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use super::{Arm, Fault};
 use trocar_proto::handover::device_wire::{self, Actuated, Refusal, Refused, Report, sim};
-use trocar_proto::handover::fence::{Effects, Fence, FenceError};
+use trocar_proto::handover::fence::{Effects, Fence, FenceError, Rivals};
 use trocar_proto::handover::gate::{DeviceAct, DeviceReport};
 use trocar_proto::handover::types::{BootId, Epoch, Selection};
 use trocar_proto::units::Micros;
@@ -62,6 +62,7 @@ pub struct Controller {
     local_due: Micros,
     /// For [`Fault::Raise`].
     raised: Epoch,
+    rivals: Rivals,
 }
 
 impl Controller {
@@ -90,6 +91,7 @@ impl Controller {
             moved: None,
             local_due: now,
             raised: Epoch(0),
+            rivals: Rivals::default(),
         }
     }
 
@@ -114,6 +116,7 @@ impl Controller {
                 if self.fault == Some(Fault::Raise) {
                     self.raised = self.raised.max(*fence);
                 }
+                self.rivals.note(now, act, self.fence.report().owner);
                 return self.refuse(error.into());
             }
             (Err(error), _) => return self.refuse(error.into()),
@@ -183,7 +186,13 @@ impl Controller {
         let moving = self.moved.is_some_and(|at| now.since(at) < MOVING);
         let device = self.fence.report();
         let held = self.held && self.fault != Some(Fault::Unsaid);
-        let device = DeviceReport { highest: device.highest.max(self.raised), energy: self.energy, held, ..device };
+        let device = DeviceReport {
+            highest: device.highest.max(self.raised),
+            energy: self.energy,
+            held,
+            rival: self.rivals.is_near(now),
+            ..device
+        };
         let Arm { axes, camera, grip, .. } = self.arm;
         let state = sim::State { moving, orientation: self.arm.orientation(), grip, axes, camera };
         Report {

@@ -6,13 +6,13 @@ use super::entry;
 use super::layer::Layer;
 use super::pair::Pair;
 use super::queue::{BATCH, Job, Queue, Said, Shared, answer, wall};
-use crate::core::Inbox;
+use crate::core::{Inbox, Lane};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use trocar_control::audit::record::{Link, Record};
-use trocar_proto::handover::gate::DiskDone;
+use trocar_proto::handover::gate::{DiskDone, Input};
 use trocar_proto::handover::types::Epoch;
 
 /// Records in one write at most.
@@ -151,6 +151,10 @@ pub(super) fn run<L: Layer>(mut writer: Writer<L>, run: &Run, shared: &Shared, i
             continue;
         }
         let result = writer.write(&jobs, lost, run);
+        // HO-U-008: said each time, and once when it works again.
+        if failed || result.is_err() {
+            inbox.input(Lane::Device, Input::Unwritten(result.is_err()));
+        }
         failed = result.is_err();
         tell(&jobs, failed, inbox);
         match result {

@@ -103,8 +103,8 @@ fn matrix() -> Vec<Cell> {
     }
     add(Client::QuinnDatagram, true, &["H264", "VP8", "VP9", "H265", "Opus"], nobody);
     add(Client::QuinnDatagram, false, &["H264", "H265", "VP8", "VP9", "Opus"], token);
-    // The relay sends legs in datagrams, so a client that reads streams would have nothing to read.
     add(Client::QuinnStream, true, &["H264", "VP8", "Opus"], nobody);
+    add(Client::QuinnStream, false, &["H264", "VP8", "Opus"], token);
     add(Client::Ffmpeg(Wire::Srt), true, &["H264", "H265"], nobody);
     add(Client::Ffmpeg(Wire::Ts), true, &["H264", "H265"], nobody);
     add(Client::Ffmpeg(Wire::Rtp), true, &["H264", "H265", "VP8", "VP9"], nobody);

@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "a JSON value without that member gives null")]
 
 mod links;
+mod paths;
 pub mod people;
 mod processes;
 pub mod races;
@@ -99,6 +100,7 @@ pub struct Trial {
 pub const ALL: &[Failure] = &[
     Failure { id: "F1", name: "expert and gate are cut off from each other", run: links::f1 },
     Failure { id: "F2", name: "the relay is killed", run: processes::f2 },
+    Failure { id: "F2b", name: "one of two relays is killed, then both paths are cut", run: paths::f2b },
     Failure { id: "F3", name: "the picture is lost while commands go on", run: links::f3 },
     Failure { id: "F4", name: "commands arrive after TAKE", run: links::f4 },
     Failure { id: "F6", name: "the relay restarts", run: processes::f6 },
@@ -117,6 +119,7 @@ pub const ALL: &[Failure] = &[
     Failure { id: "F16", name: "consent is withdrawn while an expert holds", run: people::f16 },
     Failure { id: "F17", name: "the gate's disk is full", run: people::f17 },
     Failure { id: "F17b", name: "the gate's disk stands still for 3 s", run: people::f17_stalled },
+    Failure { id: "F19", name: "10 % of the packets are lost on each of two paths", run: paths::f19 },
     Failure { id: "F20", name: "forged and flooded messages", run: races::f20 },
     Failure { id: "F21", name: "the gate is paused for 5 s", run: processes::f21 },
     Failure { id: "F22", name: "a second gate is started for the same device", run: processes::f22 },

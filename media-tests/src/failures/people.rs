@@ -66,6 +66,9 @@ pub(super) fn f17() -> anyhow::Result<Trial> {
     row.time("grant refused", at, refused, 1_100.0);
     row.time("TAKE on a full disk", taken, local, 50.0);
     row.time("ESTOP on a full disk", stopped, nobody, 50.0);
+    // HO-U-008: what happened since waits for the disk, and says so although local acted.
+    t.gate_shows("the alarm of the audit log", |v| v["alarms"].as_u64().is_some_and(|a| a & 2_048 != 0))?;
+    row.saw("the alarm of the audit log stands after TAKE");
     Ok(Trial { row, from: at, to: nobody })
 }
 

@@ -222,6 +222,9 @@ pub(super) fn f22() -> anyhow::Result<Trial> {
     second.until("the alarm at the second", |v| {
         v["type"] == "view" && v["alarms"].as_u64().is_some_and(|a| a & 8 != 0)
     })?;
+    let first = |v: &Value| v["alarms"].as_u64().is_some_and(|a| a & 8 != 0);
+    let alarm = t.gate_shows("the alarm at the first", first)?;
+    ensure!(alarm["mode"] == "remote", "the alarm is no reason to stop: {alarm}");
     let later = boot_us() + 500_000;
     t.record.after(later, "the first one's motion goes on", SOON, is_motion)?;
     let is_select = |e: &Value| e["act"] == "select" && e["verdict"] == "taken";
@@ -230,6 +233,6 @@ pub(super) fn f22() -> anyhow::Result<Trial> {
     let (taken, local) = t.take()?;
     let mut row = Row::new("F22");
     row.time("the first one's TAKE", taken, local, 50.0);
-    row.saw("the second gate is refused and says so");
+    row.saw("the second gate is refused and says so, and so does the first");
     Ok(Trial { row, from: taken, to: local })
 }

@@ -209,7 +209,10 @@ fn look(hub: &Hub, client: Client, feed: &str, media: Media, hz: u32, control: C
     let command = match client {
         Client::QuinnDatagram | Client::QuinnStream => {
             let token = hub.token("observer", true)?;
-            let leg = hub.request(Method::POST, &hub.url(&format!("feeds/{feed}/legs"))?, Some(&token), None)?;
+            let mode = if client == Client::QuinnStream { "stream" } else { "datagram" };
+            let asked = json!({ "mode": mode });
+            let leg =
+                hub.request(Method::POST, &hub.url(&format!("feeds/{feed}/legs"))?, Some(&token), Some(&asked))?;
             let url = leg.get("relay").and_then(Value::as_str).context("a binding has a relay")?.to_owned();
             let flow = leg.get("rtp_flow_id").and_then(Value::as_u64).context("a binding has a flow")?;
             if control == Control::WrongToken {

@@ -36,6 +36,7 @@ macro_rules! failures {
 failures! {
     f1_expert_and_gate_cut_off: "F1", "HO-X-001";
     f2_relay_killed: "F2", "HO-X-002";
+    f2b_one_of_two_relays_killed: "F2b", "HO-X-003";
     f3_picture_lost: "F3", "HO-X-004";
     f4_commands_after_take: "F4", "HO-X-005";
     f6_relay_restarts: "F6", "HO-X-007";
@@ -50,6 +51,7 @@ failures! {
     f16_consent_withdrawn: "F16", "HO-X-017";
     f17_disk_full: "F17", "HO-X-018";
     f17_disk_stalled: "F17b", "HO-X-018";
+    f19_a_tenth_lost_on_each_of_two_paths: "F19", "HO-X-020";
     f20_forged_and_flooded: "F20", "HO-X-021";
     f21_gate_paused: "F21", "HO-X-022";
     f22_second_gate: "F22", "HO-X-023";

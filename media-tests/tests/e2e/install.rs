@@ -49,8 +49,8 @@ fn said(out: Output) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-const PROGRAMS: [&str; 3] = ["trocar", "trocar-gate", "trocar-sim-device"];
-const UNITS: [&str; 3] = ["trocar.service", "trocar-publish@.service", "trocar-gate.service"];
+const PROGRAMS: [&str; 4] = ["trocar", "trocar-relay", "trocar-gate", "trocar-sim-device"];
+const UNITS: [&str; 4] = ["trocar.service", "trocar-relay.service", "trocar-publish@.service", "trocar-gate.service"];
 
 #[test]
 fn an_installation_has_its_files_and_keeps_a_configuration_that_is_there() -> anyhow::Result<()> {

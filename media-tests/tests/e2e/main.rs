@@ -6,8 +6,10 @@
     reason = "a test may stop the process: that is how it fails"
 )]
 
+mod bench;
 mod browser;
 mod churn;
+mod cluster;
 mod codecs;
 mod consultation;
 mod control_bench;
@@ -18,10 +20,12 @@ mod impair;
 mod install;
 mod native;
 mod operating;
+mod paths;
 mod readme;
 mod refusals;
 mod rtc;
 mod screen;
+mod simulcast;
 mod turn;
 mod verbs;
 mod windows;

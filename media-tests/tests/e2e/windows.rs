@@ -115,6 +115,25 @@ fn until(display: &Display, wanted: impl Fn(&Shot) -> bool) -> anyhow::Result<Op
 }
 
 #[test]
+fn a_window_shows_the_picture_of_every_codec_with_its_age_on_it() -> anyhow::Result<()> {
+    let display = Display::start(SIZE.0, SIZE.1)?;
+    for codec in ["h264", "h265", "vp8", "vp9", "av1"] {
+        let stack = Stack::start()?;
+        ensure!(until(&display, |s| !s.has_bars())?.is_some(), "an empty screen passes for the picture");
+        let _publisher = stack.publish(&["--source", SOURCE, "--codec", codec])?;
+        let mut viewer = window(&stack, &display)?;
+        // What is found in the corner is not there because bars look like that; an age that is late has longer words.
+        let beside = |s: &Shot| s.written((SIZE.0 / 2, SIZE.0), (0, SIZE.1 / 6));
+        let good = |s: &Shot| s.has_bars() && s.corner() > 200 && beside(s) < 50 && !s.has_alarm();
+        let shown = until(&display, good)?;
+        let shown = shown.with_context(|| format!("{codec}: no picture with its age\n{}", viewer.stderr()))?;
+        println!("{codec}: {} pixels of age, {} beside it", shown.corner(), beside(&shown));
+        viewer.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_window_without_frames_says_so_and_a_picture_that_stops_has_no_age_any_more() -> anyhow::Result<()> {
     let stack = Stack::start()?;
     let display = Display::start(SIZE.0, SIZE.1)?;

@@ -1,5 +1,7 @@
 //! Every timer and threshold, in one block. It is shown on every screen and written to the audit log when a session starts.
 
+use super::message::Timers;
+
 /// Durations are microseconds. [`Config::default`] has the values of HANDOVER.md; each field says where its number comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
@@ -132,6 +134,54 @@ impl Default for Config {
     }
 }
 
+impl From<&Config> for Timers {
+    /// What STATUS carries. Beyond 71 minutes it is cut off.
+    fn from(cfg: &Config) -> Self {
+        let us = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            heartbeat: us(cfg.heartbeat),
+            station_silence: us(cfg.station_silence),
+            status_age: us(cfg.status_age),
+            ready_time: us(cfg.ready_time),
+            grant_time: us(cfg.grant_time),
+        }
+    }
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self::from(&Config::default())
+    }
+}
+
+impl Timers {
+    /// The station's configuration with the gate's numbers.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first number that no station can go by.
+    pub fn apply(self, cfg: &Config) -> Result<Config, ConfigError> {
+        let Self { heartbeat, station_silence, status_age, ready_time, grant_time } = self;
+        let second = 1_000_000;
+        let rules = [
+            (heartbeat >= 1_000, "heartbeat", "at least 1 ms"),
+            (station_silence / 3 >= heartbeat, "station_silence", "at least three times heartbeat"),
+            (station_silence < second, "station_silence", "below 1 s"),
+            ((1..=5 * second).contains(&status_age), "status_age", "above 0 and at most 5 s"),
+        ];
+        match rules.into_iter().find(|(fits, ..)| !fits) {
+            Some((_, field, rule)) => Err(ConfigError { field, rule }),
+            None => Ok(Config {
+                heartbeat: heartbeat.into(),
+                station_silence: station_silence.into(),
+                status_age: status_age.into(),
+                ready_time: ready_time.into(),
+                grant_time: grant_time.into(),
+                ..cfg.clone()
+            }),
+        }
+    }
+}
+
 /// A configuration whose parts contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: must be {rule}")]
@@ -184,6 +234,18 @@ mod tests {
     #[test]
     fn the_defaults_fit_together() {
         assert_eq!(Config::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_station_takes_over_the_gates_timers_and_refuses_those_that_it_cannot_go_by() {
+        // HO-T-014
+        let gates = Config { heartbeat: 10_000, station_silence: 200_000, ..Config::default() };
+        let taken = Timers::from(&gates).apply(&Config::default()).unwrap();
+        assert_eq!(taken, gates);
+        let bad = Timers { heartbeat: 0, ..Timers::from(&gates) };
+        assert_eq!(bad.apply(&gates).unwrap_err().field, "heartbeat");
+        let bad = Timers { station_silence: 2_000_000, ..Timers::from(&gates) };
+        assert_eq!(bad.apply(&gates).unwrap_err().to_string(), "station_silence: must be below 1 s");
     }
 
     #[test]

@@ -51,6 +51,30 @@ pub enum FenceError {
     NotDurable,
 }
 
+/// A gate that was refused is told to the one that is served for so long, in microseconds (HO-D-024).
+pub const RIVAL: u64 = 1_000_000;
+
+/// Whether another gate was refused lately: what a device keeps beside its [`Fence`], which decides nothing by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rivals(Option<Micros>);
+
+impl Rivals {
+    /// What this act says was refused, while `owner` was served.
+    pub fn note(&mut self, now: Micros, act: &DeviceAct, owner: Option<BootId>) {
+        if let DeviceAct::KeepAlive { boot, .. } | DeviceAct::Select { boot, .. } = act
+            && owner.is_some_and(|owner| owner != *boot)
+        {
+            self.0 = Some(now);
+        }
+    }
+
+    /// For the report.
+    #[must_use]
+    pub fn is_near(&self, now: Micros) -> bool {
+        self.0.is_some_and(|at| now.since(at) < RIVAL)
+    }
+}
+
 /// The device's state of mind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fence<C: Checks = Strict> {
@@ -156,7 +180,7 @@ impl<C: Checks> Fence<C> {
         effects
     }
 
-    /// How the device is, for the gate. A device that measures its energy reports what it measured instead.
+    /// How the device is, for the gate. A device that measures its energy reports what it measured instead, and what [`Rivals`] says.
     #[must_use]
     pub fn report(&self) -> DeviceReport {
         DeviceReport {
@@ -168,6 +192,7 @@ impl<C: Checks> Fence<C> {
             overridden: self.overridden,
             energy: self.energy,
             held: self.held,
+            rival: false,
         }
     }
 

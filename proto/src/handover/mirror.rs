@@ -113,6 +113,8 @@ mod tests {
             colours: Colours::GREEN,
             figures: Figures::default(),
             answers: answers.iter().map(|n| Nonce(*n)).collect(),
+            paths: crate::handover::paths::Protection::default(),
+            timers: crate::handover::message::Timers::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! - [`mirror`]: what relay and screens may believe.
 //! - [`links`]: green, amber, red. [`consent`]: the highest serial decides. [`bursts`]: refused datagrams, told once.
 //! - [`frameproof`]: what publisher and viewer say of a frame. [`device_wire`]: between gate and device.
+//! - [`paths`]: two ways between station and gate.
 //! - [`message`]: what travels. [`checks`]: every check by its name. [`config`]: every timer.
 //!
 //! Nobody here reads a clock or draws a number; `now` is the boot clock of whoever drives the machine, and no two of them are ever
@@ -22,6 +23,7 @@ pub mod gate;
 pub mod links;
 pub mod message;
 pub mod mirror;
+pub mod paths;
 pub mod station;
 pub mod types;
 mod words;

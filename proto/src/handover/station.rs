@@ -174,6 +174,12 @@ impl<C: Checks> Station<C> {
         self.out.pop_front()
     }
 
+    /// What it goes by: the gate's timers, once a STATUS told them (HO-T-014).
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.cfg
+    }
+
     /// What it is.
     #[must_use]
     pub const fn phase(&self) -> Phase {
@@ -260,6 +266,10 @@ impl<C: Checks> Station<C> {
             }
             FromGate::Grant { holder, epoch, set, .. } => self.granted(holder, epoch, set),
             FromGate::Status(ref status) => {
+                // HO-T-014: what no station can go by changes nothing here; whoever drives it says so.
+                if let Ok(cfg) = status.timers.apply(&self.cfg) {
+                    self.cfg = cfg;
+                }
                 let mine = status.mode == Mode::Remote && status.expert == Some(self.me);
                 self.lose_before(status.epoch, mine);
             }

@@ -72,11 +72,11 @@ impl Causes {
 
 impl Alarms {
     /// Each alarm in words, in the order of their bits.
-    pub const WORDS: [(Self, &'static str); 13] = [
+    pub const WORDS: [(Self, &'static str); 14] = [
         (Self::LINK, "expert lost"),
         (Self::FRAME, "expert's picture too old"),
         (Self::STOPPED, "stop lasted too long"),
-        (Self::SECOND_GATE, "device serves another gate"),
+        (Self::SECOND_GATE, "second gate at the device"),
         (Self::DEVICE, "device silent or latched"),
         (Self::STORE, "remote refused: store or fence"),
         (Self::CONSENT, "consent not active"),
@@ -86,6 +86,7 @@ impl Alarms {
         (Self::OVERRIDE, "hardware override in use"),
         (Self::DISK, "audit log not written"),
         (Self::LOST, "gate overloaded"),
+        (Self::PATH, "one of two paths lost"),
     ];
 
     /// Those that are present, in words. A bit without words is none of this version's and is left out.

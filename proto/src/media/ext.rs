@@ -6,7 +6,7 @@
 //! | [`ABS_CAPTURE_TIME_URI`] | 8 or 16 | capture time as UQ32.32 NTP; with 16, the estimated offset of the capture clock follows |
 //! | [`PLAYOUT_DELAY_URI`] | 3 | minimum and maximum playout delay, 12 bits each, in units of 10 ms |
 
-use super::bytes::{be16, be32, be64};
+use super::bytes::{be16, be32, be64, put};
 use super::rtp::Header;
 use crate::units::WallMicros;
 
@@ -14,10 +14,14 @@ use crate::units::WallMicros;
 pub const FRAME_URI: &str = "urn:x-trocar:rtp-hdrext:frame";
 /// Absolute capture time, as WebRTC implementations name it.
 pub const ABS_CAPTURE_TIME_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
+/// Bytes of the longer form of absolute capture time.
+pub const ABS_CAPTURE_TIME_LONG: usize = 16;
 /// Playout delay, as WebRTC implementations name it.
 pub const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
 /// Transport-wide sequence number, two bytes ([`super::twcc`]).
 pub const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+/// Bytes of that number.
+pub const TRANSPORT_CC_LEN: usize = 2;
 /// Which m-line a packet belongs to (RFC 9143).
 pub const MID_URI: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 /// Which simulcast layer a packet belongs to (RFC 8852).
@@ -26,6 +30,10 @@ pub const RID_URI: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 pub const REPAIRED_RID_URI: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 /// How loud a packet's sound is, one byte (RFC 6464; [`super::voices::AudioLevel`]).
 pub const AUDIO_LEVEL_URI: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+/// How a frame depends on others, for codecs whose payload need not be read (AV1 RTP specification, appendix A;
+/// [`super::dd`]).
+pub const DEPENDENCY_DESCRIPTOR_URI: &str =
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 
 /// Marks of a packet's place in its frame (bits of RFC 9626 section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,11 +89,15 @@ pub struct ExtensionIds {
     pub frame: u8,
     /// Id of [`ABS_CAPTURE_TIME_URI`].
     pub abs_capture_time: u8,
+    /// Id of [`AUDIO_LEVEL_URI`].
+    pub audio_level: u8,
+    /// Id of [`DEPENDENCY_DESCRIPTOR_URI`].
+    pub dependency_descriptor: u8,
 }
 
 impl ExtensionIds {
     /// The ids our own publishers use.
-    pub const OURS: Self = Self { frame: 1, abs_capture_time: 2 };
+    pub const OURS: Self = Self { frame: 1, abs_capture_time: 2, audio_level: 3, dependency_descriptor: 4 };
 }
 
 /// What a packet's extensions say.
@@ -109,6 +121,29 @@ pub fn read_marks(h: &Header, packet: &[u8], ids: ExtensionIds) -> Marks {
         }
     }
     out
+}
+
+/// The data of the first element with that id; none where there is none, or `id` is 0.
+#[must_use]
+pub fn element<'a>(h: &Header, packet: &'a [u8], id: u8) -> Option<&'a [u8]> {
+    h.extensions(packet).find(|(i, _)| *i == id && id != 0).map(|(_, data)| data)
+}
+
+/// Capture time as it is sent on by somebody with another clock: `element` is what came (8 or 16 bytes), `offset` the
+/// sender's clock minus ours in units of 2^-32 s, as
+/// [`super::lipsync`] finds it. Returns the new element and its length: 16 bytes where that is known, else 8 as they came.
+/// None where `element` is no capture time.
+#[must_use]
+pub fn forward_capture_time(element: &[u8], offset: Option<i64>) -> Option<([u8; 16], usize)> {
+    let mut out = [0; 16];
+    let known = be64(element, 0).filter(|_| matches!(element.len(), 8 | 16))?;
+    // Without an offset of its own the capture clock is the sender's.
+    let own = be64(element, 8).map_or(0, u64::cast_signed);
+    let ok = put(&mut out, 0, &known.to_be_bytes());
+    match offset {
+        Some(offset) => (ok && put(&mut out, 8, &own.wrapping_add(offset).to_be_bytes())).then_some((out, 16)),
+        None => ok.then_some((out, 8)),
+    }
 }
 
 /// The transport-wide sequence number of a packet (`id` of [`TRANSPORT_CC_URI`]); none where it has none.
@@ -143,6 +178,21 @@ mod tests {
             assert_eq!(FrameMark::from_bytes(&m.to_bytes()), Some(m));
         }
         assert_eq!(FrameMark::from_bytes(&[0; 4]), None);
+    }
+
+    #[test]
+    fn capture_time_goes_on_with_the_offset_of_its_clock_to_ours() {
+        let at = 0x1234_5678_9abc_def0_u64;
+        let short = at.to_be_bytes();
+        assert_eq!(forward_capture_time(&short, None).map(|(b, n)| b[..n].to_vec()), Some(short.to_vec()));
+        let (b, n) = forward_capture_time(&short, Some(-5)).unwrap();
+        assert_eq!((n, be64(&b, 0), be64(&b, 8)), (16, Some(at), Some((-5_i64).cast_unsigned())));
+        let long = [short, 7_i64.to_be_bytes()].concat();
+        let (b, n) = forward_capture_time(&long, Some(-5)).unwrap();
+        assert_eq!((n, be64(&b, 8)), (16, Some(2)));
+        for n in [0, 7, 9, 15] {
+            assert_eq!(forward_capture_time(&long[..n], None), None);
+        }
     }
 
     #[test]

@@ -5,19 +5,23 @@ use super::jitter::Jitter;
 use super::ring::{PacketInfo, Ring, TooLarge};
 use super::rtp::{Header, RtpError};
 use super::seq::SeqExtender;
-use crate::units::{Micros, SeqNo, Ssrc};
+use crate::units::{Bitrate, Micros, SeqNo, Ssrc};
 
 /// Key frames are asked for upstream at most this often, in microseconds.
 pub const KEY_FRAME_SPACING_US: u64 = 500_000;
-/// A joiner starts from a key frame that is at most this old, in microseconds; else it waits for the next one.
-pub const JOIN_FROM_CACHE_US: u64 = 600_000;
-/// … and only where at most this many bytes came since.
-pub const JOIN_FROM_CACHE_BYTES: u64 = 256 << 10;
+/// A joiner starts from a key frame that is at most this old, in microseconds; else it waits for the next one. It is sent
+/// [`CATCH_UP`] times as fast as it came, so that it shows a picture at once and the present one after as long again.
+pub const JOIN_FROM_CACHE_US: u64 = 2_000_000;
+/// The same where a leg is given another feed: what was said a second ago is not said late.
+pub const SWITCH_FROM_CACHE_US: u64 = 600_000;
+/// How many times faster than its feed came a joiner is sent what came before it.
+pub const CATCH_UP: u64 = 2;
 /// A key frame that was asked for and has not come for so long is overdue, in microseconds.
 pub const KEY_FRAME_OVERDUE_US: u64 = 3_000_000;
 /// Packets that can stand before the one that shows a frame to be independent: delimiter, parameter sets, SEI.
 const MAX_LEADING: usize = 64;
-/// A jump of more than this many sequence numbers is a new source, not loss.
+/// A jump of more than this many sequence numbers is a new source, not loss; in a ring with much room, of half of it: at 400
+/// Mbit/s a tenth of a second has 4,500.
 const MAX_JUMP: i64 = 3_000;
 
 /// How a feed is set up.
@@ -157,25 +161,41 @@ impl Feed {
     /// # Errors
     /// Why it was refused; nothing changed then but a counter.
     pub fn handle_packet(&mut self, now: Micros, packet: &[u8]) -> Result<Taken, Refused> {
-        let taken = self.take(now, packet);
+        let taken = match Header::parse(packet) {
+            Ok(h) => self.take(now, &h, packet),
+            Err(error) => Err(error.into()),
+        };
+        self.count(&taken);
+        taken
+    }
+
+    /// The same for a packet whose header was read already.
+    ///
+    /// # Errors
+    /// As [`Self::handle_packet`].
+    pub fn handle_parsed(&mut self, now: Micros, h: &Header, packet: &[u8]) -> Result<Taken, Refused> {
+        let taken = self.take(now, h, packet);
+        self.count(&taken);
+        taken
+    }
+
+    fn count(&mut self, taken: &Result<Taken, Refused>) {
         match taken {
             Ok(_) => {}
             Err(Refused::Duplicate) => self.counters.duplicates += 1,
             Err(_) => self.counters.refused += 1,
         }
-        taken
     }
 
-    fn take(&mut self, now: Micros, packet: &[u8]) -> Result<Taken, Refused> {
-        let h = Header::parse(packet)?;
+    fn take(&mut self, now: Micros, h: &Header, packet: &[u8]) -> Result<Taken, Refused> {
         if h.payload_type != self.config.payload_type {
             return Err(Refused::PayloadType(h.payload_type));
         }
-        match self.number(&h) {
-            Err(Refused::Probation) => self.probe(now, &h, packet),
+        match self.number(h) {
+            Err(Refused::Probation) => self.probe(now, h, packet),
             number => {
                 let (seq, generation) = number?;
-                self.store(now, &h, packet, seq, generation)
+                self.store(now, h, packet, seq, generation)
             }
         }
     }
@@ -256,7 +276,7 @@ impl Feed {
         let seq = s.numbers.peek(h.seq);
         let before = s.numbers.highest().map_or(seq.0, |b| b.0);
         let jump = seq.0.cast_signed().wrapping_sub(before.cast_signed());
-        if s.ssrc != h.ssrc || jump.abs() > MAX_JUMP {
+        if s.ssrc != h.ssrc || jump.abs() > MAX_JUMP.max(self.ring.slots() as i64 / 2) {
             return Err(Refused::Probation);
         }
         if self.ring.find(s.generation, seq).is_some() {
@@ -369,12 +389,25 @@ impl Feed {
         self.key_wanted && self.key_asked_first.is_some_and(|t| now.since(t) >= KEY_FRAME_OVERDUE_US)
     }
 
-    /// Where a joiner can start at once: the last key frame, where it is fresh and little enough came since.
+    /// Where a joiner can start at once: the last key frame, where it is not older than that and the ring will hold what came
+    /// since until the joiner has it.
     #[must_use]
-    pub fn join_point(&self, now: Micros) -> Option<u64> {
+    pub fn join_point(&self, now: Micros, age_us: u64) -> Option<u64> {
         let k = self.last_key?;
-        let fresh = now.since(k.at) <= JOIN_FROM_CACHE_US && k.bytes_since <= JOIN_FROM_CACHE_BYTES;
-        (fresh && k.entry.index >= self.ring.oldest()).then_some(k.entry.index)
+        let fresh = now.since(k.at) <= age_us;
+        // At twice the pace what it has not sent yet only becomes less; a quarter of the ring is left for a feed that comes
+        // faster meanwhile.
+        let since = self.ring.head().saturating_sub(k.entry.index);
+        (fresh && since <= self.ring.slots() as u64 / 4 * 3).then_some(k.entry.index)
+    }
+
+    /// Rate at which a joiner is sent what came before it.
+    #[must_use]
+    pub fn catch_up_rate(&self, now: Micros) -> Bitrate {
+        let Some(k) = self.last_key else { return Bitrate(u64::MAX) };
+        // A key frame that is just coming has no pace yet: ten milliseconds is less than a frame takes.
+        let took = now.since(k.at).max(10_000);
+        Bitrate(k.bytes_since.saturating_mul(8 * CATCH_UP).saturating_mul(1_000_000) / took)
     }
 
     /// The stored packets.
@@ -387,6 +420,12 @@ impl Feed {
     #[must_use]
     pub const fn clock_rate(&self) -> u32 {
         self.config.clock_rate
+    }
+
+    /// Ids of the extensions that its packets have.
+    #[must_use]
+    pub const fn extensions(&self) -> ExtensionIds {
+        self.config.extensions
     }
 
     /// When the last packet with a payload came: padding does not make a feed live.
@@ -467,12 +506,12 @@ pub(crate) mod tests {
         for b in p.frame(2, false) {
             f.handle_packet(Micros(0), &b).unwrap();
         }
-        assert_eq!(f.join_point(Micros(0)), None);
+        assert_eq!(f.join_point(Micros(0), JOIN_FROM_CACHE_US), None);
         for b in p.frame(4, true) {
             f.handle_packet(Micros(10), &b).unwrap();
         }
-        assert_eq!(f.join_point(Micros(10)), Some(2));
-        assert_eq!(f.join_point(Micros(10 + JOIN_FROM_CACHE_US + 1)), None);
+        assert_eq!(f.join_point(Micros(10), JOIN_FROM_CACHE_US), Some(2));
+        assert_eq!(f.join_point(Micros(10 + JOIN_FROM_CACHE_US + 1), JOIN_FROM_CACHE_US), None);
         assert_eq!(f.counters().missing, 0);
     }
 
@@ -537,7 +576,7 @@ pub(crate) mod tests {
         let first = f.ring().get(t.index - 1).unwrap().0;
         assert!(first.frame.marks.start, "the packet that was kept aside is not lost");
         assert_eq!(f.counters().missing, 0);
-        assert_eq!(f.join_point(Micros(1)), Some(t.index - 1));
+        assert_eq!(f.join_point(Micros(1), JOIN_FROM_CACHE_US), Some(t.index - 1));
     }
 
     #[test]
@@ -551,7 +590,7 @@ pub(crate) mod tests {
         }
         let t = f.handle_packet(Micros(2), &p.frame(1, false).remove(0)).unwrap();
         assert_eq!(f.ring().get(t.index).unwrap().0.generation, 0);
-        assert_eq!(f.join_point(Micros(2)), Some(0));
+        assert_eq!(f.join_point(Micros(2), JOIN_FROM_CACHE_US), Some(0));
     }
 
     #[test]

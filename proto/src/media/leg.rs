@@ -1,7 +1,8 @@
 //! A leg: one viewer's way through a feed. It is a cursor into the ring that *returns* what to send next; whoever owns
 //! the socket sends it. A leg never holds a packet, so its queue is the distance between its cursor and the ring's head.
 
-use super::feed::{Entry, Feed};
+use super::fec;
+use super::feed::{Entry, Feed, JOIN_FROM_CACHE_US, SWITCH_FROM_CACHE_US};
 use super::ring::PacketInfo;
 use super::rtp::HeaderFields;
 use super::seq::nearest;
@@ -97,6 +98,14 @@ pub struct Leg {
     passed: u64,
     pieces: VecDeque<Piece>,
     last: Option<LastSent>,
+    /// It began at a key frame of the past and has not come to the present yet.
+    catching_up: bool,
+    /// Frames that no other needs are left out.
+    only_needed: bool,
+    /// The frame that is being left out.
+    leaving_out: Option<u32>,
+    /// The last packet taken ended its frame.
+    between_frames: bool,
     /// [`LegCounters::shed`] when the newest piece began.
     shed_at_piece: u64,
     /// How often the leg was given another feed.
@@ -124,6 +133,10 @@ impl Leg {
             passed: 0,
             pieces: VecDeque::with_capacity(MAX_PIECES),
             last: None,
+            catching_up: false,
+            only_needed: false,
+            leaving_out: None,
+            between_frames: true,
             shed_at_piece: 0,
             feed_count: 0,
             counters: LegCounters::default(),
@@ -132,7 +145,13 @@ impl Leg {
 
     /// Puts the leg at the feed's join point; to be called again when its transport is connected.
     pub fn start(&mut self, feed: &Feed, now: Micros) {
-        self.cursor = feed.join_point(now).unwrap_or(feed.ring().head());
+        self.start_within(feed, now, JOIN_FROM_CACHE_US);
+    }
+
+    fn start_within(&mut self, feed: &Feed, now: Micros, age_us: u64) {
+        let join = feed.join_point(now, age_us);
+        self.catching_up = join.is_some();
+        self.cursor = join.unwrap_or(feed.ring().head());
         self.wait_for_key();
         // A key frame may be under way that nothing has shown to be one yet.
         self.passed = 0;
@@ -141,6 +160,8 @@ impl Leg {
     /// Waits from the cursor on.
     const fn wait_for_key(&mut self) {
         self.state = State::WaitKey;
+        self.between_frames = true;
+        self.leaving_out = None;
         self.waiting_from = self.cursor;
         self.passed = self.cursor;
     }
@@ -149,7 +170,7 @@ impl Leg {
     /// another view. Sequence and time of the leg are continuous. Packets of the feed before are gone for repair.
     pub fn switch(&mut self, feed: &Feed, now: Micros) {
         self.feed_count = self.feed_count.wrapping_add(1);
-        self.start(feed, now);
+        self.start_within(feed, now, SWITCH_FROM_CACHE_US);
     }
 
     /// What to send next. `has_room` says whether the leg's transport takes another packet: where it does not, the
@@ -171,6 +192,10 @@ impl Leg {
                 self.wait_for_key();
             }
             self.cursor += 1;
+            if self.state == State::Live && self.leaves_out(info) {
+                self.counters.shed += 1;
+                continue;
+            }
             if self.state == State::WaitKey {
                 // What a viewer misses after its start is left out by the leg; before it, it is not its to have.
                 self.counters.shed += u64::from(!self.pieces.is_empty());
@@ -184,6 +209,7 @@ impl Leg {
                 self.wait_for_key();
                 continue;
             }
+            self.between_frames = info.frame.marks.end || info.marker;
             let info = *info;
             // A packet from before the present piece would take a number that is used up: a number is sealed once.
             let Some((header, seq)) = self.number(&info, feed.clock_rate()) else { continue };
@@ -191,10 +217,51 @@ impl Leg {
             self.counters.octets += u64::from(info.payload_len);
             return Next::Send { index, header, seq };
         }
+        self.catching_up = false;
         match self.state {
             State::WaitKey => Next::NeedKeyFrame,
             State::Live => Next::Idle,
         }
+    }
+
+    /// Whether a packet belongs to a frame that no other needs, and such are left out now: as a whole, from its first packet.
+    fn leaves_out(&mut self, info: &PacketInfo) -> bool {
+        let frame = info.frame.frame_id;
+        if self.only_needed && self.between_frames && info.frame.marks.discardable && info.frame.marks.start {
+            self.leaving_out = Some(frame);
+        }
+        let out = self.leaving_out == Some(frame);
+        if !out {
+            self.leaving_out = None;
+        }
+        out
+    }
+
+    /// On a line that is getting full, frames that no other needs are left out; the others go on.
+    pub const fn leave_out_discardable(&mut self, yes: bool) {
+        self.only_needed = yes;
+    }
+
+    /// It began at a key frame of the past and has not come to the present yet: what waits for it is no sign of a slow line.
+    #[must_use]
+    pub const fn is_catching_up(&self) -> bool {
+        self.catching_up
+    }
+
+    /// The packet that the leg looks at next, where one waits.
+    #[must_use]
+    pub fn next_packet<'a>(&self, feed: &'a Feed) -> Option<&'a PacketInfo> {
+        feed.ring().get(self.cursor.max(feed.ring().oldest())).map(|(info, _)| info)
+    }
+
+    /// Bytes of payload of the packet that comes next, a little less than what is sent; none where nothing waits, or nothing
+    /// but what came before the key frame that the leg waits for.
+    #[must_use]
+    pub fn next_len(&self, feed: &Feed) -> Option<u32> {
+        if self.state == State::WaitKey {
+            return None;
+        }
+        feed.ring().get(self.cursor.max(feed.ring().oldest())).map(|(info, _)| u32::from(info.payload_len))
     }
 
     /// Begins with a key frame, of which the packet of that index is the last one looked at.
@@ -301,10 +368,17 @@ impl Leg {
         found
     }
 
+    /// A NACKed sequence number of a verbatim leg: the packet's index, where the ring still has it and the leg has passed it.
+    #[must_use]
+    pub fn handle_verbatim_nack(&self, feed: &Feed, seq: u16) -> Option<u64> {
+        fec::packet_of(feed, seq).map(|(index, ..)| index).filter(|index| *index < self.cursor)
+    }
+
     /// Leaves out what has come so far and waits for the next key frame: after a pause, old pictures are of no use.
     pub fn skip_to_now(&mut self, feed: &Feed) {
         self.counters.shed += self.behind(feed);
         self.cursor = feed.ring().head();
+        self.catching_up = false;
         self.wait_for_key();
     }
 
@@ -342,203 +416,4 @@ impl Leg {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::feed::tests::{CONFIG, Publisher};
-    use super::*;
-
-    const OWN: Numbering = Numbering::Own { ssrc: Ssrc(77), payload_type: 102, first_seq: 0x7ffe };
-
-    fn feed_with(p: &mut Publisher, at: u64, packets: u32, key: bool, f: &mut Feed, lose: &[usize]) {
-        for (i, b) in p.frame(packets, key).iter().enumerate() {
-            if !lose.contains(&i) {
-                f.handle_packet(Micros(at), b).unwrap();
-            }
-        }
-    }
-
-    fn drain(leg: &mut Leg, feed: &Feed) -> (Vec<(u64, HeaderFields, SeqNo)>, Next) {
-        let mut out = Vec::new();
-        loop {
-            match leg.poll(feed, true) {
-                Next::Send { index, header, seq } => out.push((index, header, seq)),
-                end => return (out, end),
-            }
-        }
-    }
-
-    #[test]
-    fn a_joiner_gets_nothing_before_a_key_frame_and_everything_after() {
-        let mut f = Feed::new(CONFIG);
-        let mut p = Publisher { ssrc: 1, seq: 10, frame: 0 };
-        feed_with(&mut p, 0, 3, false, &mut f, &[]);
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        assert_eq!(drain(&mut leg, &f), (vec![], Next::NeedKeyFrame));
-        feed_with(&mut p, 1, 2, false, &mut f, &[]);
-        assert_eq!(drain(&mut leg, &f).1, Next::NeedKeyFrame);
-        feed_with(&mut p, 2, 3, true, &mut f, &[]);
-        let (sent, end) = drain(&mut leg, &f);
-        assert_eq!((sent.len(), end), (3, Next::Idle));
-        assert_eq!(sent[0].1.seq, 0x7ffe);
-        assert_eq!((sent[0].1.ssrc, sent[0].1.payload_type), (Ssrc(77), 102));
-        assert!(sent[2].1.marker);
-    }
-
-    #[test]
-    fn loss_on_the_way_in_stays_a_gap_and_the_late_packet_gets_its_own_number() {
-        let mut f = Feed::new(CONFIG);
-        let mut p = Publisher { ssrc: 1, seq: 65_533, frame: 0 };
-        let packets = p.frame(6, true);
-        for i in [0, 1, 3, 4, 5] {
-            f.handle_packet(Micros(0), &packets[i]).unwrap();
-        }
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        let (sent, _) = drain(&mut leg, &f);
-        let numbers: Vec<_> = sent.iter().map(|s| s.2.0 - 0x7ffe).collect();
-        assert_eq!(numbers, vec![0, 1, 3, 4, 5]);
-        f.handle_packet(Micros(9), &packets[2]).unwrap();
-        assert_eq!(drain(&mut leg, &f).0[0].2.0 - 0x7ffe, 2);
-    }
-
-    #[test]
-    fn a_nack_finds_the_packet_that_was_sent_under_that_number_and_no_other() {
-        let mut f = Feed::new(CONFIG);
-        let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
-        feed_with(&mut p, 0, 5, true, &mut f, &[]);
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        let (sent, _) = drain(&mut leg, &f);
-        for s in &sent {
-            assert_eq!(leg.handle_nack(&f, s.1.seq), Some(*s));
-        }
-        assert_eq!(leg.handle_nack(&f, 0x7ffe_u16.wrapping_sub(1)), None);
-        assert_eq!(leg.handle_nack(&f, 0x7ffe + 5), None, "not sent yet");
-        assert_eq!((leg.counters().repeated, leg.counters().gone), (5, 2));
-    }
-
-    #[test]
-    fn a_full_leg_loses_whole_frames_to_the_next_key_frame_and_its_numbers_close_up() {
-        let mut f = Feed::new(CONFIG);
-        let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
-        feed_with(&mut p, 0, 2, true, &mut f, &[]);
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        let (first, _) = drain(&mut leg, &f);
-        feed_with(&mut p, 1, 4, false, &mut f, &[]);
-        assert_eq!(leg.poll(&f, false), Next::NeedKeyFrame);
-        feed_with(&mut p, 2, 4, false, &mut f, &[]);
-        assert_eq!(drain(&mut leg, &f).0, vec![]);
-        feed_with(&mut p, 3, 2, true, &mut f, &[]);
-        let (again, _) = drain(&mut leg, &f);
-        assert_eq!(again[0].2.0, first[1].2.0 + 1, "the viewer sees no gap");
-        assert!(leg.counters().shed > 0);
-        assert_eq!(leg.handle_nack(&f, again[0].1.seq), Some(again[0]));
-        assert_eq!(leg.handle_nack(&f, first[0].1.seq), Some(first[0]), "numbers of the older piece still lead back");
-    }
-
-    #[test]
-    fn a_publisher_that_starts_anew_goes_on_in_sequence_and_time() {
-        let mut f = Feed::new(CONFIG);
-        let mut p = Publisher { ssrc: 1, seq: 100, frame: 5 };
-        feed_with(&mut p, 0, 2, true, &mut f, &[]);
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        let (first, _) = drain(&mut leg, &f);
-        let mut q = Publisher { ssrc: 2, seq: 9_000, frame: 1_000_000 };
-        // The first packet of a new source is taken with its second.
-        let taken: Vec<_> = q.frame(2, true).iter().map(|b| f.handle_packet(Micros(1_000_000), b).is_ok()).collect();
-        assert_eq!(taken, vec![false, true]);
-        let (second, _) = drain(&mut leg, &f);
-        assert_eq!(second[0].2.0, first[1].2.0 + 1);
-        assert_eq!(second[0].1.timestamp.wrapping_sub(first[1].1.timestamp), 90_000, "one second at 90 kHz");
-    }
-
-    #[test]
-    fn another_feed_goes_on_in_sequence_and_time_and_the_first_one_is_gone_for_repair() {
-        let (mut f, mut g) = (Feed::new(CONFIG), Feed::new(CONFIG));
-        let (mut p, mut q) =
-            (Publisher { ssrc: 1, seq: 100, frame: 5 }, Publisher { ssrc: 2, seq: 40_000, frame: 1_000_000 });
-        feed_with(&mut p, 0, 2, true, &mut f, &[]);
-        feed_with(&mut q, 0, 2, true, &mut g, &[]);
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        let (first, _) = drain(&mut leg, &f);
-        leg.switch(&g, Micros(1_000_000));
-        assert_eq!(drain(&mut leg, &g).1, Next::NeedKeyFrame, "what came long before is not sent late");
-        feed_with(&mut q, 1_000_000, 2, true, &mut g, &[]);
-        let (second, _) = drain(&mut leg, &g);
-        assert_eq!(second[0].2.0, first[1].2.0 + 1);
-        assert_eq!(second[0].1.timestamp.wrapping_sub(first[1].1.timestamp), 90_000, "one second at 90 kHz");
-        assert_eq!(leg.handle_nack(&g, second[0].1.seq), Some(second[0]));
-        assert_eq!(leg.handle_nack(&g, first[0].1.seq), None);
-        leg.switch(&f, Micros(2_000_000));
-        feed_with(&mut p, 2_000_000, 2, true, &mut f, &[]);
-        let (third, _) = drain(&mut leg, &f);
-        assert_eq!(third[0].2.0, second[1].2.0 + 1);
-        assert_eq!(leg.handle_nack(&f, first[0].1.seq), None, "its number is of an older time of that feed");
-    }
-
-    #[test]
-    fn a_number_is_never_given_twice_even_when_a_late_packet_crosses_a_resume() {
-        let mut f = Feed::new(CONFIG);
-        let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
-        feed_with(&mut p, 0, 4, true, &mut f, &[]);
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        let (first, _) = drain(&mut leg, &f);
-        let lost = p.frame(3, false);
-        f.handle_packet(Micros(1), &lost[0]).unwrap();
-        assert_eq!(leg.poll(&f, false), Next::NeedKeyFrame);
-        feed_with(&mut p, 2, 2, true, &mut f, &[]);
-        let (second, _) = drain(&mut leg, &f);
-        f.handle_packet(Micros(3), &lost[2]).unwrap();
-        let (late, _) = drain(&mut leg, &f);
-        assert_eq!(late, vec![]);
-        let mut numbers: Vec<_> = first.iter().chain(&second).map(|s| s.2).collect();
-        let n = numbers.len();
-        numbers.dedup();
-        assert_eq!(numbers.len(), n);
-    }
-
-    #[test]
-    fn a_key_frame_whose_packets_were_reordered_is_sent_whole() {
-        let mut f = Feed::new(CONFIG);
-        let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
-        feed_with(&mut p, 0, 2, false, &mut f, &[]);
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        drain(&mut leg, &f);
-        let key = p.frame(4, true);
-        for i in [2, 1, 0, 3] {
-            f.handle_packet(Micros(1), &key[i]).unwrap();
-        }
-        let (sent, _) = drain(&mut leg, &f);
-        let numbers: Vec<_> = sent.iter().map(|s| s.2.0 - 0x7ffe).collect();
-        assert_eq!(numbers, vec![2, 1, 0, 3]);
-    }
-
-    #[test]
-    fn after_a_pause_nothing_old_is_sent() {
-        let mut f = Feed::new(CONFIG);
-        let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
-        feed_with(&mut p, 0, 2, true, &mut f, &[]);
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        let (first, _) = drain(&mut leg, &f);
-        feed_with(&mut p, 1, 5, true, &mut f, &[]);
-        assert_eq!(leg.oldest_waiting(&f), Some(Micros(1)));
-        leg.skip_to_now(&f);
-        assert_eq!(leg.counters().shed, 5);
-        feed_with(&mut p, 2, 3, false, &mut f, &[]);
-        assert_eq!(drain(&mut leg, &f), (vec![], Next::NeedKeyFrame));
-        feed_with(&mut p, 3, 2, true, &mut f, &[]);
-        let (again, _) = drain(&mut leg, &f);
-        assert_eq!(again[0].2.0, first[1].2.0 + 1);
-    }
-
-    #[test]
-    fn a_leg_that_was_overrun_starts_again_at_a_key_frame() {
-        let mut f = Feed::new(super::super::feed::FeedConfig { slots: 256, ..CONFIG });
-        let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
-        feed_with(&mut p, 0, 2, true, &mut f, &[]);
-        let mut leg = Leg::new(OWN, &f, Micros(0));
-        drain(&mut leg, &f);
-        for _ in 0..300 {
-            feed_with(&mut p, 1, 1, false, &mut f, &[]);
-        }
-        let (sent, end) = drain(&mut leg, &f);
-        assert_eq!((sent.len(), end), (0, Next::NeedKeyFrame));
-    }
-}
+mod tests;

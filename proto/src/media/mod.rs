@@ -5,13 +5,18 @@
 
 pub mod bytes;
 pub mod codec;
+pub mod dd;
 pub mod ext;
+pub mod fec;
 pub mod feed;
 pub mod ingest;
 pub mod jitter;
 pub mod leg;
+pub mod lipsync;
 pub mod nack;
+pub mod paths;
 pub mod pixelmark;
+pub mod rate;
 pub mod receive;
 pub mod ring;
 pub mod roq;

@@ -5,17 +5,19 @@ use super::jitter::Jitter;
 use super::rtcp::ReportBlock;
 use super::rtp::Header;
 use super::seq::SeqExtender;
-use super::window::IndexWindow;
+use super::window::Window;
 use crate::units::{Micros, SeqNo, Ssrc, WallMicros};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Packets kept while their frames are not complete. Loss policy: the oldest frame is given up as lost.
 pub const MAX_PENDING: usize = 8_192;
-/// A frame is given up when this many complete frames came after it.
+/// A frame is given up when this many complete frames came after it, where no budget says when it is late.
 pub const GIVE_UP_AFTER: u32 = 8;
 /// A frame of which nothing came is passed over when this many packets of later frames came: until then it is taken to be
 /// under way on a line that reorders, which frames of one packet (sound) meet first.
 pub const PASS_OVER_AFTER: usize = 8;
+/// A way that is longer than it was by so much, in microseconds, is a clock that was set.
+const CLOCK_SET_US: i64 = 1_000_000;
 /// A frame id this far from the newest one is a publisher that counts anew, not a frame that is late.
 pub const MAX_FRAME_JUMP: u32 = 10_000;
 
@@ -30,6 +32,11 @@ pub enum FrameEvent {
         frame_id: u32,
         /// Packets that came.
         packets: u32,
+    },
+    /// Frames of which nothing came, while numbers are missing: what needs them cannot be decoded.
+    Skipped {
+        /// How many ids were passed over.
+        frames: u64,
     },
 }
 
@@ -91,7 +98,8 @@ struct Source {
     numbers: SeqExtender,
     first: SeqNo,
     came: u64,
-    seen: IndexWindow,
+    /// As many as are repaired at a time at a high rate.
+    seen: Window<256>,
 }
 
 /// Puts packets together to frames.
@@ -104,6 +112,13 @@ pub struct FrameReceiver {
     /// By frame id, extended over its wrap.
     pending: BTreeMap<u64, Pending>,
     pending_packets: usize,
+    /// How long a frame is waited for, in microseconds, where packets are repaired.
+    budget_us: Option<u64>,
+    /// Our clock at a frame's first packet less the publisher's at its capture, for frames that nothing held up.
+    way_us: Option<i64>,
+    now: Micros,
+    /// The last number of the frame that was handed out last.
+    handed_out: Option<SeqNo>,
     /// The extended id that is to be handed out next.
     next_frame: Option<u64>,
     newest_frame: Option<u64>,
@@ -124,6 +139,10 @@ impl FrameReceiver {
             missing_before: 0,
             pending: BTreeMap::new(),
             pending_packets: 0,
+            budget_us: None,
+            way_us: None,
+            now: Micros(0),
+            handed_out: None,
             next_frame: None,
             newest_frame: None,
             out: VecDeque::new(),
@@ -132,6 +151,40 @@ impl FrameReceiver {
             reported: (0, 0),
             counters: ReceiveCounters::default(),
         }
+    }
+
+    /// Packets are repaired: a frame is waited for so long after its first packet should have come, in microseconds, however many
+    /// others come meanwhile, and then given up, so that those need not wait for it any longer. When it should have come follows
+    /// from its capture time and the way of frames that nothing held up; without capture times it is when it came. To be
+    /// followed by [`Self::handle_timeout`] at [`Self::next_wakeup`].
+    pub const fn set_budget(&mut self, us: u64) {
+        self.budget_us = Some(us);
+    }
+
+    /// When the oldest frame that is waited for is given up.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Micros> {
+        let (_, oldest) = self.pending.first_key_value()?;
+        Some(self.deadline(oldest, self.budget_us?))
+    }
+
+    fn deadline(&self, p: &Pending, budget_us: u64) -> Micros {
+        let should = p.capture.zip(self.way_us).map(|(c, way)| Micros(c.0.saturating_add_signed(way)));
+        should.map_or(p.first_arrival, |s| s.min(p.first_arrival)).plus(budget_us)
+    }
+
+    /// Learns how long frames are under way: at once where it is less than was known, slowly where it is more.
+    fn note_way(&mut self, now: Micros, capture: WallMicros) {
+        let took = now.0.cast_signed().saturating_sub(capture.0.cast_signed());
+        let known = self.way_us.unwrap_or(took);
+        let longer = took.saturating_sub(known);
+        self.way_us = Some(if longer > CLOCK_SET_US { took } else { known.saturating_add(longer.min(longer / 64)) });
+    }
+
+    /// Gives up what is late; then drain [`Self::poll_event`].
+    pub fn handle_timeout(&mut self, now: Micros) {
+        self.now = self.now.max(now);
+        self.settle();
     }
 
     /// Takes one RTP packet; then drain [`Self::poll_event`].
@@ -145,6 +198,7 @@ impl FrameReceiver {
             self.counters.unusable += 1;
             return;
         };
+        self.now = self.now.max(now);
         self.counters.packets += 1;
         self.counters.bytes += packet.len() as u64;
         let seq = self.number(&h, frame.frame_id);
@@ -154,6 +208,9 @@ impl FrameReceiver {
             // A packet of a frame that is done: a duplicate, or too late.
             self.counters.duplicates += 1;
             return;
+        }
+        if let Some(capture) = marks.capture.filter(|_| !self.pending.contains_key(&id)) {
+            self.note_way(now, capture);
         }
         let p = self.pending.entry(id).or_insert_with(|| Pending {
             first: None,
@@ -211,9 +268,10 @@ impl FrameReceiver {
         self.missing_before = self.counters.packets_missing;
         let numbers = SeqExtender::default();
         let first = numbers.peek(h.seq);
-        self.source = Some(Source { ssrc: h.ssrc, numbers, first, came: 0, seen: IndexWindow::default() });
-        (self.next_frame, self.newest_frame) = (None, None);
+        self.source = Some(Source { ssrc: h.ssrc, numbers, first, came: 0, seen: Window::default() });
+        (self.next_frame, self.newest_frame, self.handed_out) = (None, None, None);
         self.jitter = Jitter::default();
+        self.way_us = None;
         self.reported = (0, 0);
     }
 
@@ -234,16 +292,34 @@ impl FrameReceiver {
         {
             self.pending.remove(&id);
         }
+        if let Some(id) = self.first_under_repair() {
+            self.pending.split_off(&id);
+        }
         self.give_up_pending();
+    }
+
+    /// The first pending frame that may still be repaired, or that waits for one before it: nothing can be said of it yet.
+    fn first_under_repair(&self) -> Option<u64> {
+        let budget_us = self.budget_us?;
+        let mut next = self.next_frame;
+        let waits = |(id, p): &(&u64, &Pending)| {
+            let whole = p.is_complete() && next.is_none_or(|n| n == **id);
+            next = Some(**id + 1);
+            !whole && self.now < self.deadline(p, budget_us)
+        };
+        self.pending.iter().find(waits).map(|(id, _)| *id)
     }
 
     /// Hands out a frame or says that it is lost.
     fn release(&mut self, id: u64, p: Pending) {
-        if let Some(n) = self.next_frame {
-            self.counters.frames_skipped += id.saturating_sub(n);
+        let skipped = self.next_frame.map_or(0, |n| id.saturating_sub(n));
+        self.counters.frames_skipped += skipped;
+        if skipped > 0 && !self.follows(&p) {
+            self.out.push_back(FrameEvent::Skipped { frames: skipped });
         }
         self.next_frame = Some(id + 1);
         let frame_id = (id & 0xffff_ffff) as u32;
+        self.handed_out = p.last.filter(|_| p.is_complete());
         if p.is_complete() {
             self.counters.frames += 1;
             self.out.push_back(FrameEvent::Complete(p.into_frame(frame_id)));
@@ -258,9 +334,8 @@ impl FrameReceiver {
     fn settle(&mut self) {
         // Each turn removes one pending frame, so the number of turns is bounded by them.
         while let Some((&id, oldest)) = self.pending.first_key_value() {
-            let in_turn = self.next_frame.is_none_or(|n| n == id) || self.pending_packets >= PASS_OVER_AFTER;
-            let ready = oldest.is_complete() && in_turn;
-            if !ready && !self.must_give_up() {
+            let ready = oldest.is_complete() && self.is_in_turn(id, oldest);
+            if !ready && !self.must_give_up(oldest) {
                 return;
             }
             let Some(p) = self.pending.remove(&id) else { return };
@@ -269,8 +344,22 @@ impl FrameReceiver {
         }
     }
 
+    /// Whether nothing that may still come goes before the oldest pending frame.
+    fn is_in_turn(&self, id: u64, oldest: &Pending) -> bool {
+        let passed_over = self.budget_us.is_none() && self.pending_packets >= PASS_OVER_AFTER;
+        self.next_frame.is_none_or(|n| n == id) || self.follows(oldest) || passed_over
+    }
+
+    /// Whether no number is missing before it: where ids are, the publisher has left frames out that nothing needs.
+    fn follows(&self, p: &Pending) -> bool {
+        self.handed_out.zip(p.first).is_some_and(|(last, first)| first.0 == last.0 + 1)
+    }
+
     /// Whether the oldest pending frame has waited long enough.
-    fn must_give_up(&self) -> bool {
+    fn must_give_up(&self, oldest: &Pending) -> bool {
+        if let Some(budget_us) = self.budget_us {
+            return self.now >= self.deadline(oldest, budget_us) || self.pending_packets > MAX_PENDING;
+        }
         let complete_after = self.pending.values().skip(1).filter(|p| p.is_complete()).count();
         complete_after >= GIVE_UP_AFTER as usize || self.pending_packets > MAX_PENDING
     }
@@ -354,172 +443,4 @@ impl Pending {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::feed::tests::Publisher;
-    use super::*;
-
-    fn complete(r: &mut FrameReceiver) -> Vec<u32> {
-        std::iter::from_fn(|| r.poll_event())
-            .filter_map(|e| match e {
-                FrameEvent::Complete(f) => Some(f.frame_id),
-                FrameEvent::Lost { .. } => None,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn frames_come_out_whole_and_in_order_from_shuffled_packets() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
-        let mut p = Publisher { ssrc: 1, seq: 65_534, frame: 0 };
-        let first = p.frame(1, true);
-        let mut packets: Vec<_> = (0..4).flat_map(|_| p.frame(3, false)).collect();
-        packets.swap(0, 2);
-        packets.swap(3, 7);
-        for b in first.iter().chain(&packets) {
-            r.handle_packet(Micros(0), b);
-        }
-        assert_eq!(complete(&mut r), vec![0, 1, 2, 3, 4]);
-        let c = r.counters();
-        assert_eq!((c.frames, c.frames_lost, c.packets_missing, c.frames_skipped), (5, 0, 0, 0));
-    }
-
-    #[test]
-    fn a_frame_with_a_hole_is_lost_and_later_ones_go_on() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
-        let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
-        for n in 0..20 {
-            for (i, b) in p.frame(3, n == 0).iter().enumerate() {
-                if n != 5 || i != 1 {
-                    r.handle_packet(Micros(n), b);
-                }
-            }
-        }
-        let got = complete(&mut r);
-        assert_eq!(got.len(), 19);
-        assert!(!got.contains(&5));
-        assert_eq!((r.counters().frames_lost, r.counters().packets_missing), (1, 1));
-        let report = r.poll_report(0, 0).unwrap();
-        assert_eq!((report.cumulative_lost, report.fraction_lost), (1, (256 / 60) as u8));
-        assert_eq!(r.poll_report(0, 0).unwrap().fraction_lost, 0, "nothing since");
-    }
-
-    #[test]
-    fn a_key_frame_whose_parameter_sets_are_not_its_first_packet_is_whole_from_its_first_packet() {
-        use super::super::ext::{FrameMark, FrameMarks};
-        use super::super::rtp::{HeaderFields, write_header};
-        let packet = |seq: u16, marks: FrameMarks| {
-            let fields = HeaderFields { marker: marks.end, payload_type: 96, seq, timestamp: 9, ssrc: Ssrc(1) };
-            let mark = FrameMark { frame_id: 7, marks }.to_bytes();
-            let mut b = vec![0; 64];
-            let at = write_header(&mut b, fields, &[(ExtensionIds::OURS.frame, &mark)]).unwrap();
-            b.truncate(at + 4);
-            b
-        };
-        let delimiter = FrameMarks { start: true, ..FrameMarks::default() };
-        let parameters = FrameMarks { start: true, independent: true, ..FrameMarks::default() };
-        let last = FrameMarks { end: true, independent: true, ..FrameMarks::default() };
-        for order in [[0, 1, 2], [1, 0, 2], [0, 2, 1]] {
-            let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
-            let packets = [packet(10, delimiter), packet(11, parameters), packet(12, last)];
-            order.iter().for_each(|i| r.handle_packet(Micros(0), &packets[*i]));
-            let Some(FrameEvent::Complete(f)) = r.poll_event() else { panic!("{order:?}") };
-            assert_eq!((f.frame_id, f.payloads.len(), f.independent), (7, 3, true), "{order:?}");
-        }
-    }
-
-    #[test]
-    fn a_duplicate_does_not_make_up_for_a_loss() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
-        let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
-        let f = p.frame(4, true);
-        for i in [0, 1, 1, 3] {
-            r.handle_packet(Micros(0), &f[i]);
-        }
-        assert_eq!((r.counters().packets_missing, r.counters().duplicates), (1, 1));
-    }
-
-    #[test]
-    fn another_source_begins_anew_and_what_the_last_one_lost_stays_counted() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
-        let mut p = Publisher { ssrc: 1, seq: 0, frame: 7 };
-        let f = p.frame(4, true);
-        [0, 3].iter().for_each(|i: &usize| r.handle_packet(Micros(0), &f[*i]));
-        let mut q = Publisher { ssrc: 2, seq: 900, frame: 0 };
-        q.frame(2, true).iter().for_each(|b| r.handle_packet(Micros(1), b));
-        assert_eq!(r.poll_event(), Some(FrameEvent::Lost { frame_id: 7, packets: 2 }));
-        assert_eq!(complete(&mut r), vec![0]);
-        assert_eq!((r.counters().packets_missing, r.counters().frames_lost), (2, 1));
-    }
-
-    #[test]
-    fn a_frame_under_way_when_the_viewer_stops_is_not_lost_and_one_with_a_hole_is() {
-        for (came, lost) in [(&[0, 1, 2][..], 0), (&[0, 2], 1), (&[1, 2], 1)] {
-            let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
-            let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
-            p.frame(2, true).iter().for_each(|b| r.handle_packet(Micros(0), b));
-            let f = p.frame(4, true);
-            came.iter().for_each(|i: &usize| r.handle_packet(Micros(1), &f[*i]));
-            r.leave();
-            assert_eq!(complete(&mut r), vec![0]);
-            assert_eq!(r.counters().frames_lost, lost, "{came:?}");
-        }
-    }
-
-    #[test]
-    fn a_frame_that_vanished_whole_is_counted_as_skipped() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
-        let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
-        for n in 0..5 {
-            let f = p.frame(2, true);
-            if n != 2 {
-                f.iter().for_each(|b| r.handle_packet(Micros(n), b));
-            }
-        }
-        assert_eq!(complete(&mut r), vec![0, 1], "it may still come");
-        r.give_up_pending();
-        assert_eq!(complete(&mut r), vec![3, 4]);
-        assert_eq!((r.counters().frames_skipped, r.counters().packets_missing), (1, 2));
-    }
-
-    #[test]
-    fn frames_of_one_packet_that_change_places_are_all_handed_out_in_order() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS, 48_000);
-        let mut p = Publisher { ssrc: 1, seq: 0, frame: 0 };
-        let mut packets: Vec<_> = (0..40).flat_map(|_| p.frame(1, true)).collect();
-        packets.swap(3, 4);
-        packets.swap(10, 14);
-        packets.iter().for_each(|b| r.handle_packet(Micros(0), b));
-        assert_eq!(complete(&mut r), (0..40).collect::<Vec<_>>());
-        let c = r.counters();
-        assert_eq!((c.frames_skipped, c.duplicates, c.packets_missing), (0, 0, 0));
-    }
-
-    #[test]
-    fn frame_ids_go_on_over_their_wrap() {
-        use crate::media::ext::{FrameMark, FrameMarks};
-        use crate::media::rtp::{HeaderFields, write_header};
-        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
-        // Frames of one packet: the two around the wrap change places.
-        for (seq, id) in [(0, u32::MAX - 1), (2, 0), (1, u32::MAX), (3, 1)] {
-            let marks = FrameMarks { start: true, end: true, independent: true, discardable: false };
-            let fields = HeaderFields { marker: true, payload_type: 96, seq, timestamp: 0, ssrc: Ssrc(1) };
-            let mut b = vec![0; 64];
-            let n = write_header(&mut b, fields, &[(1, &FrameMark { frame_id: id, marks }.to_bytes())]).unwrap();
-            b.truncate(n);
-            r.handle_packet(Micros(0), &b);
-        }
-        assert_eq!(complete(&mut r), vec![u32::MAX - 1, u32::MAX, 0, 1]);
-        assert_eq!((r.counters().frames_skipped, r.counters().duplicates), (0, 0));
-    }
-
-    #[test]
-    fn a_publisher_that_counts_anew_under_its_old_ssrc_is_followed() {
-        let mut r = FrameReceiver::new(ExtensionIds::OURS, 90_000);
-        let mut p = Publisher { ssrc: 1, seq: 0, frame: 20_000 };
-        p.frame(2, true).iter().for_each(|b| r.handle_packet(Micros(0), b));
-        let mut p = Publisher { ssrc: 1, seq: 40_000, frame: 0 };
-        p.frame(2, true).iter().for_each(|b| r.handle_packet(Micros(1), b));
-        assert_eq!(complete(&mut r), vec![20_000, 0]);
-        assert_eq!((r.counters().frames_skipped, r.counters().packets_missing), (0, 0));
-    }
-}
+mod tests;

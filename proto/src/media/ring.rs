@@ -77,12 +77,12 @@ impl Ring {
         }
     }
 
-    /// Slots for a feed of that rate in packets of about 1,000 bytes: one second up to 100 Mbit/s, half a second above 200.
-    /// A joiner needs the last 600 ms, but no more than [`super::feed::JOIN_FROM_CACHE_BYTES`]; a repair its budget.
+    /// Slots for a feed of that rate in packets of about 1,000 bytes: two seconds up to 100 Mbit/s, half a second at least.
+    /// A joiner needs what came since the last key frame, a repair its budget.
     #[must_use]
     pub fn slots_for(bits_per_second: u64) -> usize {
         let second = bits_per_second / 8_000;
-        let slots = second.min(12_500.max(second / 2));
+        let slots = (2 * second).min(25_000.max(second / 2));
         usize::try_from(slots).unwrap_or(*SLOTS.end()).clamp(*SLOTS.start(), *SLOTS.end())
     }
 
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn no_ring_takes_more_than_64_mib_whatever_the_descriptor_says() {
-        for (rate, slots) in [(1_000_000, 256), (100_000_000, 16_384), (200_000_000, 16_384), (500_000_000, 32_768)] {
+        for (rate, slots) in [(1_000_000, 256), (100_000_000, 32_768), (200_000_000, 32_768), (500_000_000, 32_768)] {
             assert_eq!(Ring::new(Ring::slots_for(rate), 2_048).slots(), slots, "{rate} bit/s");
         }
         for rate in [2_000_000_000, u64::MAX] {
@@ -217,11 +217,11 @@ mod tests {
     }
 
     #[test]
-    fn up_to_100_mbit_per_second_a_second_is_kept_and_half_a_second_above_200() {
-        for (rate, slots) in [(8_000_000, 1_000), (100_000_000, 12_500), (150_000_000, 12_500), (200_000_000, 12_500)] {
+    fn up_to_100_mbit_per_second_two_seconds_are_kept_and_never_less_than_half_a_second() {
+        for (rate, slots) in [(8_000_000, 2_000), (100_000_000, 25_000), (200_000_000, 25_000), (400_000_000, 25_000)] {
             assert_eq!(Ring::slots_for(rate), slots, "{rate} bit/s");
         }
-        assert_eq!(Ring::slots_for(400_000_000), 25_000);
+        assert_eq!(Ring::slots_for(500_000_000), 31_250);
     }
 
     #[test]

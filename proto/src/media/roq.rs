@@ -12,12 +12,16 @@ pub const MAX_RTP_PACKET: usize = 1_120;
 pub mod error_code {
     /// Closing without an error.
     pub const NO_ERROR: u32 = 0;
+    /// Something that no other code says.
+    pub const GENERAL_ERROR: u32 = 1;
     /// Something of the sender's own went wrong.
     pub const INTERNAL_ERROR: u32 = 2;
     /// A packet that is not RTP or RTCP.
     pub const PACKET_ERROR: u32 = 3;
     /// A stream was used in a way that the draft does not know.
     pub const STREAM_CREATION_ERROR: u32 = 4;
+    /// A stream was cancelled: its frame would come too late.
+    pub const FRAME_CANCELLED: u32 = 5;
     /// A flow identifier that was not agreed on.
     pub const UNKNOWN_FLOW_ID: u32 = 6;
 }
@@ -74,6 +78,13 @@ pub fn put_on_stream(out: &mut Vec<u8>, packet: &[u8]) {
         out.extend_from_slice(len.as_bytes());
         out.extend_from_slice(packet);
     }
+}
+
+/// The priority of a frame's stream among those of its connection, for a frame's place in the order of sending: the older
+/// frame goes first, since its deadline comes first. Begins anew every 2^31 frames.
+#[must_use]
+pub const fn stream_priority(frame: u64) -> i32 {
+    (0x7fff_ffff - (frame & 0x7fff_ffff)) as i32
 }
 
 /// A stream that cannot be read on.
@@ -144,6 +155,12 @@ mod tests {
             }
             assert_eq!(out, packets, "in pieces of {cut}");
         }
+    }
+
+    #[test]
+    fn older_frames_go_first() {
+        assert!(stream_priority(0) > stream_priority(1) && stream_priority(1 << 20) > stream_priority((1 << 20) + 1));
+        assert_eq!(stream_priority(0x7fff_ffff), 0);
     }
 
     #[test]

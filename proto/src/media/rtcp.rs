@@ -80,8 +80,8 @@ pub enum Rtcp<'a> {
     SenderReport(SenderReport, Reports<'a>),
     /// Receiver report.
     ReceiverReport(Ssrc, Reports<'a>),
-    /// The source leaves.
-    Bye(Ssrc),
+    /// These sources leave.
+    Bye(Sources<'a>),
     /// Packets asked for again.
     Nack {
         /// The source that is to send them.
@@ -89,11 +89,13 @@ pub enum Rtcp<'a> {
         /// What is missing.
         lost: NackList<'a>,
     },
-    /// A key frame is asked for (PLI or FIR).
+    /// A key frame is asked for (PLI).
     KeyFrameRequest {
         /// Of which source.
         media: Ssrc,
     },
+    /// Key frames are asked for in the older way (FIR, RFC 5104 section 4.3.1).
+    FullIntraRequest(IntraRequests<'a>),
     /// The receiver's estimate of what the line carries (REMB).
     Estimate {
         /// For all its sources together.
@@ -160,6 +162,21 @@ impl Iterator for NackList<'_> {
     }
 }
 
+/// Sources of a FIR with the numbers of its commands, read as they are walked. A command that is sent again has the number
+/// that it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IntraRequests<'a>(&'a [u8]);
+
+impl Iterator for IntraRequests<'_> {
+    type Item = (Ssrc, u8);
+
+    fn next(&mut self) -> Option<(Ssrc, u8)> {
+        let entry = self.0.get(..8)?;
+        self.0 = self.0.get(8..)?;
+        Some((Ssrc(be32(entry, 0)?), *entry.get(4)?))
+    }
+}
+
 /// SSRCs, read as they are walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sources<'a>(&'a [u8]);
@@ -208,6 +225,9 @@ impl<'a> Iterator for Compound<'a> {
 
 fn parse_one(count: u8, kind: u8, p: &[u8]) -> Option<Rtcp<'_>> {
     let blocks = |at: usize| Some(Reports(p.get(at..at + 24 * usize::from(count))?));
+    if (kind, count) == (BYE, 0) {
+        return Some(Rtcp::Bye(Sources(&[])));
+    }
     let ssrc = Ssrc(be32(p, 4)?);
     match (kind, count) {
         (SR, _) => {
@@ -221,12 +241,12 @@ fn parse_one(count: u8, kind: u8, p: &[u8]) -> Option<Rtcp<'_>> {
             Some(Rtcp::SenderReport(sr, blocks(28)?))
         }
         (RR, _) => Some(Rtcp::ReceiverReport(ssrc, blocks(8)?)),
-        (BYE, _) => Some(Rtcp::Bye(ssrc)),
+        (BYE, _) => Some(Rtcp::Bye(Sources(p.get(4..4 + 4 * usize::from(count))?))),
         (RTPFB, FMT_NACK) => {
             Some(Rtcp::Nack { media: Ssrc(be32(p, 8)?), lost: NackList { rest: p.get(12..)?, base: 0, mask: 0 } })
         }
         (PSFB, FMT_PLI) => Some(Rtcp::KeyFrameRequest { media: Ssrc(be32(p, 8)?) }),
-        (PSFB, FMT_FIR) => Some(Rtcp::KeyFrameRequest { media: Ssrc(be32(p, 12)?) }),
+        (PSFB, FMT_FIR) => Some(Rtcp::FullIntraRequest(IntraRequests(p.get(12..)?))),
         (PSFB, FMT_APPLICATION) => remb(p),
         (RTPFB, FMT_TRANSPORT) => Some(Rtcp::TransportFeedback { media: Ssrc(be32(p, 8)?), fci: p.get(12..)? }),
         _ => None,
@@ -308,6 +328,17 @@ impl Builder {
         self.part(FMT_PLI, PSFB, &b)
     }
 
+    /// Adds a full intra request for one source (RFC 5104 section 4.3.1). A new command has the next number.
+    #[must_use]
+    pub fn fir(self, from: Ssrc, media: Ssrc, number: u8) -> Self {
+        let mut b = from.0.to_be_bytes().to_vec();
+        // The media source of a FIR is in its entries.
+        b.extend_from_slice(&[0; 4]);
+        b.extend_from_slice(&media.0.to_be_bytes());
+        b.extend_from_slice(&[number, 0, 0, 0]);
+        self.part(FMT_FIR, PSFB, &b)
+    }
+
     /// Adds a generic NACK (RFC 4585 section 6.2.1) for up to 128 sequence numbers. Where they are in order, those within
     /// sixteen of one another share an entry.
     #[must_use]
@@ -365,10 +396,12 @@ impl Builder {
         self.part(FMT_TRANSPORT | 0x20, RTPFB, &b)
     }
 
-    /// Adds a goodbye.
+    /// Adds a goodbye of up to 31 sources.
     #[must_use]
-    pub fn bye(self, ssrc: Ssrc) -> Self {
-        self.part(1, BYE, &ssrc.0.to_be_bytes())
+    pub fn bye(self, sources: &[Ssrc]) -> Self {
+        let sources = sources.get(..sources.len().min(31)).unwrap_or(&[]);
+        let b: Vec<u8> = sources.iter().flat_map(|s| s.0.to_be_bytes()).collect();
+        self.part(u8::try_from(sources.len()).unwrap_or(0), BYE, &b)
     }
 
     /// The bytes.
@@ -400,10 +433,11 @@ mod tests {
             .cname(Ssrc(1), "scope")
             .pli(Ssrc(2), Ssrc(1))
             .nack(Ssrc(2), Ssrc(1), &[7, 65_535])
-            .bye(Ssrc(1))
+            .fir(Ssrc(2), Ssrc(1), 255)
+            .bye(&[Ssrc(1), Ssrc(3)])
             .finish();
         let parts: Vec<_> = Compound::new(&bytes).collect();
-        assert_eq!(parts.len(), 6);
+        assert_eq!(parts.len(), 7);
         assert!(matches!(parts[0], Rtcp::SenderReport(s, _) if s == sr));
         let Rtcp::ReceiverReport(Ssrc(2), mut blocks) = parts[1] else { panic!("{:?}", parts[1]) };
         assert_eq!(blocks.next(), Some(block));
@@ -411,7 +445,15 @@ mod tests {
         assert_eq!(parts[3], Rtcp::KeyFrameRequest { media: Ssrc(1) });
         let Rtcp::Nack { media: Ssrc(1), lost } = parts[4] else { panic!("{:?}", parts[4]) };
         assert_eq!(lost.collect::<Vec<_>>(), vec![7, 65_535]);
-        assert_eq!(parts[5], Rtcp::Bye(Ssrc(1)));
+        let Rtcp::FullIntraRequest(asked) = parts[5] else { panic!("{:?}", parts[5]) };
+        assert_eq!(asked.collect::<Vec<_>>(), vec![(Ssrc(1), 255)]);
+        let Rtcp::Bye(gone) = parts[6] else { panic!("{:?}", parts[6]) };
+        assert_eq!(gone.collect::<Vec<_>>(), vec![Ssrc(1), Ssrc(3)]);
+        // A goodbye of nobody, and one of more than are there, with a reason behind.
+        assert!(matches!(Compound::new(&[0x80, BYE, 0, 0]).next(), Some(Rtcp::Bye(s)) if s.eq([])));
+        assert_eq!(Compound::new(&[0x82, BYE, 0, 1, 0, 0, 0, 1]).next(), Some(Rtcp::Other(BYE)));
+        let reason = [0x81, BYE, 0, 2, 0, 0, 0, 7, 3, b'e', b'n', b'd'];
+        assert!(matches!(Compound::new(&reason).next(), Some(Rtcp::Bye(s)) if s.eq([Ssrc(7)])));
     }
 
     #[test]

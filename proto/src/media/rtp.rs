@@ -116,6 +116,20 @@ impl Header {
         };
         Extensions { rest, two_byte }
     }
+
+    /// Where in the packet the data of the first extension element with that id is.
+    #[must_use]
+    pub fn extension_range(&self, p: &[u8], id: u8) -> Option<std::ops::Range<usize>> {
+        let mut elements = self.extensions(p);
+        let data = loop {
+            let (i, data) = elements.next()?;
+            if i == id {
+                break data;
+            }
+        };
+        let end = self.extension?.end.checked_sub(elements.rest.len())?;
+        Some(end.checked_sub(data.len())?..end)
+    }
 }
 
 /// Iterator over `(id, data)` of extension elements.
@@ -171,10 +185,27 @@ pub struct HeaderFields {
     pub ssrc: Ssrc,
 }
 
-/// Writes a header with extension elements in the one-byte form (each 1 to 16 bytes, ids 1 to 14) and returns its length.
+/// Bytes that [`write_header`] writes for these elements.
+#[must_use]
+pub fn header_len(elements: &[(u8, &[u8])]) -> usize {
+    if elements.is_empty() {
+        return FIXED_HEADER;
+    }
+    let head = if is_short(elements) { 1 } else { 2 };
+    let bytes: usize = elements.iter().map(|(_, data)| head + data.len()).sum();
+    FIXED_HEADER + 4 + bytes.next_multiple_of(4)
+}
+
+/// Whether all elements fit the one-byte form.
+fn is_short(elements: &[(u8, &[u8])]) -> bool {
+    elements.iter().all(|(id, data)| *id < 15 && data.len() <= 16)
+}
+
+/// Writes a header with extension elements and returns its length: in the one-byte form where all fit it (each 1 to 16
+/// bytes, ids 1 to 14), else in the two-byte form (up to 255 bytes, any id but 0).
 ///
 /// # Errors
-/// [`RtpError::NoRoom`] where `out` is too small or an element cannot be written in this form.
+/// [`RtpError::NoRoom`] where `out` is too small or an element cannot be written.
 pub fn write_header(out: &mut [u8], h: HeaderFields, elements: &[(u8, &[u8])]) -> Result<usize, RtpError> {
     let with_extension = !elements.is_empty();
     let b0 = 0x80 | if with_extension { 0x10 } else { 0 };
@@ -184,15 +215,18 @@ pub fn write_header(out: &mut [u8], h: HeaderFields, elements: &[(u8, &[u8])]) -
         && put(out, 4, &h.timestamp.to_be_bytes())
         && put(out, 8, &h.ssrc.0.to_be_bytes());
     let mut at = FIXED_HEADER;
+    let is_short = is_short(elements);
     if with_extension {
         at += 4;
         for &(id, data) in elements {
-            let len = u8::try_from(data.len()).unwrap_or(0);
-            if !(1..=14).contains(&id) || !(1..=16).contains(&len) {
+            let len = u8::try_from(data.len()).map_err(|_| RtpError::NoRoom)?;
+            if id == 0 || len == 0 {
                 return Err(RtpError::NoRoom);
             }
-            ok = ok && put(out, at, &[(id << 4) | (len - 1)]) && put(out, at + 1, data);
-            at += 1 + data.len();
+            let head = [(id << 4) | (len.wrapping_sub(1) & 0x0f), 0];
+            let head = if is_short { head.get(..1).unwrap_or(&[]) } else { &[id, len][..] };
+            ok = ok && put(out, at, head) && put(out, at + head.len(), data);
+            at += head.len() + data.len();
         }
         while !at.is_multiple_of(4) {
             ok = ok && put(out, at, &[0]);
@@ -200,7 +234,7 @@ pub fn write_header(out: &mut [u8], h: HeaderFields, elements: &[(u8, &[u8])]) -
         }
         let words = u16::try_from((at - FIXED_HEADER - 4) / 4).map_err(|_| RtpError::NoRoom)?;
         ok = ok
-            && put(out, FIXED_HEADER, &ONE_BYTE_PROFILE.to_be_bytes())
+            && put(out, FIXED_HEADER, &(if is_short { ONE_BYTE_PROFILE } else { TWO_BYTE_PROFILE }).to_be_bytes())
             && put(out, FIXED_HEADER + 2, &words.to_be_bytes());
     }
     if ok { Ok(at) } else { Err(RtpError::NoRoom) }

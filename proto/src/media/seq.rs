@@ -10,6 +10,12 @@ pub struct SeqExtender {
 }
 
 impl SeqExtender {
+    /// One that has seen that number last.
+    #[must_use]
+    pub const fn starting_at(highest: SeqNo) -> Self {
+        Self { highest: Some(highest.0) }
+    }
+
     /// The 64-bit number nearest to the highest seen, without taking it in.
     #[must_use]
     pub const fn peek(&self, seq: u16) -> SeqNo {

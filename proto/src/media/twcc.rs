@@ -12,6 +12,9 @@ pub const INTERVAL_US: u64 = 50_000;
 pub const MAX_REMEMBERED: usize = 4_096;
 /// Arrivals reported by one feedback at most, so that it fits a datagram whatever the pattern of loss.
 pub const MAX_ARRIVALS: usize = 230;
+/// Packets that one feedback may be about when it is read: what 400 Mbit/s bring in a tenth of a second, three times over.
+/// A few bytes can name 65,535.
+pub const MAX_REPORTED: usize = 12_288;
 /// A jump of more than this many numbers is another beginning.
 const MAX_JUMP: i64 = 3_000;
 /// Arrival times travel in ticks of 250 µs.
@@ -42,6 +45,9 @@ pub enum FeedbackError {
     /// A two-bit status symbol that means nothing.
     #[error("transport-wide feedback has a reserved status symbol")]
     Symbol,
+    /// It is about more packets than anybody reports at once.
+    #[error("transport-wide feedback is about {0} packets; at most {MAX_REPORTED} are read")]
+    TooMany(usize),
 }
 
 /// Two-bit status symbols (section 3.1.1).
@@ -82,8 +88,11 @@ impl Feedback {
         let count = usize::from(be16(fci, 2).ok_or(short)?);
         let &[a, b, c, number] = fci.get(4..8).and_then(|s| s.first_chunk()).ok_or(short)?;
         let mut rest = fci.get(8..).unwrap_or(&[]);
-        let mut symbols = Vec::new();
-        // Each turn takes two bytes, and at most 65,535 symbols are kept.
+        if count > MAX_REPORTED {
+            return Err(FeedbackError::TooMany(count));
+        }
+        let mut symbols = Vec::with_capacity(count);
+        // Each turn takes two bytes, and at most `count` symbols are kept.
         while symbols.len() < count {
             let chunk = be16(rest, 0).ok_or(short)?;
             rest = rest.get(2..).unwrap_or(&[]);
@@ -208,6 +217,8 @@ impl Recorder {
         // A few numbers below, so that packets from before the first have a place.
         let seq = 0x1_0000 + u64::from(transport_seq);
         self.arrivals.clear();
+        // All at once: on a packet's way nothing is to grow later.
+        self.arrivals.reserve(MAX_REMEMBERED + 1);
         self.oldest = seq - 64;
         self.next = seq;
         seq
@@ -325,8 +336,12 @@ mod tests {
         for n in 0..whole.len() {
             assert_eq!(Feedback::parse(&whole[..n]), Err(FeedbackError::TooShort), "{n} bytes");
         }
+        // Ten bytes that are about more packets than anybody sends meanwhile.
+        let many = (MAX_REPORTED + 1) as u16;
+        let p = [&[0, 7][..], &many.to_be_bytes(), &[0, 0, 0, 0, 0x1f, 0xff]].concat();
+        assert_eq!(Feedback::parse(&p), Err(FeedbackError::TooMany(MAX_REPORTED + 1)));
         // Chunks of nothing, to the end of the packet.
-        assert_eq!(Feedback::parse(&[0, 7, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]), Err(FeedbackError::TooShort));
+        assert_eq!(Feedback::parse(&[0, 7, 0x2f, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]), Err(FeedbackError::TooShort));
     }
 
     #[test]
@@ -459,5 +474,33 @@ mod tests {
         r.handle_packet(Micros(200_000), 40_000);
         let f = all(&mut r, Micros(900_000));
         assert_eq!((f.len(), f[0].base, f[0].arrivals.len()), (1, 40_000, 1));
+    }
+
+    #[test]
+    fn the_count_of_feedbacks_wraps_with_the_numbers_and_what_is_older_than_the_memory_changes_nothing() {
+        let mut r = Recorder::default();
+        let mut feedbacks = vec![];
+        // Over the wrap of the numbers twice and of the count more often.
+        for n in 0..140_000_u64 {
+            let at = Micros(n * 1_000);
+            r.handle_packet(at, (n & 0xffff) as u16);
+            feedbacks.extend(all(&mut r, at));
+        }
+        assert!(feedbacks.len() > 2_560, "{}", feedbacks.len());
+        let mut next = 0_u64;
+        for (n, f) in feedbacks.iter().enumerate() {
+            assert_eq!((f.count, u64::from(f.base)), ((n & 0xff) as u8, next & 0xffff));
+            assert!(f.arrivals.iter().all(Option::is_some));
+            next += f.arrivals.len() as u64;
+        }
+        // Numbers that are forgotten, and numbers that came: nothing is due because of them.
+        let newest = 139_999_u64;
+        let mut now = newest * 1_000 + 200_000;
+        all(&mut r, Micros(now));
+        for back in [1, MAX_REMEMBERED as u64 / 2, MAX_JUMP.unsigned_abs() - 1] {
+            r.handle_packet(Micros(now), ((newest - back) & 0xffff) as u16);
+            now += 200_000;
+            assert_eq!(all(&mut r, Micros(now)), vec![], "{back} numbers ago");
+        }
     }
 }

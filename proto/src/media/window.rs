@@ -3,24 +3,28 @@
 
 /// How many indices below the highest are remembered.
 pub const WINDOW: u64 = 1024;
-const WORDS: usize = (WINDOW / 64) as usize;
 
-/// Which of the newest indices were used.
+/// Which of the newest [`WINDOW`] indices were used.
+pub type IndexWindow = Window<{ (WINDOW / 64) as usize }>;
+
+/// Which of the newest `64 * WORDS` indices were used.
 #[derive(Debug, Clone)]
-pub struct IndexWindow {
+pub struct Window<const WORDS: usize> {
     highest: Option<u64>,
     bits: [u64; WORDS],
 }
 
-impl Default for IndexWindow {
+impl<const WORDS: usize> Default for Window<WORDS> {
     fn default() -> Self {
         Self { highest: None, bits: [0; WORDS] }
     }
 }
 
-impl IndexWindow {
+impl<const WORDS: usize> Window<WORDS> {
+    const SIZE: u64 = 64 * WORDS as u64;
+
     fn bit(index: u64) -> (usize, u64) {
-        (((index % WINDOW) / 64) as usize, 1 << (index % 64))
+        (((index % Self::SIZE) / 64) as usize, 1 << (index % 64))
     }
 
     /// Whether the index is neither used nor too old to know.
@@ -29,7 +33,7 @@ impl IndexWindow {
         match self.highest {
             Some(h) if index <= h => {
                 let (word, bit) = Self::bit(index);
-                h - index < WINDOW && self.bits.get(word).is_some_and(|w| w & bit == 0)
+                h - index < Self::SIZE && self.bits.get(word).is_some_and(|w| w & bit == 0)
             }
             _ => true,
         }
@@ -37,13 +41,20 @@ impl IndexWindow {
 
     /// Marks the index as used; false, and nothing changes, where it is not fresh.
     pub fn take(&mut self, index: u64) -> bool {
+        // The very next index is by far the most frequent; its bit may be set from a window ago, and is set anyway.
+        if self.highest.is_some_and(|h| index == h + 1) {
+            self.highest = Some(index);
+            let (word, bit) = Self::bit(index);
+            self.bits.get_mut(word).into_iter().for_each(|w| *w |= bit);
+            return true;
+        }
         if !self.is_fresh(index) {
             return false;
         }
         match self.highest {
             Some(h) if index > h => {
                 // Indices between enter the window unused; a jump past the window clears it whole.
-                for i in (h + 1..=index).rev().take(WINDOW as usize) {
+                for i in (h + 1..=index).rev().take(64 * WORDS) {
                     let (word, bit) = Self::bit(i);
                     if let Some(w) = self.bits.get_mut(word) {
                         *w &= !bit;

@@ -1,11 +1,12 @@
 //! What signaling says to the relay and hears from it. Plain values: in one process they cross by a call, between
 //! machines by HTTP with mutual TLS. The relay needs nothing else from signaling to keep a running session alive.
 
-use super::api::FeedState;
+use super::api::{FeedPaths, FeedState, LegRequest, OtherRelay};
 use super::event::LegState;
 use super::event::VoiceSlot;
 use super::feed::{FeedDescriptor, Purpose};
 use super::ids::{CertHash, FeedId, LegId, ParticipantId, PublicationId, RealmId, SessionId};
+use super::remote::RelayState;
 use crate::units::{Bitrate, FlowId, WallMicros};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ pub struct FeedGrant {
     pub cnf: CertHash,
     /// What was described.
     pub descriptor: FeedDescriptor,
+    /// RTP and RTCP flow, where another relay has the same feed on the same ones; else the relay chooses.
+    #[serde(default)]
+    pub flows: Option<(FlowId, FlowId)>,
 }
 
 /// What signaling settles about a feed before its SDP is read; the rest of the descriptor comes from the SDP.
@@ -66,8 +70,11 @@ pub struct PublicationGrant {
     pub realm: RealmId,
     /// Who publishes.
     pub publisher: ParticipantId,
-    /// The feed of the first m-line that sends video.
+    /// The feed of the first m-line that sends video; of its largest layer, where it is simulcast (RFC 8853).
     pub video: Option<FeedOutline>,
+    /// The feeds of its smaller layers, the larger one first. The relay opens as many as the offer has.
+    #[serde(default)]
+    pub layers: Vec<FeedOutline>,
     /// The feed of the first m-line that sends audio.
     pub audio: Option<FeedOutline>,
 }
@@ -104,18 +111,37 @@ pub struct LegGrant {
     pub leg: LegId,
     /// Which feed.
     pub feed: FeedKey,
+    /// Who views it; none where it is another relay.
+    #[serde(default)]
+    pub viewer: Option<ParticipantId>,
     /// The viewer's realm.
     pub realm: RealmId,
     /// A feed of the other kind and of the same source, sent over the same WebRTC connection where the offer has an
     /// m-line for it: the sound that belongs to a picture.
     pub companion: Option<FeedKey>,
+    /// How it is to be sent by RTP over QUIC, where it is.
+    #[serde(default)]
+    pub roq: LegRequest,
+    /// As in [`FeedGrant`].
+    #[serde(default)]
+    pub flows: Option<(FlowId, FlowId)>,
 }
+
+/// Flow ids from here on are chosen by signaling, smaller ones by relays: so many that two relays are never given the same by
+/// chance, and few enough for a prefix of 4 bytes (RFC 9000 section 16).
+pub const CHOSEN_FLOWS: std::ops::Range<u64> = 1 << 29..1 << 30;
 
 /// The flow ids that the relay gave out, and where to bring them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowBinding {
     /// `host:port` of the QUIC listener of that realm.
     pub relay: String,
+    /// Other addresses of the same listener, for a second path.
+    #[serde(default)]
+    pub relay_alternates: Vec<String>,
+    /// Another relay with the same flows, for a second path.
+    #[serde(default)]
+    pub also: Vec<OtherRelay>,
     /// TLS server name.
     pub server_name: String,
     /// RTP flow.
@@ -171,7 +197,7 @@ pub enum AdmitError {
 }
 
 /// What the relay tells signaling, unasked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RelayEvent {
     /// Packets of a feed begin or cease to arrive.
     FeedState {
@@ -181,6 +207,13 @@ pub enum RelayEvent {
         state: FeedState,
         /// Since when, relay's wall clock.
         since: WallMicros,
+    },
+    /// A protected feed is brought by another number of paths than before.
+    Paths {
+        /// Which.
+        key: FeedKey,
+        /// How it is now.
+        paths: FeedPaths,
     },
     /// One point of a leg's map from RTP time to capture time, at most ten a second.
     Capture {
@@ -218,6 +251,13 @@ pub enum RelayEvent {
         /// The descriptor as it is now.
         descriptor: FeedDescriptor,
     },
+    /// A leg carries another feed from here on, as it was asked to.
+    Switched {
+        /// The leg.
+        leg: LegId,
+        /// What it carries now.
+        feed: FeedKey,
+    },
     /// Which voice a listener hears on which m-line.
     Voices {
         /// The listener's leg.
@@ -225,6 +265,18 @@ pub enum RelayEvent {
         /// All its m-lines.
         slots: Vec<VoiceSlot>,
     },
+    /// A feed is gone with the relay that had it.
+    FeedClosed {
+        /// Which.
+        key: FeedKey,
+    },
+    /// A feed that was fetched from another relay is fetched no more: nobody has viewed it for a while.
+    CascadeClosed {
+        /// Which.
+        key: FeedKey,
+    },
+    /// All that a relay in another process has, after signaling has connected to it.
+    State(Box<RelayState>),
     /// Who speaks in a session; told when it changes, at most five times a second.
     Speaking {
         /// The session.

@@ -1,6 +1,6 @@
 //! Bodies of the HTTP API that are not feed descriptors or problems.
 
-use super::feed::FeedDescriptor;
+use super::feed::{FeedDescriptor, RoqMode};
 use super::ids::{CertHash, FeedId, LegId, ParticipantId, RealmId, SessionId};
 use super::role::{Grade, Role, Verb};
 use crate::units::{FlowId, WallMicros};
@@ -80,6 +80,12 @@ pub struct Invitation {
 pub struct RoqBinding {
     /// `host:port` of the relay's QUIC listener for the bearer's realm.
     pub relay: String,
+    /// Other addresses of the same listener, for a second path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relay_alternates: Vec<String>,
+    /// Another relay with the same flows, for a second path; goes before the other addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<OtherRelay>,
     /// TLS server name to expect there.
     pub server_name: String,
     /// Flow of the RTP packets.
@@ -92,6 +98,43 @@ pub struct RoqBinding {
     /// The feed as the relay has it.
     pub feed: FeedDescriptor,
 }
+
+/// A relay beside the one that a binding names first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OtherRelay {
+    /// `host:port` of its QUIC listener for the bearer's realm.
+    pub relay: String,
+    /// TLS server name to expect there.
+    pub server_name: String,
+}
+
+/// Body of `POST …/feeds/{feed}/legs`; no body at all means the same as an empty one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LegRequest {
+    /// Datagrams, or a stream per frame with a deadline.
+    #[serde(default)]
+    pub mode: RoqMode,
+    /// Over how many QUIC connections the packets are to go, each packet over each: 1 or 2.
+    #[serde(default = "one")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 2))]
+    pub paths: u8,
+}
+
+const fn one() -> u8 {
+    1
+}
+
+impl Default for LegRequest {
+    fn default() -> Self {
+        Self { mode: RoqMode::Datagram, paths: 1 }
+    }
+}
+
+/// Connections that one feed or leg uses at most.
+pub const MAX_PATHS: usize = 2;
 
 /// Longest chat message, in characters.
 pub const MAX_CHAT_LEN: usize = 2_000;
@@ -166,6 +209,26 @@ pub enum FeedState {
     Stalled,
 }
 
+/// How many paths bring a protected feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FeedPaths {
+    /// As many are to bring it.
+    pub expected: u8,
+    /// As many do.
+    pub alive: u8,
+    /// Since when, relay's wall clock.
+    pub since: WallMicros,
+}
+
+impl FeedPaths {
+    /// Whether one path may fail without anybody seeing it.
+    #[must_use]
+    pub const fn is_protected(&self) -> bool {
+        self.alive >= self.expected
+    }
+}
+
 /// A feed with what is known about it now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -178,6 +241,9 @@ pub struct FeedInfo {
     pub state: FeedState,
     /// Since when it is in that state.
     pub since: WallMicros,
+    /// Of a protected feed, how many paths bring it; none where the feed is not to be protected, or nothing has come yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<FeedPaths>,
     /// Server clock minus publisher's clock, in microseconds, by the publisher's report; none while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_offset_us: Option<i64>,

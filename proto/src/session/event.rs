@@ -133,6 +133,13 @@ pub enum ServerEvent {
         /// `connecting`, `connected` or `closed`.
         state: LegState,
     },
+    /// A leg carries another feed from here on, as its owner asked; points of its map are that feed's.
+    Switched {
+        /// The leg.
+        leg: LegId,
+        /// What it carries now.
+        feed: FeedId,
+    },
     /// A publication's transport changed; only to its publisher.
     Publication {
         /// The publication.
@@ -223,6 +230,8 @@ pub struct ControlInfo {
     pub figures: [Option<u32>; 5],
     /// Nonces of probes that this answers, each 16 hexadecimal digits.
     pub answers: Vec<String>,
+    /// `single`, `protected` (two paths bring what the expert sends) or `unprotected` (there were two, one is gone).
+    pub paths: String,
     /// A STATUS older than this, by the client's own probe, is "control unknown, hands off", in milliseconds.
     pub status_age_ms: u32,
 }

@@ -33,14 +33,16 @@ pub enum Purpose {
     Secondary,
 }
 
-/// How a native feed comes in by RTP over QUIC. What the relay sends goes by datagram, and by stream where it fits into none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How packets go by RTP over QUIC: those of a native feed to the relay, or those of a leg to its viewer. By datagram goes by
+/// stream what fits into none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum RoqMode {
     /// One RTP packet per QUIC datagram.
+    #[default]
     Datagram,
-    /// One stream per frame.
+    /// One stream per frame: QUIC repeats what is lost, until the frame's deadline; then the stream is reset.
     Stream,
 }
 
@@ -62,6 +64,27 @@ pub enum Transport {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rtcp_flow_id: Option<FlowId>,
     },
+}
+
+/// How redundancy is made on native lines of a feed: from its publisher to the relay, between relays, and to native viewers
+/// that report what they lose (RFC 3611 section 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Fec {
+    /// The code.
+    pub scheme: FecScheme,
+    /// Payload type of the repair packets, 96 to 127, on the flow of the feed.
+    pub payload_type: u8,
+}
+
+/// Codes that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum FecScheme {
+    /// Reed–Solomon over GF(2^16) across the packets of frames: [`crate::media::fec::block`].
+    Rs16,
 }
 
 /// One published thing. JSON, `POST /v1/sessions/{session}/feeds`; mirrored on the event stream. Unknown keys are refused.
@@ -107,12 +130,15 @@ pub struct FeedDescriptor {
     /// 0 goes first.
     #[serde(default)]
     pub priority: u8,
-    /// Sent over two paths.
+    /// Sent over two paths: every packet by each of two QUIC connections.
     #[serde(default)]
     pub protected: bool,
     /// A stored recording that is played, not a live camera: the page says so.
     #[serde(default)]
     pub replay: bool,
+    /// Redundancy on native lines; without it lost packets are only asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fec: Option<Fec>,
     /// How it comes in.
     pub transport: Transport,
 }
@@ -156,6 +182,9 @@ impl FeedDescriptor {
         }
         if !(96..=127).contains(&self.payload_type) && self.payload_type > 34 {
             return bad("payload_type", "0 to 34 or 96 to 127 (RFC 5761 section 4)");
+        }
+        if self.fec.is_some_and(|f| !(96..=127).contains(&f.payload_type) || f.payload_type == self.payload_type) {
+            return bad("fec", "a payload_type of 96 to 127 that is not the feed's");
         }
         if self.width > 16_384 || self.height > 16_384 {
             return bad("width", "width and height of at most 16384 pixels");

@@ -8,4 +8,5 @@ pub mod event;
 pub mod feed;
 pub mod ids;
 pub mod problem;
+pub mod remote;
 pub mod role;

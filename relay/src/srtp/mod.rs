@@ -23,6 +23,8 @@ use trocar_proto::units::{SeqNo, Ssrc};
 pub const MAX_OVERHEAD: usize = 16;
 /// Different SSRCs taken from one peer at most; more are refused (bad-input case 34).
 pub const MAX_SSRC: usize = 32;
+/// Bits of a packet index: roll-over counter and sequence number (RFC 3711 section 3.3.1).
+const INDEX_BITS: u32 = 48;
 
 /// Why a packet was not protected or taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +41,9 @@ pub enum SrtpError {
     /// The index was used before, or is too old to know.
     #[error("packet index was used before or is too old")]
     Replay,
+    /// All indexes of these keys are used up: new keys are due (RFC 3711 section 9.2).
+    #[error("no packet index is left: new keys are due")]
+    Exhausted,
     /// More SSRCs than [`MAX_SSRC`].
     #[error("too many sources")]
     TooManySources,
@@ -104,15 +109,52 @@ impl SendKeys {
     /// Seals a compound RTCP packet in place and appends tag and index.
     ///
     /// # Errors
-    /// [`SrtpError::Malformed`] below 8 bytes; [`SrtpError::Replay`] after 2^31 packets, when new keys are due.
+    /// [`SrtpError::Malformed`] below 8 bytes; [`SrtpError::Exhausted`] after 2^31 packets.
     pub fn seal_rtcp(&mut self, packet: &mut Vec<u8>) -> Result<(), SrtpError> {
         let ssrc = Ssrc(be32(packet, 4).ok_or(SrtpError::Malformed)?);
-        self.rtcp_index = self.rtcp_index.checked_add(1).filter(|i| i >> 31 == 0).ok_or(SrtpError::Replay)?;
+        self.rtcp_index = self.rtcp_index.checked_add(1).filter(|i| i >> 31 == 0).ok_or(SrtpError::Exhausted)?;
         self.rtcp.seal_rtcp(ssrc, self.rtcp_index, packet)
     }
 }
 
 /// The right to seal packets of one SSRC. Not `Clone`: whoever has it is the only sender.
+///
+/// It is given away, never shared:
+///
+/// ```
+/// use trocar_relay::srtp::SendStream;
+/// fn hand_over(stream: SendStream) -> SendStream {
+///     stream
+/// }
+/// ```
+///
+/// There is no second one of it,
+///
+/// ```compile_fail,E0599
+/// use trocar_relay::srtp::SendStream;
+/// fn twice(stream: SendStream) -> (SendStream, SendStream) {
+///     (stream.clone(), stream)
+/// }
+/// ```
+///
+/// who gave it away has it no more,
+///
+/// ```compile_fail,E0382
+/// use trocar_relay::srtp::SendStream;
+/// fn keep(stream: SendStream) -> (SendStream, SendStream) {
+///     let given = stream;
+///     (given, stream)
+/// }
+/// ```
+///
+/// and nobody makes one but [`SendKeys::claim`]:
+///
+/// ```compile_fail,E0451
+/// use trocar_relay::srtp::SendStream;
+/// fn forge(stream: SendStream) -> SendStream {
+///     SendStream { ssrc: trocar_proto::units::Ssrc(1), ..stream }
+/// }
+/// ```
 pub struct SendStream {
     keys: Rc<SessionKey>,
     ssrc: Ssrc,
@@ -136,12 +178,16 @@ impl SendStream {
     /// ROC ‖ SEQ.
     ///
     /// # Errors
-    /// [`SrtpError::Replay`] where the index was sealed before or is older than the window; [`SrtpError::Malformed`]
-    /// where the packet is shorter than its parts.
+    /// [`SrtpError::Replay`] where the index was sealed before or is older than the window; [`SrtpError::Exhausted`] where
+    /// it has more than 48 bits; [`SrtpError::Malformed`] where the packet is shorter than its parts.
     pub fn seal(&mut self, index: SeqNo, packet: &mut [u8], header_len: usize) -> Result<(), SrtpError> {
         let (head, rest) = packet.split_at_mut_checked(header_len).ok_or(SrtpError::Malformed)?;
         let body_len = rest.len().checked_sub(self.overhead()).ok_or(SrtpError::Malformed)?;
         let (body, tag_room) = rest.split_at_mut_checked(body_len).ok_or(SrtpError::Malformed)?;
+        // Beyond, nonces begin again.
+        if index.0 >> INDEX_BITS != 0 {
+            return Err(SrtpError::Exhausted);
+        }
         if !self.used.take(index.0) {
             return Err(SrtpError::Replay);
         }
@@ -190,6 +236,9 @@ impl Receiver {
             Some(wide) => SeqNo(wide.0.saturating_sub(0x1_0000)),
             None => SeqNo(u64::from(header.seq)),
         };
+        if index.0 >> INDEX_BITS != 0 {
+            return Err(SrtpError::Exhausted);
+        }
         if known.is_some_and(|s| !s.seen.is_fresh(index.0)) {
             return Err(SrtpError::Replay);
         }

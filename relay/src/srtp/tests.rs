@@ -1,5 +1,7 @@
 //! The vectors of RFC 7714, our two ends against each other, and each against an independent implementation (`rtc-srtp`).
 
+mod proofs;
+
 use super::*;
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;

@@ -144,6 +144,13 @@ pub fn rtx_for(media: &Media, payload_type: u8) -> Option<u8> {
     media.codecs.iter().find(repairs).map(|c| c.payload_type)
 }
 
+/// The payload type of FlexFEC-03 in an m-line, in the form that Chromium knows: one stream of repair for one of media.
+#[must_use]
+pub fn fec_for(media: &Media, clock_rate: u32) -> Option<u8> {
+    let repairs = |c: &&Codec| c.name.eq_ignore_ascii_case("flexfec-03") && c.clock_rate == clock_rate;
+    media.codecs.iter().find(repairs).map(|c| c.payload_type)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,5 +304,8 @@ mod tests {
         let m = media("video", &[("VP8/90000", ""), ("rtx/90000", "apt=100"), ("rtx/90000", "apt=300")]);
         assert_eq!(rtx_for(&m, 100), Some(101));
         assert_eq!(rtx_for(&m, 44), None);
+        assert_eq!(fec_for(&m, 90_000), None);
+        let m = media("video", &[("VP8/90000", ""), ("FLEXFEC-03/90000", "repair-window=10000000")]);
+        assert_eq!((fec_for(&m, 90_000), fec_for(&m, 48_000)), (Some(101), None));
     }
 }

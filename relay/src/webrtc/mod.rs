@@ -4,6 +4,7 @@
 pub mod codec;
 mod dtls;
 pub mod h264;
+pub mod layers;
 pub mod remote;
 pub mod sdp;
 pub mod transport;

@@ -1,43 +1,60 @@
 //! Opening and closing of feeds and native legs, as signaling asks for it, and the states that it is told of. What
 //! signaling asks for browsers is in `negotiate`.
 
+use super::native::{RoqWay, RoqWayConfig};
 use super::peer::Part;
-use super::state::{
-    Core, FeedEntry, Flow, LegEntry, Origin, ReportedLoss, Resource, RoqWay, Way, random_u32, wall_now,
-};
+use super::police::FeedPolice;
+use super::repair;
+use super::state::{Core, FeedEntry, Flow, LegEntry, Origin, ReportedLoss, Resource, Way, random_u32, wall_now};
 use super::voices::SessionVoices;
 use crate::metrics::DelayHistogram;
 use std::time::Instant;
 use trocar_proto::media::codec::Codec;
-use trocar_proto::media::ext::{ABS_CAPTURE_TIME_URI, AUDIO_LEVEL_URI, ExtensionIds, FRAME_URI};
+use trocar_proto::media::ext::{
+    ABS_CAPTURE_TIME_URI, AUDIO_LEVEL_URI, DEPENDENCY_DESCRIPTOR_URI, ExtensionIds, FRAME_URI,
+};
 use trocar_proto::media::feed::{Feed, FeedConfig};
 use trocar_proto::media::ingest::{Ingest, IngestConfig};
 use trocar_proto::media::leg::{Leg, Numbering};
+use trocar_proto::media::lipsync::SourceClock;
 use trocar_proto::media::ring::Ring;
 use trocar_proto::media::roq::FlowPrefix;
-use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, RelayEvent};
+use trocar_proto::media::rtcp::Builder;
+use trocar_proto::session::admission::{
+    AdmitError, CHOSEN_FLOWS, FeedGrant, FeedKey, FlowBinding, LegGrant, RelayEvent,
+};
 use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Purpose};
 use trocar_proto::session::ids::{CertHash, LegId, ParticipantId, RealmId};
 use trocar_proto::units::{FlowId, Micros, Ssrc};
 
-/// What a native leg may have waiting in its connection, in milliseconds at the feed's rate, and at least that many
-/// bytes: one large key frame. Loss policy: whole frames are left out up to the next key frame.
-const MAX_QUEUE_MS: u64 = 200;
-const MIN_QUEUE: usize = 1 << 20;
-
 /// Bytes of a ring slot: our publishers make packets of at most 1,120 bytes, foreign ones of at most one Ethernet frame.
 const SLOT_SIZE: usize = 2_048;
+
+/// What native viewers are told when a feed is over (RFC 3550 section 6.6): a compound packet begins with a report.
+fn goodbye_from(ssrc: Ssrc, key: &FeedKey) -> Vec<u8> {
+    Builder::default().receiver_report(ssrc, None).cname(ssrc, key.feed.as_str()).bye(&[ssrc]).finish()
+}
 
 impl Core {
     pub(crate) fn listener_of(&self, realm: &RealmId) -> Result<usize, AdmitError> {
         self.listeners.iter().position(|l| &l.realm == realm).ok_or_else(|| AdmitError::NoSuchRealm(realm.clone()))
     }
 
-    fn new_flows(&mut self) -> (FlowId, FlowId) {
+    /// The flows that signaling chose, else two that are free.
+    fn flows_for(&mut self, chosen: Option<(FlowId, FlowId)>) -> Result<(FlowId, FlowId), AdmitError> {
+        let Some((rtp, rtcp)) = chosen else { return Ok(self.new_flows()) };
+        let is_free = |flow: FlowId| CHOSEN_FLOWS.contains(&flow.0) && !self.flows.contains_key(&flow);
+        if rtp != rtcp && is_free(rtp) && is_free(rtcp) {
+            return Ok((rtp, rtcp));
+        }
+        Err(AdmitError::Full("the flows that signaling chose are in use".to_owned()))
+    }
+
+    pub(super) fn new_flows(&mut self) -> (FlowId, FlowId) {
         let rtp = self.next_flow;
-        self.next_flow += 2;
+        self.next_flow += self.flow_step;
         (FlowId(rtp), FlowId(rtp + 1))
     }
 
@@ -45,6 +62,8 @@ impl Core {
         let l = self.listeners.get(listener).ok_or(AdmitError::Unavailable)?;
         Ok(FlowBinding {
             relay: l.quic_address.clone(),
+            relay_alternates: l.quic_alternates.clone(),
+            also: Vec::new(),
             server_name: l.server_name.clone(),
             rtp_flow_id: rtp,
             rtcp_flow_id: rtcp,
@@ -55,7 +74,7 @@ impl Core {
     pub(crate) fn open_feed(&mut self, grant: FeedGrant) -> Result<FlowBinding, AdmitError> {
         let listener = self.listener_of(&grant.realm)?;
         self.check_feed(&grant.key)?;
-        let (rtp_flow, rtcp_flow) = self.new_flows();
+        let (rtp_flow, rtcp_flow) = self.flows_for(grant.flows)?;
         // A publisher that marks frames itself is not read beyond its headers: its payload may be encrypted.
         let foreign = grant.descriptor.extension_id(FRAME_URI).is_none();
         let ingest = foreign.then(|| {
@@ -63,17 +82,25 @@ impl Core {
                 codec: Codec::from_encoding_name(&grant.descriptor.codec),
                 payload_type: grant.descriptor.payload_type,
                 abs_capture_time: grant.descriptor.extension_id(ABS_CAPTURE_TIME_URI).unwrap_or(0),
+                audio_level: grant.descriptor.extension_id(AUDIO_LEVEL_URI).unwrap_or(0),
+                dependency_descriptor: grant.descriptor.extension_id(DEPENDENCY_DESCRIPTOR_URI).unwrap_or(0),
             })
         });
         let (key, cnf) = (grant.key, grant.cnf);
         let level_id = grant.descriptor.extension_id(AUDIO_LEVEL_URI).unwrap_or(0);
-        let origin = Origin::Roq { rtp_flow, rtcp_flow, connection: None };
+        let origin = Origin::Roq { rtp_flow, rtcp_flow, paths: Box::default() };
         let mut descriptor = grant.descriptor;
         if foreign {
             // What ingest writes is marked by the ids of the house, and viewers are told so.
             let ours =
                 [(FRAME_URI, ExtensionIds::OURS.frame), (ABS_CAPTURE_TIME_URI, ExtensionIds::OURS.abs_capture_time)];
-            descriptor.header_extensions = ours.into_iter().map(|(uri, id)| (uri.to_owned(), id)).collect();
+            let kept = [
+                (AUDIO_LEVEL_URI, ExtensionIds::OURS.audio_level),
+                (DEPENDENCY_DESCRIPTOR_URI, ExtensionIds::OURS.dependency_descriptor),
+            ];
+            let kept = kept.into_iter().filter(|(uri, _)| descriptor.extension_id(uri).is_some());
+            let all = ours.into_iter().chain(kept).map(|(uri, id)| (uri.to_owned(), id));
+            descriptor.header_extensions = all.collect();
             self.tell(RelayEvent::Descriptor { key: key.clone(), descriptor: descriptor.clone() });
         }
         let index = self.insert_feed(key, grant.publisher, descriptor, origin, ingest);
@@ -90,8 +117,9 @@ impl Core {
         if self.feed_by_key.contains_key(key) {
             return Err(AdmitError::FeedExists);
         }
-        if self.feeds.len() >= self.limits.max_feeds {
-            return Err(AdmitError::Full(format!("{} feeds are open", self.feeds.len())));
+        let own = self.feeds.iter().filter(|(_, f)| !matches!(f.origin, Origin::Mirror { .. })).count();
+        if own >= self.limits.max_feeds {
+            return Err(AdmitError::Full(format!("{own} feeds are open")));
         }
         Ok(())
     }
@@ -107,7 +135,12 @@ impl Core {
     ) -> usize {
         let d = &descriptor;
         let given = |uri| d.extension_id(uri).unwrap_or(0);
-        let marked = ExtensionIds { frame: given(FRAME_URI), abs_capture_time: given(ABS_CAPTURE_TIME_URI) };
+        let marked = ExtensionIds {
+            frame: given(FRAME_URI),
+            abs_capture_time: given(ABS_CAPTURE_TIME_URI),
+            audio_level: given(AUDIO_LEVEL_URI),
+            dependency_descriptor: given(DEPENDENCY_DESCRIPTOR_URI),
+        };
         let config = FeedConfig {
             clock_rate: d.clock_rate,
             payload_type: d.payload_type,
@@ -119,7 +152,11 @@ impl Core {
         // A place for a voice is Opus at its listener: anything else would be played as noise.
         let is_opus = d.codec.eq_ignore_ascii_case("opus") && d.clock_rate == 48_000;
         let is_voice = is_opus && d.kind == MediaKind::Audio && d.purpose == Purpose::Voice;
+        // Voices are given out where they live.
+        let is_voice = is_voice && !matches!(origin, Origin::Mirror { .. });
         let session = key.session.clone();
+        let police = FeedPolice::new(descriptor.max_bitrate);
+        let repair = repair::of_feed(&descriptor, &origin, ingest.is_some());
         let index = self.feeds.insert(FeedEntry {
             key: key.clone(),
             descriptor,
@@ -129,13 +166,18 @@ impl Core {
             level_id: 0,
             feed: Feed::new(config),
             legs: Vec::new(),
+            mirrors: Vec::new(),
             state: FeedState::Waiting,
             delay: DelayHistogram::default(),
             last_sr: None,
+            clock: SourceClock::default(),
             last_report: Micros(0),
+            frame_end: None,
             last_news: Micros(0),
             reported: ReportedLoss::default(),
             receiver_ssrc: Ssrc(random_u32()),
+            police,
+            repair,
         });
         self.feed_by_key.insert(key, index);
         if is_voice {
@@ -148,12 +190,19 @@ impl Core {
     pub(crate) fn close_feed(&mut self, key: &FeedKey) {
         let Some(index) = self.feed_by_key.remove(key) else { return };
         let Some(entry) = self.feeds.get(index) else { return };
+        let goodbye = entry.feed.highest().map(|(ssrc, _)| goodbye_from(ssrc, key));
         for leg in entry.legs.clone() {
+            if let (Some(Way::Roq(way)), Some(goodbye)) = (self.legs.get(leg).map(|l| &l.way), &goodbye) {
+                way.send_rtcp(goodbye);
+            }
             self.lose_feed(leg);
         }
         self.forget_voice(index);
         let Some(entry) = self.feeds.try_remove(index) else { return };
+        self.close_mirrors(key, &entry.mirrors);
+        self.cascades.forget(index);
         match entry.origin {
+            Origin::Mirror { home, serial } => self.end_at_home(&entry, home, serial),
             Origin::Roq { rtp_flow, rtcp_flow, .. } => {
                 self.flows.remove(&rtp_flow);
                 self.flows.remove(&rtcp_flow);
@@ -191,13 +240,25 @@ impl Core {
         let listener = self.listener_of(&grant.realm)?;
         let feed_index = self.find_feed(&grant.feed)?;
         self.check_room(1)?;
-        let (rtp_flow, rtcp_flow) = self.new_flows();
+        self.admit_leg(listener, &grant.leg, &[feed_index])?;
+        let (rtp_flow, rtcp_flow) = self.flows_for(grant.flows)?;
         let prefix = FlowPrefix::new(rtp_flow).ok_or(AdmitError::Unavailable)?;
         let rtcp_prefix = FlowPrefix::new(rtcp_flow).ok_or(AdmitError::Unavailable)?;
-        let budget = self.feeds.get(feed_index).map_or(0, |f| f.descriptor.max_bitrate.0);
-        let max_queue = usize::try_from(budget / 8 * MAX_QUEUE_MS / 1_000).unwrap_or(usize::MAX).max(MIN_QUEUE);
-        let way = Way::Roq(RoqWay { cnf, rtcp_flow, prefix, rtcp_prefix, connection: None, max_queue });
+        let d = self.feeds.get(feed_index).map(|f| &f.descriptor).ok_or(AdmitError::NoSuchFeed)?;
+        let way = Way::Roq(RoqWay::new(RoqWayConfig {
+            cnf,
+            rtcp_flow,
+            prefix,
+            rtcp_prefix,
+            asked: grant.roq,
+            rate: d.max_bitrate,
+            budget_ms: d.budget_ms,
+        }));
+        let repair = repair::of_leg(d, grant.roq.mode);
         let index = self.insert_leg(&grant.leg, feed_index, Numbering::Verbatim, way, now)?;
+        if let Some(leg) = self.legs.get_mut(index) {
+            leg.repair = repair;
+        }
         self.leg_by_id.insert(grant.leg, Resource::Leg(index));
         self.flows.insert(rtcp_flow, (cnf, Flow::LegRtcp(index)));
         self.binding(listener, rtp_flow, rtcp_flow)

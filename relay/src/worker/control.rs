@@ -1,7 +1,7 @@
 //! RTCP and everything that happens by the clock.
 
 use super::out::Ways;
-use super::state::{Core, FeedEntry, Origin, ReportedLoss, Way, wall_now};
+use super::state::{Core, Origin, ReportedLoss, Way, wall_now};
 use bytes::Bytes;
 use std::time::Instant;
 use trocar_proto::media::ingest::Ingest;
@@ -11,10 +11,10 @@ use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Purpose};
-use trocar_proto::units::{Micros, Ssrc};
+use trocar_proto::units::Micros;
 
 /// Reports go out this often, in microseconds.
-const REPORT_SPACING_US: u64 = 1_000_000;
+pub(super) const REPORT_SPACING_US: u64 = 1_000_000;
 /// A native leg that nobody has connected for is dropped after this long, in microseconds.
 const UNCONNECTED_US: u64 = 15_000_000;
 /// A picture without a packet for this long is stalled, in microseconds, or for three of its frames where that is longer.
@@ -37,8 +37,15 @@ impl Core {
     /// RTCP of a native publisher: its sender reports are echoed in our receiver reports.
     pub(crate) fn handle_publisher_rtcp(&mut self, index: usize, at: Micros, bytes: &[u8]) {
         for part in Compound::new(bytes) {
-            if let Rtcp::SenderReport(sr, _) = part {
-                self.note_sender_report(index, &sr, at);
+            match part {
+                Rtcp::SenderReport(sr, _) => self.note_sender_report(index, &sr, at),
+                Rtcp::Bye(mut sources) => {
+                    let present = self.feeds.get(index).and_then(|f| f.feed.highest()).map(|(ssrc, _)| ssrc);
+                    if sources.any(|s| Some(s) == present) {
+                        self.set_feed_state(index, FeedState::Stalled);
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -46,11 +53,13 @@ impl Core {
     pub(super) fn note_sender_report(&mut self, feed: usize, sr: &SenderReport, at: Micros) {
         if let Some(entry) = self.feeds.get_mut(feed) {
             entry.last_sr = Some((ntp_middle(sr.ntp), at));
+            entry.clock.handle_report(sr, wall_now().to_ntp(), at);
         }
     }
 
     /// RTCP of a native viewer.
     pub(crate) fn handle_viewer_rtcp(&mut self, index: usize, now: Instant, bytes: &[u8]) {
+        self.answer_native(index, now, bytes);
         let at = self.micros(now);
         let middle = ntp_middle(wall_now().to_ntp());
         for part in Compound::new(bytes) {
@@ -60,7 +69,7 @@ impl Core {
                         self.note_report(index, &block, middle);
                     }
                 }
-                Rtcp::KeyFrameRequest { .. } => self.want_key_frame(index, now, at),
+                Rtcp::KeyFrameRequest { .. } | Rtcp::FullIntraRequest(_) => self.want_key_frame(index, now, at),
                 _ => {}
             }
         }
@@ -91,10 +100,26 @@ impl Core {
             return;
         }
         if let Some(media) = entry.feed.poll_key_frame_request(at) {
+            if let Origin::Mirror { .. } = entry.origin {
+                return self.ask_home(index);
+            }
             let from = entry.receiver_ssrc;
-            let bytes = Builder::default().receiver_report(from, None).pli(from, media).finish();
-            self.send_upstream(index, now, bytes);
+            let head = Builder::default().receiver_report(from, None);
+            let asked = match self.take_fir_number(index) {
+                Some(number) => head.fir(from, media, number),
+                None => head.pli(from, media),
+            };
+            self.send_upstream(index, now, asked.finish());
         }
+    }
+
+    /// The number of the next FIR to a feed's publisher, where it knows no PLI.
+    fn take_fir_number(&mut self, feed: usize) -> Option<u8> {
+        let Origin::Webrtc { peer, .. } = self.feeds.get(feed)?.origin else { return None };
+        let track = self.peers.get_mut(peer)?.tracks.iter_mut().find(|t| t.feed == Some(feed))?;
+        let number = track.fir?;
+        track.fir = Some(number.wrapping_add(1));
+        Some(number)
     }
 
     /// Everything that is due by the clock. In this order: peers' handshakes and consent, what publishing peers are to
@@ -102,6 +127,8 @@ impl Core {
     pub(crate) fn tick(&mut self, now: Instant) {
         let at = self.micros(now);
         self.tell_untold();
+        self.keep_crossings();
+        self.keep_cascades(at);
         let peers: Vec<usize> = self.peers.iter().map(|(i, _)| i).collect();
         for index in peers {
             if let Some(peer) = self.peers.get_mut(index) {
@@ -110,7 +137,13 @@ impl Core {
             }
         }
         self.feed_back(now, at);
+        self.poll_repairs(now, at);
         self.assign_voices(now, at);
+        self.watch_paths(at);
+        self.keep_grants(at);
+        self.keep_uplinks();
+        self.expire_frames(now);
+        self.forget_switches();
         let legs: Vec<usize> = self.legs.iter().map(|(i, _)| i).collect();
         for index in legs {
             self.report_to_viewer(index, now, at);
@@ -125,6 +158,7 @@ impl Core {
         }
         let feeds: Vec<usize> = self.feeds.iter().map(|(i, _)| i).collect();
         for index in feeds {
+            self.points(index, now, at);
             self.report_to_publisher(index, now, at);
             self.ask_key_frame(index, now, at);
             self.tell_size(index, at);
@@ -134,41 +168,6 @@ impl Core {
             });
             if silent {
                 self.set_feed_state(index, FeedState::Stalled);
-            }
-        }
-    }
-
-    fn report_to_viewer(&mut self, index: usize, now: Instant, at: Micros) {
-        let Some(leg) = self.legs.get_mut(index) else { return };
-        if at.since(leg.last_sr) < REPORT_SPACING_US {
-            return;
-        }
-        leg.last_sr = at;
-        let Some((timestamp, arrived)) = leg.leg.last_sent() else { return };
-        let Some(FeedEntry { feed, key, .. }) = leg.feed.and_then(|f| self.feeds.get(f)) else { return };
-        let elapsed = at.since(arrived).saturating_mul(u64::from(feed.clock_rate())) / 1_000_000;
-        let counters = leg.leg.counters();
-        let ssrc = match &leg.way {
-            Way::Webrtc(w) => w.ssrc,
-            Way::Roq(_) => feed.highest().map_or(Ssrc(0), |(s, _)| s),
-        };
-        let report = SenderReport {
-            ssrc,
-            ntp: wall_now().to_ntp(),
-            rtp_time: timestamp.wrapping_add((elapsed & 0xffff_ffff) as u32),
-            packets: (counters.packets & 0xffff_ffff) as u32,
-            octets: (counters.octets & 0xffff_ffff) as u32,
-        };
-        let bytes = Builder::default().sender_report(&report).cname(ssrc, key.feed.as_str()).finish();
-        match &leg.way {
-            Way::Webrtc(w) => {
-                let peer = w.peer;
-                self.send_to_peer(peer, now, bytes);
-            }
-            Way::Roq(w) => {
-                if let Some(c) = &w.connection {
-                    let _ = c.send_datagram([w.rtcp_prefix.as_bytes(), &bytes].concat().into());
-                }
             }
         }
     }
@@ -211,15 +210,19 @@ impl Core {
             last_sr,
             delay_since_sr,
         };
-        let bytes = Builder::default().receiver_report(entry.receiver_ssrc, Some(&block)).finish();
+        let from = entry.receiver_ssrc;
+        let bytes = Builder::default().receiver_report(from, Some(&block)).cname(from, "relay").finish();
         self.send_upstream(index, now, bytes);
     }
 
     /// RTCP to the publisher. Loss policy: what its connection does not take is not sent; reports and requests come again.
-    fn send_upstream(&mut self, index: usize, now: Instant, rtcp: Vec<u8>) {
+    pub(super) fn send_upstream(&mut self, index: usize, now: Instant, rtcp: Vec<u8>) {
         match self.feeds.get(index).map(|f| &f.origin) {
-            Some(Origin::Roq { connection: Some(c), rtcp_flow, .. }) => {
-                if let Some(prefix) = FlowPrefix::new(*rtcp_flow) {
+            Some(Origin::Roq { paths, rtcp_flow, .. }) => {
+                let Some(c) = paths.connection() else { return };
+                // Another relay has flows of its own.
+                let flow = self.cascades.rtcp_flow(c).unwrap_or(*rtcp_flow);
+                if let Some(prefix) = FlowPrefix::new(flow) {
                     let _ = c.send_datagram(Bytes::from([prefix.as_bytes(), &rtcp].concat()));
                 }
             }

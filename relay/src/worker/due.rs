@@ -19,6 +19,8 @@ impl Core {
     pub(super) fn due(&mut self, now: Instant) {
         self.wake_at = None;
         let at = self.micros(now);
+        self.pump_paced(now, at);
         self.feed_back(now, at);
+        self.poll_repairs(now, at);
     }
 }

@@ -5,8 +5,9 @@ use quinn_udp::{Transmit, UdpSocketState};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-/// Packets in one batch at most.
-pub(crate) const MAX_SEGMENTS: usize = 16;
+/// Packets in one batch at most. A send costs about as much as sealing five packets; from 16 to 32 the CPU per packet and the
+/// time until the last viewer of a burst has its packet both fall, beyond that what the first packets wait weighs more.
+pub(crate) const MAX_SEGMENTS: usize = 32;
 /// Bytes in one batch at most, below the largest UDP payload.
 const MAX_BYTES: usize = 64_000;
 
@@ -83,22 +84,24 @@ pub(crate) struct Batch {
     used: usize,
     segment: usize,
     count: usize,
+    /// Packets that one send to its address may take.
+    limit: usize,
     /// A shorter packet was put last: GSO takes no other after it.
     closed: bool,
 }
 
 impl Batch {
     pub(crate) fn new() -> Self {
-        Self { bytes: vec![0; MAX_BYTES], used: 0, segment: 0, count: 0, closed: false }
+        Self { bytes: vec![0; MAX_BYTES], used: 0, segment: 0, count: 0, limit: 1, closed: false }
     }
 
     /// Whether a packet of that length can go into this batch.
-    pub(crate) fn has_room(&self, len: usize, outlet: Outlet<'_>) -> bool {
-        self.count == 0
-            || (!self.closed
-                && len <= self.segment
-                && self.count < outlet.max_segments()
-                && self.used + len <= MAX_BYTES)
+    pub(crate) fn has_room(&mut self, len: usize, outlet: Outlet<'_>) -> bool {
+        if self.count == 0 {
+            self.limit = outlet.max_segments();
+            return true;
+        }
+        !self.closed && len <= self.segment && self.count < self.limit && self.used + len <= MAX_BYTES
     }
 
     /// Room for a packet of that length; to be filled whole, or taken back with [`Self::retract`].

@@ -2,13 +2,16 @@
 //! the publisher is told what arrived.
 
 use super::peer::{Peer, Track};
-use super::state::{Core, Origin, SCRATCH, wall_now};
+use super::state::{Core, Origin, SCRATCH, Way, wall_now};
+use crate::webrtc::layers::Belongs;
 use std::time::Instant;
 use trocar_proto::media::ext::transport_sequence;
 use trocar_proto::media::rtcp::{Builder, Compound, Rtcp, ntp_middle};
 use trocar_proto::media::rtp::Header;
 use trocar_proto::media::rtx;
-use trocar_proto::units::{Micros, Ssrc};
+use trocar_proto::media::twcc::Feedback;
+use trocar_proto::session::api::FeedState;
+use trocar_proto::units::{Bitrate, Micros, Ssrc};
 
 /// REMB goes out this often, in microseconds.
 const REMB_SPACING_US: u64 = 1_000_000;
@@ -25,30 +28,41 @@ impl Core {
         {
             cc.recorder.handle_packet(at, number);
         }
-        let of =
-            |t: &&mut Track| t.payload_type == header.payload_type || t.rtx_payload_type == Some(header.payload_type);
-        let Some(track) = peer.tracks.iter_mut().find(of) else { return };
-        let Some(feed) = track.feed else { return };
-        if track.payload_type == header.payload_type {
-            let another = track.media.is_some_and(|before| before != header.ssrc);
-            track.media = Some(header.ssrc);
-            if let Some(nack) = &mut track.nack {
-                if another {
-                    nack.begin_source();
+        match peer.demux.find(&header, packet) {
+            Some(Belongs::Media { lane, another }) => {
+                let Some(Track { feed: Some(feed), nack, .. }) = peer.tracks.get_mut(lane) else { return };
+                if let Some(nack) = nack {
+                    if another {
+                        nack.begin_source();
+                    }
+                    nack.handle_packet(at, header.seq);
                 }
-                nack.handle_packet(at, header.seq);
+                let feed = *feed;
+                self.note_source(feed, header.ssrc);
+                self.store(feed, now, packet);
             }
-            self.note_source(feed, header.ssrc);
-            return self.store(feed, now, packet);
+            Some(Belongs::Repair { lane }) => self.handle_repair(index, lane, now, &header, packet),
+            None => {}
         }
+    }
+
+    /// A packet that came again on the publisher's RTX stream.
+    fn handle_repair(&mut self, index: usize, lane: usize, now: Instant, header: &Header, packet: &[u8]) {
+        let at = self.micros(now);
+        let Some(Peer { demux, tracks, .. }) = self.peers.get_mut(index) else { return };
         // RTX before any media has nothing to repair; probes carry no packet.
-        let Some(media) = track.media else { return };
+        let Some((media, payload_type)) = demux.lane(lane).and_then(|l| Some((demux.media(lane)?, l.payload_type)))
+        else {
+            return;
+        };
+        let Some(Track { feed: Some(feed), nack, .. }) = tracks.get_mut(lane) else { return };
         let mut repaired = [0; SCRATCH];
-        let Some(len) = rtx::decapsulate(&header, packet, media, track.payload_type, &mut repaired) else { return };
+        let Some(len) = rtx::decapsulate(header, packet, media, payload_type, &mut repaired) else { return };
         let repaired = repaired.get(..len).unwrap_or(&[]);
-        if let (Some(nack), Ok(h)) = (&mut track.nack, Header::parse(repaired)) {
+        if let (Some(nack), Ok(h)) = (nack, Header::parse(repaired)) {
             nack.handle_packet(at, h.seq);
         }
+        let feed = *feed;
         self.store(feed, now, repaired);
     }
 
@@ -65,34 +79,57 @@ impl Core {
         let middle = ntp_middle(wall_now().to_ntp());
         for part in Compound::new(bytes) {
             match part {
-                Rtcp::ReceiverReport(_, blocks) => self.note_reports(index, blocks, middle),
+                Rtcp::ReceiverReport(_, blocks) => self.note_reports(index, blocks, middle, at),
                 Rtcp::SenderReport(sr, blocks) => {
                     if let Some(feed) = self.feed_of_source(index, sr.ssrc) {
                         self.note_sender_report(feed, &sr, at);
                     }
-                    self.note_reports(index, blocks, middle);
+                    self.note_reports(index, blocks, middle, at);
                 }
                 Rtcp::KeyFrameRequest { media } => {
                     if let Some(leg) = self.leg_of_ssrc(index, media) {
                         self.want_key_frame(leg, now, at);
                     }
                 }
+                Rtcp::FullIntraRequest(asked) => asked.for_each(|(media, number)| {
+                    if let Some(leg) = self.leg_of_ssrc(index, media)
+                        && self.is_new_command(leg, number)
+                    {
+                        self.want_key_frame(leg, now, at);
+                    }
+                }),
+                Rtcp::Bye(sources) => sources.for_each(|ssrc| {
+                    if let Some(feed) = self.feed_of_source(index, ssrc) {
+                        self.set_feed_state(feed, FeedState::Stalled);
+                    }
+                }),
                 Rtcp::Nack { media, lost } => {
                     if let Some(leg) = self.leg_of_ssrc(index, media) {
                         self.repair(leg, now, lost);
                     }
                 }
+                Rtcp::TransportFeedback { fci, .. } => match Feedback::parse(fci) {
+                    Ok(feedback) => self.handle_line_feedback(index, at, &feedback),
+                    Err(error) => tracing::debug!(%error, "transport feedback of a viewer"),
+                },
                 _ => {}
             }
         }
     }
 
-    fn note_reports(&mut self, peer: usize, blocks: trocar_proto::media::rtcp::Reports<'_>, middle: u32) {
+    fn note_reports(&mut self, peer: usize, blocks: trocar_proto::media::rtcp::Reports<'_>, middle: u32, at: Micros) {
         for block in blocks {
             if let Some(leg) = self.leg_of_ssrc(peer, block.ssrc) {
                 self.note_report(leg, &block, middle);
+                self.plan_redundancy(leg, at);
             }
         }
+    }
+
+    /// Whether a FIR of a leg's viewer is not the last one again (RFC 5104 section 4.3.1.1).
+    fn is_new_command(&mut self, leg: usize, number: u8) -> bool {
+        let Some(Way::Webrtc(way)) = self.legs.get_mut(leg).map(|l| &mut l.way) else { return false };
+        way.last_fir.replace(number) != Some(number)
     }
 
     /// The leg that a peer knows by that SSRC.
@@ -103,7 +140,8 @@ impl Core {
     }
 
     fn feed_of_source(&self, peer: usize, ssrc: Ssrc) -> Option<usize> {
-        self.peers.get(peer)?.tracks.iter().find(|t| t.media == Some(ssrc))?.feed
+        let peer = self.peers.get(peer)?;
+        peer.tracks.get(peer.demux.lane_of(ssrc)?)?.feed
     }
 
     /// What publishing peers are due to be told: packets that are missing, when packets arrived, what they may send.
@@ -121,22 +159,28 @@ impl Core {
 /// RTCP packets that are due to a publishing peer now.
 fn due_to(peer: &mut Peer, at: Micros) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
-    for track in &mut peer.tracks {
-        let Some(media) = track.media else { continue };
+    let Peer { tracks, demux, last_remb, transport_cc, ssrc, .. } = peer;
+    let from = *ssrc;
+    for (lane, track) in tracks.iter_mut().enumerate() {
+        let Some(media) = demux.media(lane) else { continue };
         while let Some(lost) = track.nack.as_mut().and_then(|n| n.poll(at)) {
-            let head = Builder::default().receiver_report(peer.ssrc, None);
-            out.push(head.nack(peer.ssrc, media, lost).finish());
-        }
-        if let Some(rate) = track.remb.filter(|_| at.since(peer.last_remb) >= REMB_SPACING_US) {
-            peer.last_remb = at;
-            let head = Builder::default().receiver_report(peer.ssrc, None);
-            out.push(head.remb(peer.ssrc, rate, &[media]).finish());
+            let head = Builder::default().receiver_report(from, None);
+            out.push(head.nack(from, media, lost).finish());
         }
     }
-    let media = peer.tracks.iter().find_map(|t| t.media).unwrap_or(Ssrc(0));
-    if let Some(cc) = &mut peer.transport_cc {
+    let estimated = || tracks.iter().enumerate().filter_map(|(lane, t)| Some((demux.media(lane)?, t.remb?)));
+    if estimated().next().is_some() && at.since(*last_remb) >= REMB_SPACING_US {
+        *last_remb = at;
+        // One estimate for all that the connection brings.
+        let rate = estimated().map(|(_, rate)| rate.0).fold(0, u64::saturating_add);
+        let sources: Vec<Ssrc> = estimated().map(|(media, _)| media).collect();
+        let head = Builder::default().receiver_report(from, None);
+        out.push(head.remb(from, Bitrate(rate), &sources).finish());
+    }
+    let media = (0..tracks.len()).find_map(|lane| demux.media(lane)).unwrap_or(Ssrc(0));
+    if let Some(cc) = transport_cc {
         while let Some(feedback) = cc.recorder.poll(at) {
-            out.push(Builder::default().transport_feedback(peer.ssrc, media, &feedback).finish());
+            out.push(Builder::default().transport_feedback(from, media, &feedback).finish());
         }
     }
     out

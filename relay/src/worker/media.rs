@@ -1,8 +1,8 @@
 //! The one road of a packet: read → feed → leg decision → send. No channel, lock, await or allocation of ours between a
 //! packet's arrival and its SRTP departure (RoQ departures go through quinn, which copies and queues).
 
-use super::out::{Ways, send_leg};
-use super::state::{Core, FeedEntry, Flow, Origin, Way};
+use super::out::{Turn, Ways, send_leg};
+use super::state::{Core, FeedEntry, Flow, LegEntry, Way};
 use super::voices::SessionVoices;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use trocar_proto::media::roq;
 use trocar_proto::media::rtp::Header;
 use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::api::FeedState;
-use trocar_proto::session::feed::MediaKind;
+use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Purpose};
 use trocar_proto::session::ids::{CertHash, SessionId};
 use trocar_proto::units::{FlowId, Micros};
 
@@ -50,8 +50,9 @@ impl Core {
         let at = self.micros(now);
         match self.flows.get(&flow).filter(|(owner, _)| *owner == cnf).map(|(_, flow)| *flow) {
             Some(Flow::FeedRtp(index)) => {
-                self.came_by(index, connection);
-                self.store(index, now, packet);
+                if self.came_by(index, connection, at, packet) {
+                    self.take_native(index, now, packet);
+                }
             }
             Some(Flow::FeedRtcp(index)) => self.handle_publisher_rtcp(index, at, packet),
             Some(Flow::LegRtcp(index)) => {
@@ -66,36 +67,31 @@ impl Core {
         true
     }
 
-    /// Key-frame requests go to the connection that the newest packet came by.
-    fn came_by(&mut self, index: usize, by: &quinn::Connection) {
-        if let Some(FeedEntry { origin: Origin::Roq { connection, .. }, .. }) = self.feeds.get_mut(index)
-            && connection.as_ref().is_none_or(|c| c.stable_id() != by.stable_id())
-        {
-            *connection = Some(by.clone());
-        }
-    }
-
     /// Gives a packet to its feed and notes that the feed has something to send on.
     pub(super) fn store(&mut self, index: usize, now: Instant, packet: &[u8]) {
         let at = self.micros(now);
         let Some(entry) = self.feeds.get_mut(index) else { return };
         let header = Header::parse(packet);
+        if header.as_ref().is_ok_and(|h| !entry.is_granted(at, h, packet)) {
+            return;
+        }
         // A publisher that has no key frames, only gradual refreshes, is joined at one of those after a while.
         let overdue = entry.feed.key_frame_overdue(at);
         if let Some(ingest) = &mut entry.ingest {
             ingest.take_refresh_as_entry(overdue);
         }
-        let stored = match (&mut entry.ingest, &header) {
+        let taken = match (&mut entry.ingest, &header) {
             (Some(ingest), Ok(header)) => match ingest.handle_packet(header, packet, self.scratch.as_mut_slice()) {
-                Ok(len) => self.scratch.get(..len).unwrap_or(&[]),
+                Ok(len) => entry.feed.handle_packet(at, self.scratch.get(..len).unwrap_or(&[])),
                 Err(error) => {
                     entry.feed.count_refused();
                     return tracing::debug!(feed = %entry.key.feed, %error, "packet refused");
                 }
             },
-            _ => packet,
+            (None, Ok(header)) => entry.feed.handle_parsed(at, header, packet),
+            (_, Err(_)) => entry.feed.handle_packet(at, packet),
         };
-        if let Err(refused) = entry.feed.handle_packet(at, stored) {
+        if let Err(refused) = taken {
             return tracing::debug!(feed = %entry.key.feed, %refused, "packet refused");
         }
         if let Ok(header) = &header {
@@ -111,64 +107,114 @@ impl Core {
         }
     }
 
-    /// Lets the legs of every feed send that got packets since the last call.
+    /// Lets the legs of every feed send that got packets since the last call: sound first, then the primary scope, then the
+    /// rest.
     pub(crate) fn send_on(&mut self, now: Instant) {
-        for index in self.touched.take() {
-            self.fan_out(index, now);
+        let touched = self.touched.take();
+        // Other workers first: they go on with it while this one serves its own legs.
+        touched.iter().for_each(|index| self.cross_over(index));
+        self.cross.wake();
+        for order in 0..=LAST_ORDER {
+            for index in touched.iter() {
+                if self.feeds.get(index).is_some_and(|f| order_of(&f.descriptor) == order) {
+                    self.fan_out(index, now);
+                }
+            }
         }
     }
 
     /// Lets every leg of a feed send what it returns.
     pub(crate) fn fan_out(&mut self, index: usize, now: Instant) {
+        self.complete_switches(index, now);
         let at = self.micros(now);
-        let Self { feeds, legs, peers, listeners, tcp_out, batch, origin, .. } = self;
-        let Some(FeedEntry { feed, legs: ids, delay, .. }) = feeds.get_mut(index) else { return };
-        batch.clear();
+        let Self { feeds, legs, peers, listeners, tcp_out, batch, origin, paced, .. } = self;
+        let Some(entry) = feeds.get_mut(index) else { return };
         let mut need_key = false;
-        for id in ids.iter() {
-            let Some(leg) = legs.get_mut(*id) else { continue };
-            let before = leg.sent.packets;
-            let oldest = leg.leg.oldest_waiting(feed);
-            need_key |= send_leg(leg, feed, Ways { peers, listeners, tcp_out }, batch, now);
-            if let Some(arrived) = oldest {
-                // All packets of a turn count with the wait of the one that waited longest.
-                let spent = u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX);
-                delay.record(Micros(spent).since(arrived), leg.sent.packets - before);
+        let mut next: Option<Micros> = None;
+        for place in 0..entry.legs.len() {
+            let Some(id) = entry.legs.get(place).copied() else { break };
+            let Some(leg) = legs.get_mut(id) else { continue };
+            // One that waits for its pace is not asked before its time.
+            if leg.due.is_some_and(|t| t > at) {
+                continue;
             }
+            batch.clear();
+            let mut turn = Turn { now, at, batch, again: None };
+            need_key |= serve(leg, entry, Ways { peers, listeners, tcp_out }, &mut turn, *origin);
+            next = note_due(leg, id, turn.again, paced).into_iter().chain(next).min();
         }
         if need_key {
-            feed.handle_key_frame_request();
+            entry.feed.handle_key_frame_request();
         }
-        self.points(index, now, at);
+        if let Some(when) = next {
+            self.wake_by(when);
+        }
+        if let Some(entry) = self.feeds.get_mut(index) {
+            let ring = entry.feed.ring();
+            let newest = ring.head().checked_sub(1);
+            let ends = newest.and_then(|i| ring.get(i)).is_some_and(|(info, _)| info.frame.marks.end || info.marker);
+            entry.frame_end = newest.filter(|_| ends).or(entry.frame_end);
+        }
         self.ask_key_frame(index, now, at);
     }
 
-    /// Lets one leg catch up, after it joined or its transport came up.
+    /// Lets one leg send, after it joined, its transport came up, or its time has come.
     pub(crate) fn pump_leg(&mut self, index: usize, now: Instant) {
         let at = self.micros(now);
-        let Self { feeds, legs, peers, listeners, tcp_out, batch, .. } = self;
+        let Self { feeds, legs, peers, listeners, tcp_out, batch, origin, paced, .. } = self;
         let Some(leg) = legs.get_mut(index) else { return };
         let Some(feed_index) = leg.feed else { return };
-        let Some(FeedEntry { feed, .. }) = feeds.get_mut(feed_index) else { return };
+        let Some(entry) = feeds.get_mut(feed_index) else { return };
         batch.clear();
-        let need_key = send_leg(leg, feed, Ways { peers, listeners, tcp_out }, batch, now);
+        let mut turn = Turn { now, at, batch, again: None };
+        let need_key = serve(leg, entry, Ways { peers, listeners, tcp_out }, &mut turn, *origin);
+        if let Some(when) = note_due(leg, index, turn.again, paced) {
+            self.wake_by(when);
+        }
         if need_key {
-            feed.handle_key_frame_request();
+            if let Some(entry) = self.feeds.get_mut(feed_index) {
+                entry.feed.handle_key_frame_request();
+            }
             self.ask_key_frame(feed_index, now, at);
         }
     }
 
-    /// Tells viewers which moment a picture shows: the newest complete frame, for each leg that is due.
-    fn points(&mut self, index: usize, now: Instant, at: Micros) {
-        let Some(FeedEntry { feed, legs: ids, key, descriptor, .. }) = self.feeds.get(index) else { return };
+    /// Legs whose time has come send on. Bounded by the number of legs: one that must wait again is due later.
+    pub(super) fn pump_paced(&mut self, now: Instant, at: Micros) {
+        std::mem::swap(&mut self.paced, &mut self.paced_before);
+        for order in 0..=LAST_ORDER {
+            for place in 0..self.paced_before.len() {
+                let Some(index) = self.paced_before.get(place).copied() else { break };
+                let Some(leg) = self.legs.get_mut(index).filter(|l| l.listed) else { continue };
+                let of = leg.feed.and_then(|f| self.feeds.get(f)).map_or(LAST_ORDER, |f| order_of(&f.descriptor));
+                if of != order {
+                    continue;
+                }
+                match leg.due {
+                    Some(when) if when > at => {
+                        self.paced.push(index);
+                        self.wake_by(when);
+                    }
+                    due => {
+                        (leg.listed, leg.due) = (false, None);
+                        if due.is_some() {
+                            self.pump_leg(index, now);
+                        }
+                    }
+                }
+            }
+        }
+        self.paced_before.clear();
+    }
+
+    /// Tells viewers which moment a picture shows: the newest frame, for each leg that is due. By the clock, not on a packet's
+    /// way: what is told is allocated.
+    pub(super) fn points(&mut self, index: usize, now: Instant, at: Micros) {
+        let Some(FeedEntry { feed, legs: ids, key, descriptor, frame_end, .. }) = self.feeds.get(index) else { return };
         if descriptor.kind != MediaKind::Video {
             return;
         }
-        let ring = feed.ring();
-        let Some((info, _)) = ring.head().checked_sub(1).and_then(|i| ring.get(i)) else { return };
-        if !(info.frame.marks.end || info.marker) {
-            return;
-        }
+        let Some((info, _)) = frame_end.and_then(|i| feed.ring().get(i)) else { return };
         let mut due = Vec::new();
         for id in ids {
             let Some(leg) = self.legs.get_mut(*id) else { continue };
@@ -188,6 +234,42 @@ impl Core {
             self.tell(RelayEvent::Capture { leg, feed: key.clone(), rtp, clock_rate, capture, received });
         }
     }
+}
+
+/// The order in which feeds get their turn: sound, the primary scope, other pictures, the room.
+const LAST_ORDER: u8 = 3;
+
+const fn order_of(feed: &FeedDescriptor) -> u8 {
+    match (feed.kind, feed.purpose) {
+        (MediaKind::Audio, _) | (_, Purpose::Voice) => 0,
+        (_, Purpose::Scope) => 1,
+        (_, Purpose::Secondary) => 2,
+        (_, Purpose::Room) => LAST_ORDER,
+    }
+}
+
+/// One leg's turn, with the delay that its packets have had; true where it waits for a key frame.
+fn serve(leg: &mut LegEntry, entry: &mut FeedEntry, ways: Ways<'_>, turn: &mut Turn<'_>, origin: Instant) -> bool {
+    let before = leg.sent.packets;
+    // What a joiner is sent of the past says nothing about the relay's delay.
+    let oldest = leg.leg.oldest_waiting(&entry.feed).filter(|_| !leg.leg.is_catching_up());
+    let need_key = send_leg(leg, &entry.feed, ways, turn);
+    if let Some(arrived) = oldest {
+        // All packets of a turn count with the wait of the one that waited longest.
+        let spent = u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        entry.delay.record(Micros(spent).since(arrived), leg.sent.packets - before);
+    }
+    need_key
+}
+
+/// Notes when a leg goes on, where it must wait for its pace.
+fn note_due(leg: &mut LegEntry, index: usize, again: Option<Micros>, paced: &mut Vec<usize>) -> Option<Micros> {
+    leg.due = again;
+    if again.is_some() && !leg.listed {
+        leg.listed = true;
+        paced.push(index);
+    }
+    again
 }
 
 /// Notes how loud a voice is.

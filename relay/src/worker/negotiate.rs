@@ -1,36 +1,30 @@
 //! What signaling asks for browsers and other WebRTC clients: an offer becomes a peer with legs that leave by it (WHEP), or
 //! tracks that come in by it (WHIP).
 
-use super::peer::{Listening, Part, Peer, RECENT_REPEATS, RepairBudget, Role, Track, TransportCc, WebrtcWay};
-use super::state::{Core, Origin, Resource, Way, random_u32};
-use crate::webrtc::codec::{choose_for_viewer, choose_from_publisher, rtx_for};
+use super::out;
+use super::peer::{FecStream, LegExtensions, Listening, Part, Peer, RECENT_REPEATS, RepairBudget, Role, WebrtcWay};
+use super::state::{Core, Resource, Way, random_u32};
+use crate::webrtc::codec::{choose_for_viewer, fec_for, rtx_for};
+use crate::webrtc::layers::Demux;
 use crate::webrtc::remote::Remote;
 use crate::webrtc::sdp::{
     AcceptedMedia, CandidateAddress, Codec, Feedback, Fragment, FragmentAnswer, Media, MediaDirection, Offer, SdpError,
     SendIds, SessionAnswer,
 };
 use crate::webrtc::transport::{Setup, Transport, new_credentials};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use trocar_proto::media::ext::{
-    ABS_CAPTURE_TIME_URI, AUDIO_LEVEL_URI, ExtensionIds, FRAME_URI, PLAYOUT_DELAY_URI, TRANSPORT_CC_URI,
+    ABS_CAPTURE_TIME_URI, AUDIO_LEVEL_URI, DEPENDENCY_DESCRIPTOR_URI, MID_URI, PLAYOUT_DELAY_URI, TRANSPORT_CC_URI,
 };
-use trocar_proto::media::ingest::{Ingest, IngestConfig};
 use trocar_proto::media::leg::{Leg, Numbering};
-use trocar_proto::media::nack::NackGenerator;
-use trocar_proto::media::twcc::Recorder;
-use trocar_proto::session::admission::{
-    AdmitError, FeedKey, FeedOutline, LegGrant, PublicationAnswer, PublicationGrant, VoicesGrant, WebrtcAnswer,
-};
-use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Transport as FeedTransport};
+use trocar_proto::session::admission::{AdmitError, LegGrant, VoicesGrant, WebrtcAnswer};
+use trocar_proto::session::feed::{FeedDescriptor, MediaKind};
 use trocar_proto::session::ids::{FeedId, LegId, PublicationId, SessionId};
 use trocar_proto::units::{Bitrate, Micros, SeqNo, Ssrc};
 
-/// Payload types that feeds from WebRTC have inside the relay and on native legs: outside of what could be taken for
-/// RTCP (RFC 5761 section 4), whatever the browser calls them.
-const VIDEO_PAYLOAD_TYPE: u8 = 96;
-const AUDIO_PAYLOAD_TYPE: u8 = 97;
 /// Voices that one listener hears at once at most.
 pub(crate) const MAX_VOICES: usize = 12;
 /// Rate of a voice, for the repair budget of a place whose voice may change.
@@ -38,21 +32,45 @@ const VOICE_RATE: Bitrate = Bitrate(128_000);
 /// Other feeds that a client is told of when it can take nothing of the one that it asked for.
 const MAX_ALTERNATIVES: usize = 8;
 
+/// Extensions are sent in the one-byte form wherever they fit it (RFC 8285 section 4.2).
+const HIGHEST_SENT_ID: u8 = 14;
+
+/// Header extensions that a viewer's sound can have.
+const VOICE_EXTENSIONS: &[&str] = &[TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI, MID_URI, AUDIO_LEVEL_URI];
+
+/// Header extensions that a viewer of such a feed may be sent.
+fn known_to_viewers(kind: MediaKind, codec: &str) -> &'static [&'static str] {
+    const PICTURE: &[&str] =
+        &[PLAYOUT_DELAY_URI, TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI, MID_URI, DEPENDENCY_DESCRIPTOR_URI];
+    match kind {
+        MediaKind::Video if codec.eq_ignore_ascii_case("AV1") => PICTURE,
+        // The last is AV1's.
+        MediaKind::Video => PICTURE.split_last().map_or(PICTURE, |(_, rest)| rest),
+        _ => VOICE_EXTENSIONS,
+    }
+}
+
 /// One m-line on its way into the answer.
-struct Line<'a> {
-    index: usize,
-    media: &'a Media,
-    codec: &'a Codec,
-    rtx: Option<u8>,
-    extensions: Vec<(u8, &'a str)>,
+pub(super) struct Line<'a> {
+    pub(super) index: usize,
+    pub(super) media: &'a Media,
+    pub(super) codec: &'a Codec,
+    pub(super) rtx: Option<u8>,
+    pub(super) extensions: Vec<(u8, &'a str)>,
     /// SSRCs that we send on it, and what the track is called; none where we receive.
-    send: Option<(Ssrc, Ssrc, String)>,
-    max_bitrate: Option<Bitrate>,
+    pub(super) send: Option<(Ssrc, Ssrc, String)>,
+    pub(super) max_bitrate: Option<Bitrate>,
+    /// Simulcast layers that we take, by their ids.
+    pub(super) layers: Vec<&'a str>,
+    /// FlexFEC that we send.
+    pub(super) fec: Option<FecStream>,
 }
 
 impl<'a> Line<'a> {
-    fn new(index: usize, media: &'a Media, codec: &'a Codec, known: &[&str]) -> Self {
-        let wanted = media.extensions.iter().filter(|(id, uri)| (1..=14).contains(id) && known.contains(&uri.as_str()));
+    /// `highest` is the highest extension id that can be used.
+    pub(super) fn new(index: usize, media: &'a Media, codec: &'a Codec, known: &[&str], highest: u8) -> Self {
+        let can = |id: u8| (1..=highest).contains(&id) && id != 15;
+        let wanted = media.extensions.iter().filter(|(id, uri)| can(*id) && known.contains(&uri.as_str()));
         Self {
             index,
             media,
@@ -61,26 +79,29 @@ impl<'a> Line<'a> {
             extensions: wanted.map(|(id, uri)| (*id, uri.as_str())).collect(),
             send: None,
             max_bitrate: None,
+            layers: Vec::new(),
+            fec: None,
         }
     }
 
     /// The same, sent by us.
     fn sent_as(mut self, track: &str) -> Self {
-        let (media, rtx) = distinct_ssrcs();
+        let [media, rtx, fec] = distinct_ssrcs();
         self.send = Some((media, rtx, track.to_owned()));
+        self.fec = fec_for(self.media, self.codec.clock_rate).map(|payload_type| FecStream { ssrc: fec, payload_type });
         self
     }
 
-    fn extension(&self, uri: &str) -> Option<u8> {
+    pub(super) fn extension(&self, uri: &str) -> Option<u8> {
         self.extensions.iter().find(|(_, u)| *u == uri).map(|(id, _)| *id)
     }
 
-    fn has_feedback(&self, feedback: Feedback) -> bool {
+    pub(super) fn has_feedback(&self, feedback: Feedback) -> bool {
         self.codec.feedback.contains(&feedback)
     }
 
     fn way(&self, peer: usize, part: Part, rate: Bitrate) -> WebrtcWay {
-        let (ssrc, rtx_ssrc) = self.send.as_ref().map_or_else(distinct_ssrcs, |(a, b, _)| (*a, *b));
+        let (ssrc, rtx_ssrc) = self.send.as_ref().map_or((Ssrc(0), Ssrc(0)), |(a, b, _)| (*a, *b));
         WebrtcWay {
             peer,
             mid: self.media.mid.clone(),
@@ -88,10 +109,22 @@ impl<'a> Line<'a> {
             paused: false,
             repair: RepairBudget::new(rate),
             streams: None,
+            codec: self.codec.clone(),
             rtx_payload_type: self.rtx,
-            playout_delay_id: self.extension(PLAYOUT_DELAY_URI),
+            ext: LegExtensions {
+                playout_delay: self.extension(PLAYOUT_DELAY_URI),
+                transport_cc: self.extension(TRANSPORT_CC_URI).filter(|_| self.has_feedback(Feedback::TransportCc)),
+                abs_capture_time: self.extension(ABS_CAPTURE_TIME_URI),
+                mid: self.extension(MID_URI),
+                audio_level: self.extension(AUDIO_LEVEL_URI),
+                dependency_descriptor: self.extension(DEPENDENCY_DESCRIPTOR_URI),
+            },
+            fec: self.fec,
+            flex: None,
             ssrc,
             rtx_ssrc,
+            clock_offset: None,
+            last_fir: None,
             recent_repeats: Box::new([(0, Micros(0)); RECENT_REPEATS]),
             next_rtx: SeqNo(u64::from(random_u32() & 0x7fff)),
         }
@@ -130,8 +163,13 @@ impl Core {
             feeds.push(index);
             lines.push(line);
         }
+        self.admit_leg(listener, &grant.leg, &feeds)?;
         let role = Role::Viewer(grant.leg.clone());
         let (peer, answer) = self.insert_peer(listener, role, &offer, &lines, grant.feed.feed.as_str(), now)?;
+        // The line starts at what its feeds were granted.
+        let grants = feeds.iter().filter_map(|f| self.feeds.get(*f)).map(|f| f.descriptor.max_bitrate.0);
+        let granted = Bitrate(grants.fold(0, u64::saturating_add));
+        self.peers.get_mut(peer).into_iter().for_each(|p| p.line = RefCell::new(out::Line::new(granted)));
         for ((feed, line), part) in feeds.into_iter().zip(&lines).zip([Part::Primary, Part::Companion]) {
             let rate = self.feeds.get(feed).map_or(VOICE_RATE, |f| f.descriptor.max_bitrate);
             let way = Way::Webrtc(Box::new(line.way(peer, part, rate)));
@@ -155,7 +193,10 @@ impl Core {
         for (index, media) in offer.receivers("audio").take(MAX_VOICES) {
             media.check().map_err(bad_sdp)?;
             if let Some(codec) = choose_for_viewer(media, "opus", "", 48_000) {
-                lines.push(Line::new(index, media, codec, &[]).sent_as(&format!("voice-{}", lines.len())));
+                lines.push(
+                    Line::new(index, media, codec, VOICE_EXTENSIONS, HIGHEST_SENT_ID)
+                        .sent_as(&format!("voice-{}", lines.len())),
+                );
             }
         }
         if lines.is_empty() {
@@ -163,6 +204,8 @@ impl Core {
             return Err(not_acceptable(detail.to_owned(), Vec::new()));
         }
         self.check_room(lines.len())?;
+        let rate = Bitrate(VOICE_RATE.0.saturating_mul(lines.len() as u64));
+        self.admit_voices(listener, &grant.leg, rate)?;
         let who = Listening { leg: grant.leg.clone(), session: grant.session.clone(), listener: grant.listener };
         let (peer, answer) = self.insert_peer(listener, Role::Listener(who), &offer, &lines, "voices", now)?;
         let at = self.micros(now);
@@ -175,71 +218,6 @@ impl Core {
         self.leg_by_id.insert(grant.leg, Resource::Peer(peer));
         self.add_listener(&grant.session, peer, lines.len());
         Ok(answer)
-    }
-
-    /// Somebody may publish by WebRTC.
-    pub(crate) fn open_publication(
-        &mut self,
-        grant: PublicationGrant,
-        offer: &str,
-        now: Instant,
-    ) -> Result<PublicationAnswer, AdmitError> {
-        let listener = self.listener_of(&grant.realm)?;
-        let offer = Offer::parse(offer).map_err(bad_sdp)?;
-        let wanted = [(MediaKind::Video, grant.video), (MediaKind::Audio, grant.audio)];
-        let mut lines: Vec<Line<'_>> = Vec::new();
-        let mut outlines = Vec::new();
-        for (kind, outline) in wanted.into_iter().filter_map(|(k, o)| Some((k, o?))) {
-            let Some((media, line)) = line_of_publisher(&offer, kind)? else { continue };
-            let together: Vec<usize> = lines.iter().map(|l| l.index).chain([line.index]).collect();
-            if !offer.share_transport(&together) {
-                let hint = "several m-lines are taken in one BUNDLE group only (RFC 9143): offer max-bundle";
-                return Err(AdmitError::BadSdp(format!("m={}: {hint}", media.kind)));
-            }
-            self.check_feed(&FeedKey { session: grant.session.clone(), feed: outline.feed.clone() })?;
-            lines.push(Line { max_bitrate: Some(outline.max_bitrate), ..line });
-            outlines.push((kind, outline));
-        }
-        let Some((_, first)) = outlines.first() else { return Err(nothing_to_take(&offer)) };
-        let name = first.feed.to_string();
-        let role = Role::Publisher(grant.publication.clone());
-        let (peer, answer) = self.insert_peer(listener, role, &offer, &lines, &name, now)?;
-        let mut feeds = Vec::new();
-        for ((kind, outline), line) in outlines.into_iter().zip(&lines) {
-            let descriptor = describe(kind, outline, line.codec);
-            let ingest = Ingest::new(IngestConfig {
-                codec: trocar_proto::media::codec::Codec::from_encoding_name(&descriptor.codec),
-                payload_type: descriptor.payload_type,
-                abs_capture_time: line.extension(ABS_CAPTURE_TIME_URI).unwrap_or(0),
-            });
-            let key = FeedKey { session: grant.session.clone(), feed: descriptor.feed.clone() };
-            let origin = Origin::Webrtc { peer, media: None };
-            let feed = self.insert_feed(key, grant.publisher.clone(), descriptor.clone(), origin, Some(ingest));
-            if let Some(entry) = self.feeds.get_mut(feed) {
-                entry.level_id = line.extension(AUDIO_LEVEL_URI).unwrap_or(0);
-            }
-            self.add_track(peer, feed, line, &descriptor);
-            feeds.push(descriptor);
-        }
-        self.publications.insert(grant.publication, peer);
-        Ok(PublicationAnswer { sdp: answer.sdp, ice_session: answer.ice_session, feeds })
-    }
-
-    fn add_track(&mut self, peer: usize, feed: usize, line: &Line<'_>, descriptor: &FeedDescriptor) {
-        let Some(p) = self.peers.get_mut(peer) else { return };
-        let budget = u64::from(descriptor.budget_ms) * 1_000;
-        p.tracks.push(Track {
-            feed: Some(feed),
-            payload_type: line.codec.payload_type,
-            rtx_payload_type: line.rtx,
-            media: None,
-            nack: line.has_feedback(Feedback::Nack).then(|| NackGenerator::new(budget)),
-            remb: (line.has_feedback(Feedback::GoogRemb) && !line.has_feedback(Feedback::TransportCc))
-                .then_some(descriptor.max_bitrate),
-        });
-        if let Some(id) = line.extension(TRANSPORT_CC_URI).filter(|_| line.has_feedback(Feedback::TransportCc)) {
-            p.transport_cc.get_or_insert_with(|| TransportCc { id, recorder: Recorder::default() });
-        }
     }
 
     /// The m-line and payload type that a feed goes out on.
@@ -256,8 +234,8 @@ impl Core {
             let (name, codec, fmtp, offered) = (&feed.feed, &feed.codec, &feed.fmtp, codecs_of(media));
             return Err(refused(format!("feed {name} is {codec} ({fmtp}); the offer has: {offered}")));
         };
-        let known: &[&str] = if feed.kind == MediaKind::Video { &[PLAYOUT_DELAY_URI] } else { &[] };
-        Ok(Line::new(index, media, codec, known).sent_as(feed.feed.as_str()))
+        Ok(Line::new(index, media, codec, known_to_viewers(feed.kind, &feed.codec), HIGHEST_SENT_ID)
+            .sent_as(feed.feed.as_str()))
     }
 
     /// Feeds of the session that the offer could take: other views of the same source first.
@@ -278,7 +256,7 @@ impl Core {
     }
 
     /// Takes a peer in and answers its offer for these m-lines.
-    fn insert_peer(
+    pub(super) fn insert_peer(
         &mut self,
         listener: usize,
         role: Role,
@@ -317,14 +295,17 @@ impl Core {
         let peer = self.peers.insert(Peer {
             role,
             transport: Transport::new(setup, now),
+            line: RefCell::new(out::Line::new(VOICE_RATE)),
             listener,
             mid: tagged.mid.clone(),
             kind: tagged.kind.clone(),
+            cname: stream.to_owned(),
             ufrags: vec![local.0.clone()],
             addresses: Vec::new(),
             keys: None,
             legs: Vec::new(),
             tracks: Vec::new(),
+            demux: Demux::default(),
             ssrc: Ssrc(random_u32()),
             transport_cc: None,
             last_remb: Micros(0),
@@ -408,52 +389,12 @@ fn accept<'a>(line: &'a Line<'a>, stream: &'a str) -> AcceptedMedia<'a> {
         extensions: line.extensions.clone(),
         send,
         max_bitrate: line.max_bitrate,
+        layers: line.layers.clone(),
+        fec: line.fec.map(|f| (f.payload_type, f.ssrc)),
     }
 }
 
-/// The m-line that a publisher sends that kind of media on, if any.
-fn line_of_publisher(offer: &Offer, kind: MediaKind) -> Result<Option<(&Media, Line<'_>)>, AdmitError> {
-    let known: &[&str] = match kind {
-        MediaKind::Audio => &[TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI, AUDIO_LEVEL_URI],
-        _ => &[TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI],
-    };
-    let Some((index, media)) = offer.senders(kind_name(kind)).next() else { return Ok(None) };
-    media.check().map_err(bad_sdp)?;
-    // By the offer's own order: what a publisher prefers is what its encoder does best.
-    let codec = choose_from_publisher(media, &[]);
-    Ok(codec.map(|c| (media, Line::new(index, media, c, known))))
-}
-
-/// What a feed from WebRTC is to those who view it.
-fn describe(kind: MediaKind, outline: FeedOutline, codec: &Codec) -> FeedDescriptor {
-    let ours = ExtensionIds::OURS;
-    FeedDescriptor {
-        feed: outline.feed,
-        source: outline.source,
-        view: outline.view,
-        kind,
-        purpose: outline.purpose,
-        codec: codec.name.clone(),
-        fmtp: codec.fmtp.clone(),
-        clock_rate: codec.clock_rate,
-        payload_type: if kind == MediaKind::Video { VIDEO_PAYLOAD_TYPE } else { AUDIO_PAYLOAD_TYPE },
-        width: 0,
-        height: 0,
-        fps: 0.0,
-        max_bitrate: outline.max_bitrate,
-        budget_ms: outline.budget_ms,
-        header_extensions: BTreeMap::from([
-            (FRAME_URI.to_owned(), ours.frame),
-            (ABS_CAPTURE_TIME_URI.to_owned(), ours.abs_capture_time),
-        ]),
-        priority: outline.priority,
-        protected: false,
-        replay: outline.replay,
-        transport: FeedTransport::Webrtc,
-    }
-}
-
-const fn kind_name(kind: MediaKind) -> &'static str {
+pub(super) const fn kind_name(kind: MediaKind) -> &'static str {
     match kind {
         MediaKind::Video => "video",
         MediaKind::Audio => "audio",
@@ -469,7 +410,7 @@ fn codecs_of(media: &Media) -> String {
     texts.join(", ")
 }
 
-fn nothing_to_take(offer: &Offer) -> AdmitError {
+pub(super) fn nothing_to_take(offer: &Offer) -> AdmitError {
     let sent: Vec<String> = ["video", "audio"]
         .into_iter()
         .flat_map(|kind| offer.senders(kind).map(move |(_, m)| format!("{kind}: {}", codecs_of(m))))
@@ -487,12 +428,18 @@ fn not_acceptable(detail: String, alternatives: Vec<FeedId>) -> AdmitError {
     AdmitError::NotAcceptable { detail, alternatives }
 }
 
-fn bad_sdp(e: SdpError) -> AdmitError {
+pub(super) fn bad_sdp(e: SdpError) -> AdmitError {
     AdmitError::BadSdp(e.to_string())
 }
 
-fn distinct_ssrcs() -> (Ssrc, Ssrc) {
-    let a = random_u32();
-    let b = random_u32();
-    (Ssrc(a), Ssrc(if a == b { b.wrapping_add(1) } else { b }))
+/// Three that differ.
+fn distinct_ssrcs() -> [Ssrc; 3] {
+    let (first, mut second, mut third) = (random_u32(), random_u32(), random_u32());
+    if second == first {
+        second = second.wrapping_add(1);
+    }
+    while third == first || third == second {
+        third = third.wrapping_add(1);
+    }
+    [Ssrc(first), Ssrc(second), Ssrc(third)]
 }

@@ -1,8 +1,12 @@
 //! One WebRTC connection of the relay: whose it is, what leaves by it (legs) and what comes in by it (tracks).
 
+use super::out::{Flex, Line};
 use crate::srtp::{Receiver, SendKeys, SendStream};
+use crate::webrtc::layers::Demux;
 use crate::webrtc::remote::Remote;
+use crate::webrtc::sdp::Codec;
 use crate::webrtc::transport::Transport;
+use std::cell::RefCell;
 use trocar_proto::media::nack::NackGenerator;
 use trocar_proto::media::twcc::Recorder;
 use trocar_proto::session::ids::{LegId, ParticipantId, PublicationId, SessionId};
@@ -31,17 +35,23 @@ pub(crate) struct Listening {
 pub(crate) struct Peer {
     pub(crate) role: Role,
     pub(crate) transport: Transport,
+    /// What its connection takes, for all that leaves by it.
+    pub(crate) line: RefCell<Line>,
     pub(crate) listener: usize,
     /// Media identification and kind of the m-line that the transport belongs to; an ICE restart answers for it.
     pub(crate) mid: String,
     pub(crate) kind: String,
+    /// Canonical name of what leaves by it: it is to be played in step.
+    pub(crate) cname: String,
     pub(crate) ufrags: Vec<String>,
     pub(crate) addresses: Vec<Remote>,
     pub(crate) keys: Option<Keys>,
     /// What leaves by it.
     pub(crate) legs: Vec<usize>,
-    /// What comes in by it; at most one per kind.
+    /// What comes in by it: one for each kind, and for each layer of a picture that is simulcast.
     pub(crate) tracks: Vec<Track>,
+    /// Which packet belongs to which track; its lanes are the tracks, in the same order.
+    pub(crate) demux: Demux,
     /// Who we are in reports about what comes in.
     pub(crate) ssrc: Ssrc,
     pub(crate) transport_cc: Option<TransportCc>,
@@ -62,16 +72,14 @@ pub(crate) struct TransportCc {
     pub(crate) recorder: Recorder,
 }
 
-/// One m-line that a peer publishes on. Payload types are unique in a connection, so they lead to it.
+/// One m-line that a peer publishes on, or one layer of it.
 pub(crate) struct Track {
     /// None once the feed was closed while the connection lives on.
     pub(crate) feed: Option<usize>,
-    pub(crate) payload_type: u8,
-    pub(crate) rtx_payload_type: Option<u8>,
-    /// SSRC of the media packets, once one came.
-    pub(crate) media: Option<Ssrc>,
     /// Asks for what is missing, where the publisher agreed to generic NACK.
     pub(crate) nack: Option<NackGenerator>,
+    /// Number of the next FIR, for a publisher that agreed to FIR and not to PLI.
+    pub(crate) fir: Option<u8>,
     /// What its feed may send, for a publisher that wants REMB and knows no transport-wide feedback.
     pub(crate) remb: Option<Bitrate>,
 }
@@ -87,12 +95,42 @@ pub(crate) struct WebrtcWay {
     pub(crate) repair: RepairBudget,
     /// The streams are the only ones of their SSRCs; none before the handshake.
     pub(crate) streams: Option<Streams>,
+    /// What the viewer agreed to; another feed of the leg has to fit it.
+    pub(crate) codec: Codec,
     pub(crate) rtx_payload_type: Option<u8>,
-    pub(crate) playout_delay_id: Option<u8>,
+    /// Header extensions that the viewer agreed to.
+    pub(crate) ext: LegExtensions,
+    /// Where FlexFEC goes, if the viewer agreed to it.
+    pub(crate) fec: Option<FecStream>,
+    /// Its encoder, from the first report on.
+    pub(crate) flex: Option<Box<Flex>>,
     pub(crate) ssrc: Ssrc,
     pub(crate) rtx_ssrc: Ssrc,
+    /// The publisher's clock minus ours, in units of 2^-32 s, for the capture times that are sent on; as of the last report.
+    pub(crate) clock_offset: Option<i64>,
+    /// Number of the viewer's last FIR command: the same one again is no new one.
+    pub(crate) last_fir: Option<u8>,
     pub(crate) recent_repeats: Box<[(u16, Micros); RECENT_REPEATS]>,
     pub(crate) next_rtx: SeqNo,
+}
+
+/// The ids of header extensions that a viewer agreed to; none where it did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LegExtensions {
+    pub(crate) playout_delay: Option<u8>,
+    /// Transport-wide sequence number, one sequence for the whole connection.
+    pub(crate) transport_cc: Option<u8>,
+    pub(crate) abs_capture_time: Option<u8>,
+    pub(crate) mid: Option<u8>,
+    pub(crate) audio_level: Option<u8>,
+    pub(crate) dependency_descriptor: Option<u8>,
+}
+
+/// A FlexFEC-03 stream of a leg. Its SSRC has an owner of its own, like that of the media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FecStream {
+    pub(crate) ssrc: Ssrc,
+    pub(crate) payload_type: u8,
 }
 
 /// Which part of its connection a leg is.
@@ -110,6 +148,8 @@ pub(crate) enum Part {
 pub(crate) struct Streams {
     pub(crate) media: SendStream,
     pub(crate) rtx: SendStream,
+    /// FlexFEC, where it was agreed.
+    pub(crate) fec: Option<SendStream>,
 }
 
 /// How many repeats are remembered, so that a NACK is answered at most once a round trip.

@@ -147,7 +147,8 @@ impl Core {
             let feed = leg.feed.and_then(|f| self.feeds.get(f));
             if let Way::Webrtc(w) = &mut leg.way {
                 let (Ok(media), Ok(rtx)) = (srtp.send.claim(w.ssrc), srtp.send.claim(w.rtx_ssrc)) else { continue };
-                w.streams = Some(Streams { media, rtx });
+                let fec = w.fec.and_then(|f| srtp.send.claim(f.ssrc).ok());
+                w.streams = Some(Streams { media, rtx, fec });
             }
             if let Some(f) = feed {
                 leg.leg.start(&f.feed, at);
@@ -178,6 +179,7 @@ impl Core {
 
     /// Removes a peer with its legs, its feeds and everything that leads to them.
     pub(crate) fn drop_peer(&mut self, index: usize) {
+        self.say_goodbye(index, Instant::now());
         self.set_peer_state(index, LegState::Closed);
         let Some(peer) = self.peers.try_remove(index) else { return };
         for id in &peer.legs {

@@ -14,8 +14,8 @@ use trocar_proto::session::event::LegState;
 use trocar_proto::session::ids::{CertHash, RealmId};
 use trocar_proto::units::FlowId;
 
-/// Datagrams taken from a connection before their feeds send: small, so that the last one does not wait long.
-pub(super) const BATCH: usize = 16;
+/// Datagrams taken from a connection before their feeds send: as many as leave together.
+pub(super) const BATCH: usize = super::egress::MAX_SEGMENTS;
 /// Bytes taken from a stream at a time: a few packets, so that others get their turn.
 const STREAM_CHUNK: usize = 16 * 1_024;
 /// A stream that brings nothing for this long is given up.
@@ -138,7 +138,7 @@ impl Core {
         for (index, leg) in &self.legs {
             if let Way::Roq(w) = &leg.way
                 && w.cnf == cnf
-                && w.connection.is_none()
+                && w.paths() == 0
                 && let Some(feed) = leg.feed
                 && newest.get(&feed).is_none_or(|(flow, _)| *flow < w.rtcp_flow)
             {
@@ -154,15 +154,21 @@ impl Core {
     /// Sends a native leg over this connection from now on; nothing changes where it goes there already.
     pub(super) fn attach(&mut self, index: usize, connection: &quinn::Connection, now: Instant) {
         let at = self.micros(now);
-        let Some(leg) = self.legs.get_mut(index) else { return };
-        let Way::Roq(w) = &mut leg.way else { return };
-        if w.connection.as_ref().is_some_and(|c| c.stable_id() == connection.stable_id()) {
+        if let Some(Way::Roq(w)) = self.legs.get_mut(index).map(|l| &mut l.way)
+            && w.hear(connection, at)
+        {
             return;
         }
-        w.connection = Some(connection.clone());
+        let queue = self.queue_of(connection.stable_id());
+        let Some(leg) = self.legs.get_mut(index) else { return };
+        let Way::Roq(w) = &mut leg.way else { return };
+        if !w.attach(connection, queue, at) {
+            return;
+        }
         if let Some(f) = leg.feed.and_then(|f| self.feeds.get(f)) {
             leg.leg.start(&f.feed, at);
         }
+        self.grant_lines(at);
         self.set_leg_state(index, LegState::Connected);
         self.pump_leg(index, now);
     }
@@ -172,14 +178,15 @@ impl Core {
         self.connection_count = self.connection_count.saturating_sub(1);
         let id = connection.stable_id();
         for (_, feed) in &mut self.feeds {
-            if let Origin::Roq { connection, .. } = &mut feed.origin {
-                connection.take_if(|c| c.stable_id() == id);
+            if let Origin::Roq { paths, .. } = &mut feed.origin {
+                paths.forget(id);
             }
         }
         let mut gone = Vec::new();
         for (index, leg) in &mut self.legs {
             if let Way::Roq(w) = &mut leg.way
-                && w.connection.take_if(|c| c.stable_id() == id).is_some()
+                && w.forget(id)
+                && w.paths() == 0
             {
                 leg.unconnected_since = at;
                 gone.push(index);

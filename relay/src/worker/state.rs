@@ -1,10 +1,17 @@
 //! What a worker owns: feeds, legs, peers. Everything here belongs to one thread; nothing is shared.
 
+use super::cascade::Cascades;
+use super::cross::{Cross, MirrorOut};
 use super::egress::{Batch, Flushed, Socket};
+use super::native::RoqWay;
+use super::paths::Paths;
 use super::peer::{Peer, WebrtcWay};
+use super::police::FeedPolice;
+use super::switch::Switching;
 use super::tcp::TcpOut;
 use super::voices::SessionVoices;
 use crate::metrics::DelayHistogram;
+use crate::uplink::Uplink;
 use crate::webrtc::remote::Remote;
 use slab::Slab;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,10 +20,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
+use trocar_proto::media::fec::receive::RepairReceiver;
+use trocar_proto::media::fec::send::RepairSender;
 use trocar_proto::media::feed::Feed;
 use trocar_proto::media::ingest::Ingest;
 use trocar_proto::media::leg::Leg;
-use trocar_proto::media::roq::FlowPrefix;
+use trocar_proto::media::lipsync::SourceClock;
+use trocar_proto::media::rate::Pacer;
 use trocar_proto::session::admission::{FeedKey, RelayEvent};
 use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
@@ -32,9 +42,12 @@ pub(crate) struct Listener {
     pub(crate) webrtc_tcp: Option<std::net::TcpListener>,
     /// Where peers reach us: candidates for SDP.
     pub(crate) candidates: Vec<Remote>,
-    /// `host:port` for native clients.
+    /// `host:port` for native clients, the usual one and others.
     pub(crate) quic_address: String,
+    pub(crate) quic_alternates: Vec<String>,
     pub(crate) server_name: String,
+    /// What its viewers' legs share, where that is counted.
+    pub(crate) uplink: Option<Arc<Uplink>>,
 }
 
 /// A feed and what hangs on it.
@@ -43,6 +56,8 @@ pub(crate) struct FeedEntry {
     pub(crate) descriptor: FeedDescriptor,
     pub(crate) feed: Feed,
     pub(crate) legs: Vec<usize>,
+    /// The same feed on other workers.
+    pub(crate) mirrors: Vec<MirrorOut>,
     pub(crate) publisher: ParticipantId,
     pub(crate) origin: Origin,
     /// Reads codec headers and adds the extensions of the house, where the publisher does not.
@@ -52,11 +67,19 @@ pub(crate) struct FeedEntry {
     pub(crate) state: FeedState,
     pub(crate) delay: DelayHistogram,
     pub(crate) last_sr: Option<(u32, Micros)>,
+    /// What the publisher's sender reports say about its clocks.
+    pub(crate) clock: SourceClock,
     pub(crate) last_report: Micros,
+    /// Last packet of the newest frame of which the last packet came last.
+    pub(crate) frame_end: Option<u64>,
     /// When viewers were last told of a change of the descriptor.
     pub(crate) last_news: Micros,
     pub(crate) reported: ReportedLoss,
     pub(crate) receiver_ssrc: Ssrc,
+    /// What is above its grant is dropped.
+    pub(crate) police: FeedPolice,
+    /// Of what comes in by datagrams.
+    pub(crate) repair: Option<Box<RepairReceiver>>,
 }
 
 /// Where a feed comes from.
@@ -65,8 +88,8 @@ pub(crate) enum Origin {
     Roq {
         rtp_flow: FlowId,
         rtcp_flow: FlowId,
-        /// Connection that the newest packet came by; where key-frame requests go.
-        connection: Option<quinn::Connection>,
+        /// The connections that bring it; where key-frame requests go.
+        paths: Box<Paths>,
     },
     /// A track of a WebRTC peer.
     Webrtc {
@@ -74,15 +97,23 @@ pub(crate) enum Origin {
         /// SSRC of the media, once a packet came.
         media: Option<Ssrc>,
     },
+    /// Another worker, where the feed lives ([`super::cross`]).
+    Mirror { home: usize, serial: u32 },
 }
 
 impl Origin {
     /// Whether there is anybody to ask upstream.
-    pub(crate) const fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         match self {
-            Self::Roq { connection, .. } => connection.is_some(),
+            Self::Roq { paths, .. } => paths.connection().is_some(),
             Self::Webrtc { media, .. } => media.is_some(),
+            Self::Mirror { .. } => true,
         }
+    }
+
+    /// Whether it is the mirror of that number.
+    pub(crate) const fn is_mirror(&self, number: u32) -> bool {
+        matches!(self, Self::Mirror { serial, .. } if *serial == number)
     }
 }
 
@@ -107,6 +138,14 @@ pub(crate) struct LegEntry {
     pub(crate) last_point: Micros,
     /// When its transport was last seen to be missing; a leg that nobody fetches is dropped.
     pub(crate) unconnected_since: Micros,
+    /// The pace of what came before it joined.
+    pub(crate) catch_up: Pacer,
+    /// When it may go on, where it waits for its pace.
+    pub(crate) due: Option<Micros>,
+    /// It is in [`Core::paced`].
+    pub(crate) listed: bool,
+    /// Of a native leg that leaves by datagrams.
+    pub(crate) repair: Option<Box<RepairSender>>,
 }
 
 /// What became of a leg's packets at the socket.
@@ -117,6 +156,8 @@ pub(crate) struct LegSent {
     pub(crate) too_large: u64,
     /// NACKed packets that the repair budget did not allow.
     pub(crate) unrepaired: u64,
+    /// Of the packets, those that are redundancy for a browser.
+    pub(crate) fec: u64,
 }
 
 impl LegSent {
@@ -154,6 +195,10 @@ impl LegEntry {
             last_sr: at,
             last_point: Micros(0),
             unconnected_since: at,
+            catch_up: Pacer::new(),
+            due: None,
+            listed: false,
+            repair: None,
         }
     }
 
@@ -181,17 +226,6 @@ pub(crate) enum Way {
     Roq(RoqWay),
 }
 
-/// One native viewer. Its connection is the one that its RTCP came by last: several stations may show one certificate.
-pub(crate) struct RoqWay {
-    pub(crate) cnf: CertHash,
-    pub(crate) rtcp_flow: FlowId,
-    pub(crate) prefix: FlowPrefix,
-    pub(crate) rtcp_prefix: FlowPrefix,
-    pub(crate) connection: Option<quinn::Connection>,
-    /// Bytes that may wait in the connection.
-    pub(crate) max_queue: usize,
-}
-
 /// What a RoQ flow leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -215,14 +249,14 @@ pub(crate) struct WorkerCounters {
     pub(crate) events_dropped: u64,
 }
 
-/// Limits of a worker.
+/// Limits of a relay.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Feeds at most.
+    /// Feeds at most; the mirrors that workers have of each other's feeds are not counted.
     pub max_feeds: usize,
     /// Legs at most.
     pub max_legs: usize,
-    /// QUIC connections at most.
+    /// QUIC connections at most, of each worker.
     pub max_connections: usize,
 }
 
@@ -253,8 +287,13 @@ impl Touched {
     }
 
     /// Gives out what was noted and forgets it.
-    pub(crate) fn take(&mut self) -> impl Iterator<Item = usize> + use<> {
-        std::mem::replace(self, Self::new()).0.into_iter().take_while(|t| *t != Self::NONE)
+    pub(crate) const fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new())
+    }
+
+    /// What was noted, in that order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().copied().take_while(|t| *t != Self::NONE)
     }
 }
 
@@ -278,9 +317,15 @@ pub(crate) struct Core {
     pub(crate) tcp_out: HashMap<(usize, SocketAddr), Rc<TcpOut>>,
     /// Who speaks and who listens, by session.
     pub(crate) voices: BTreeMap<SessionId, SessionVoices>,
+    /// Feeds that are fetched from other relays.
+    pub(crate) cascades: Cascades,
     pub(crate) flows: HashMap<FlowId, (CertHash, Flow)>,
     pub(crate) next_flow: u64,
+    /// Two for each worker, so that no two workers give out the same flow id.
+    pub(crate) flow_step: u64,
     pub(crate) connection_count: usize,
+    /// When connections were told their grants last.
+    pub(crate) granted_at: Micros,
     pub(crate) dtls: Arc<dimpl::Config>,
     pub(crate) certificate: dimpl::DtlsCertificate,
     pub(crate) fingerprint: Vec<u8>,
@@ -292,9 +337,17 @@ pub(crate) struct Core {
     pub(crate) events: mpsc::Sender<RelayEvent>,
     /// States that signaling has not been told because its queue was full, oldest first; told at the next tick.
     pub(crate) untold: VecDeque<RelayEvent>,
+    /// Legs that are to carry another feed from its next key frame on; one entry for each at most.
+    pub(crate) switching: Vec<Switching>,
     pub(crate) counters: WorkerCounters,
     pub(crate) limits: Limits,
+    /// The ways to the other workers.
+    pub(crate) cross: Cross,
+    /// The moment that all workers count time from.
     pub(crate) origin: Instant,
+    /// Legs that wait for their pace, and the list before this one, whose memory is used again.
+    pub(crate) paced: Vec<usize>,
+    pub(crate) paced_before: Vec<usize>,
     /// When the worker looks again, before its next tick ([`super::due`]).
     pub(crate) wake_at: Option<Instant>,
     /// Rings when that was brought forward.
@@ -302,7 +355,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Microseconds since the worker began.
+    /// Microseconds since the relay began.
     pub(crate) fn micros(&self, now: Instant) -> Micros {
         Micros(u64::try_from(now.saturating_duration_since(self.origin).as_micros()).unwrap_or(u64::MAX))
     }
@@ -316,6 +369,9 @@ impl Core {
     /// Tells signaling. Points of the time map are dropped from half of its queue on (another comes in 100 ms); a state is
     /// kept and told later, in order. Loss policy beyond [`MAX_UNTOLD`]: the oldest state is dropped and counted.
     pub(crate) fn tell(&mut self, event: RelayEvent) {
+        if let RelayEvent::Descriptor { key, descriptor } = &event {
+            self.describe_to_mirrors(key, descriptor);
+        }
         if matches!(event, RelayEvent::Capture { .. }) {
             if self.events.capacity() < self.events.max_capacity() / 2 || self.events.try_send(event).is_err() {
                 self.counters.events_dropped += 1;

@@ -1,5 +1,11 @@
 //! The wiring of a worker: what its parts do is tested beside each; here, that packets, lines and the clock reach them.
 
+mod allocations;
+mod cross;
+mod layers;
+mod paced;
+mod policed;
+
 use super::tcp::TcpOut;
 use super::*;
 use crate::quic::Identity;
@@ -8,9 +14,11 @@ use aws_lc_rs::hmac;
 use is::stun::{StunMessage, TransId};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use trocar_proto::media::feed::JOIN_FROM_CACHE_US;
 use trocar_proto::media::roq::FlowPrefix;
 use trocar_proto::media::rtp::{HeaderFields, write_header};
 use trocar_proto::session::admission::FeedOutline;
+use trocar_proto::session::api::LegRequest;
 use trocar_proto::session::feed::{FeedDescriptor, Purpose};
 use trocar_proto::session::ids::{FeedId, ParticipantId, SessionId};
 use trocar_proto::units::{Bitrate, FlowId, Ssrc};
@@ -50,7 +58,7 @@ fn identities() -> [Identity; 2] {
 fn listener() -> RealmListener {
     let loopback = "127.0.0.1:0".parse().unwrap();
     let (realm, server_name) = (north(), "localhost".to_owned());
-    RealmListener { realm, webrtc: loopback, quic: loopback, advertise: Vec::new(), server_name }
+    RealmListener { realm, webrtc: loopback, quic: loopback, advertise: Vec::new(), server_name, uplink: None }
 }
 
 /// A core whose sockets nobody serves: packets and time are handed to it.
@@ -65,11 +73,18 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(connect(1).remove(0).0, Instant::now())
+    }
+
+    /// One of several workers, which count time from `origin`.
+    fn with(cross: Cross, origin: Instant) -> Self {
         let (told, events) = mpsc::channel(1_024);
         let [relay, _] = identities();
         let server = quic::server_config(relay).unwrap();
-        let bound = vec![Bound::new(listener()).unwrap()];
-        let (core, endpoints) = prepare(bound, server, Limits::default(), told).unwrap();
+        let bound = vec![Bound::new(listener(), 0).unwrap()];
+        let limits = Limits::default();
+        let setup = Setup { bound, server, limits, events: told, cross, workers: 2, origin };
+        let (core, endpoints) = prepare(setup).unwrap();
         let core = Rc::try_unwrap(core).ok().unwrap().into_inner();
         Self { core, events, _endpoints: endpoints, now: Instant::now(), seq: 100, timestamp: 0 }
     }
@@ -80,14 +95,19 @@ impl World {
 
     /// A feed of a foreign publisher, without a connection.
     fn feed(&mut self, codec: &str, fmtp: &str) -> usize {
+        self.feed_of(codec, fmtp, 4_000_000)
+    }
+
+    fn feed_of(&mut self, codec: &str, fmtp: &str, max_bitrate: u64) -> usize {
         let descriptor: FeedDescriptor = serde_json::from_value(serde_json::json!({
             "feed": "scope", "source": "scope", "view": "overview", "kind": "video", "purpose": "scope", "codec": codec,
-            "fmtp": fmtp, "clock_rate": 90_000, "payload_type": 96, "max_bitrate": 4_000_000, "budget_ms": 200,
+            "fmtp": fmtp, "clock_rate": 90_000, "payload_type": 96, "max_bitrate": max_bitrate, "budget_ms": 200,
             "transport": "webrtc",
         }))
         .unwrap();
         let publisher = ParticipantId::new("p1").unwrap();
-        let grant = FeedGrant { key: key("scope"), realm: north(), publisher, cnf: CertHash([1; 32]), descriptor };
+        let grant =
+            FeedGrant { key: key("scope"), realm: north(), publisher, cnf: CertHash([1; 32]), descriptor, flows: None };
         self.core.open_feed(grant).unwrap();
         self.core.find_feed(&key("scope")).unwrap()
     }
@@ -95,11 +115,19 @@ impl World {
     /// A browser that views the feed over ICE-TCP and has its keys: its leg.
     fn tcp_viewer(&mut self, from: SocketAddr) -> usize {
         let leg = LegId::new("leg1").unwrap();
-        let grant = LegGrant { leg, feed: key("scope"), realm: north(), companion: None };
+        let grant = LegGrant {
+            leg: leg.clone(),
+            feed: key("scope"),
+            viewer: None,
+            realm: north(),
+            companion: None,
+            roq: LegRequest::default(),
+            flows: None,
+        };
         let offer = include_str!("../webrtc/sdp/offers/chromium-whep.sdp").replace('\n', "\r\n");
         let answer = self.core.open_webrtc_leg(grant, &offer, self.now).unwrap().sdp;
         let of = |name: &str| answer.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
-        let (peer, _) = self.core.peers.iter().next().unwrap();
+        let Some(state::Resource::Peer(peer)) = self.core.leg_by_id.get(&leg).copied() else { panic!("a peer") };
         let ours = (of("a=ice-ufrag:"), of("a=ice-pwd:"));
         let theirs = self.core.peers[peer].transport.remote_ufrag().unwrap().to_owned();
         self.line(from);
@@ -196,12 +224,13 @@ async fn numbers_of_a_publishers_new_source_are_not_taken_for_lost_ones_of_the_o
         realm: north(),
         publisher: ParticipantId::new("p1").unwrap(),
         video: Some(outline),
+        layers: Vec::new(),
         audio: None,
     };
     let offer = include_str!("../webrtc/sdp/offers/aiortc-whip.sdp").replace('\n', "\r\n");
     w.core.open_publication(grant, &offer, w.now).unwrap();
     let peer = *w.core.publications.values().next().unwrap();
-    let payload_type = w.core.peers[peer].tracks[0].payload_type;
+    let payload_type = w.core.peers[peer].demux.lane(0).unwrap().payload_type;
     let mut take = |ssrc: u32, numbers: std::ops::Range<u16>| {
         for seq in numbers {
             w.seq = seq;
@@ -224,7 +253,7 @@ async fn a_feed_without_key_frames_can_be_joined_at_a_refresh_once_its_key_frame
     const REFRESH: [&[u8]; 2] = [&[0x67, 0], &[0x41, 0x9a, 2]];
     let mut w = World::new();
     let feed = w.feed("H264", "packetization-mode=1;profile-level-id=42e02a");
-    let joinable = |w: &World| w.core.feeds[feed].feed.join_point(w.core.micros(w.now)).is_some();
+    let joinable = |w: &World| w.core.feeds[feed].feed.join_point(w.core.micros(w.now), JOIN_FROM_CACHE_US).is_some();
     w.picture(feed, &REFRESH);
     let at = w.core.micros(w.now);
     w.core.feeds[feed].feed.handle_key_frame_request();
@@ -274,6 +303,7 @@ async fn a_stream_that_brings_nothing_is_given_up_and_one_that_brings_something_
     let config = crate::RelayConfig {
         listeners: vec![listener()],
         identity: relay,
+        workers: 1,
         pin: None,
         limits: Limits::default(),
         control: None,

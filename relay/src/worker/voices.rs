@@ -43,6 +43,11 @@ impl SessionVoices {
         self.voices.contains(&feed)
     }
 
+    /// Whether anybody listens.
+    pub(crate) const fn has_listeners(&self) -> bool {
+        !self.listeners.is_empty()
+    }
+
     /// A packet of a voice came, with the audio level element that it has (RFC 6464).
     pub(crate) fn hear(&mut self, at: Micros, feed: usize, element: Option<&[u8]>) {
         match element.and_then(AudioLevel::from_bytes) {

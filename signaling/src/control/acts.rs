@@ -187,6 +187,8 @@ mod tests {
             colours: Colours::default(),
             figures: Figures::default(),
             answers: answers.iter().map(|n| Nonce(*n)).collect(),
+            paths: trocar_proto::handover::paths::Protection::default(),
+            timers: trocar_proto::handover::message::Timers::default(),
         }
     }
 

@@ -65,6 +65,7 @@ impl RelayDialer {
         let trust = TrustList::of_file(&self.config.trust).map_err(|e| e.to_string())?;
         let to = Connect {
             relay: self.config.relay,
+            local: None,
             server_name: self.config.server_name.clone(),
             session: session.clone(),
             kind: PartyKind::Signaling,

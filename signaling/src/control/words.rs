@@ -1,6 +1,5 @@
 //! STATUS in words, and people's words as the gate takes them.
 
-use trocar_proto::handover::config::Config;
 use trocar_proto::handover::gate::{Alarms, Causes};
 use trocar_proto::handover::message::{Short, Status};
 use trocar_proto::handover::types::{Colour, ExpertId};
@@ -26,7 +25,8 @@ pub(super) fn control_info(status: &Status, participant: Option<ParticipantId>, 
         colours: status.colours.all().map(|c| Colour::name(c).to_owned()),
         figures: [f.loop_p50, f.loop_p95, f.jitter_p95, f.loss_ppm, f.frame_age].map(measured),
         answers: answers.iter().map(|n| format!("{n:016x}")).collect(),
-        status_age_ms: u32::try_from(Config::default().status_age / 1_000).unwrap_or(u32::MAX),
+        paths: status.paths.name().to_owned(),
+        status_age_ms: status.timers.status_age / 1_000,
     }
 }
 
@@ -85,6 +85,8 @@ mod tests {
             colours: Colours { jitter: Colour::Amber, ..Colours::GREEN },
             figures: Figures { loop_p50: 31_000, ..Figures::default() },
             answers: Vec::new(),
+            paths: trocar_proto::handover::paths::Protection::default(),
+            timers: trocar_proto::handover::message::Timers::default(),
         };
         let info = control_info(&status, ParticipantId::new("p-1").ok(), &[1, u64::MAX]);
         assert_eq!((info.mode.as_str(), info.epoch, info.status_age_ms), ("remote", 7, 500));

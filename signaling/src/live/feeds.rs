@@ -5,10 +5,11 @@ use crate::error::SessionError;
 use crate::webhooks::Happening;
 use std::collections::BTreeMap;
 use trocar_proto::session::admission::{FeedGrant, FeedKey, FeedOutline, FlowBinding};
-use trocar_proto::session::api::{FeedInfo, FeedState, RoqBinding};
+use trocar_proto::session::api::{FeedInfo, FeedPaths, FeedState, RoqBinding};
 use trocar_proto::session::event::{LegState, ServerEvent};
 use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Purpose, Transport};
 use trocar_proto::session::ids::{CertHash, FeedId, ParticipantId, PublicationId, SessionId};
+use trocar_proto::session::remote::{FeedHeld, FeedOrigin};
 use trocar_proto::units::{Micros, WallMicros};
 
 /// How far a publisher's clock has to have moved at least before viewers are told, in microseconds: clocks drift by some
@@ -49,10 +50,35 @@ impl Feed {
             publisher: publisher.clone(),
             state: FeedState::Waiting,
             since: wall,
+            paths: None,
             clock_offset_us: clock.map(|c| c.offset_us),
             clock_uncertainty_us: clock.map(|c| c.uncertainty_us),
         };
         Self { serial, asked: descriptor, info, way: Way::Whip { publication, is_open: false } }
+    }
+
+    /// One that a relay has kept while signaling was away.
+    pub(super) fn adopted(serial: u64, clock: Option<ClockReport>, held: FeedHeld) -> Self {
+        let mut descriptor = held.descriptor;
+        let (asked, way) = match held.origin {
+            FeedOrigin::Roq { grant, binding } => {
+                if let Transport::Roq { rtp_flow_id, rtcp_flow_id, .. } = &mut descriptor.transport {
+                    (*rtp_flow_id, *rtcp_flow_id) = (Some(binding.rtp_flow_id), Some(binding.rtcp_flow_id));
+                }
+                (grant.descriptor, Way::Roq { cnf: grant.cnf, binding: Some(binding) })
+            }
+            FeedOrigin::Whip { publication } => (descriptor.clone(), Way::Whip { publication, is_open: true }),
+        };
+        let info = FeedInfo {
+            descriptor,
+            publisher: held.publisher,
+            state: held.state,
+            since: held.since,
+            paths: None,
+            clock_offset_us: clock.map(|c| c.offset_us),
+            clock_uncertainty_us: clock.map(|c| c.uncertainty_us),
+        };
+        Self { serial, asked, info, way }
     }
 
     /// The relay has opened it for that publication, as described.
@@ -202,6 +228,7 @@ impl Live {
             publisher: offer.publisher.clone(),
             state: FeedState::Waiting,
             since: wall,
+            paths: None,
             clock_offset_us: clock.map(|c| c.offset_us),
             clock_uncertainty_us: clock.map(|c| c.uncertainty_us),
         };
@@ -214,6 +241,7 @@ impl Live {
             publisher: offer.publisher,
             cnf: offer.cnf,
             descriptor: offer.descriptor,
+            flows: None,
         };
         Ok(Announced::New(FeedTicket { key, serial }, grant, first))
     }
@@ -366,6 +394,15 @@ impl Live {
         }
     }
 
+    /// Another number of paths brings a protected feed.
+    pub(crate) fn handle_paths(&mut self, key: &FeedKey, paths: FeedPaths) {
+        let Some(feed) = self.sessions.get_mut(&key.session).and_then(|s| s.feeds.get_mut(&key.feed)) else { return };
+        feed.info.paths = Some(paths);
+        if let Some(feed) = feed.announced() {
+            self.broadcast(&key.session, &ServerEvent::Feed { feed });
+        }
+    }
+
     /// Ends a leg and tells its owner.
     pub(super) fn drop_leg(&mut self, leg: &trocar_proto::session::ids::LegId) -> Option<Closing> {
         let session_id = self.leg_index.remove(leg)?;
@@ -397,6 +434,7 @@ fn sketch(kind: MediaKind, outline: &FeedOutline) -> FeedDescriptor {
         priority: outline.priority,
         protected: false,
         replay: outline.replay,
+        fec: None,
         transport: Transport::Webrtc,
     }
 }
@@ -404,7 +442,9 @@ fn sketch(kind: MediaKind, outline: &FeedOutline) -> FeedDescriptor {
 /// The answer to a publisher.
 pub(super) fn roq_binding(binding: &FlowBinding, descriptor: &FeedDescriptor) -> RoqBinding {
     RoqBinding {
+        also: binding.also.clone(),
         relay: binding.relay.clone(),
+        relay_alternates: binding.relay_alternates.clone(),
         server_name: binding.server_name.clone(),
         rtp_flow_id: binding.rtp_flow_id,
         rtcp_flow_id: binding.rtcp_flow_id,

@@ -3,10 +3,11 @@
 use super::{Closing, Live};
 use crate::error::SessionError;
 use trocar_proto::session::admission::{FeedKey, FlowBinding, LegGrant, VoicesGrant};
-use trocar_proto::session::api::RoqBinding;
+use trocar_proto::session::api::{LegRequest, RoqBinding};
 use trocar_proto::session::event::{LegState, ServerEvent, VoiceSlot};
 use trocar_proto::session::feed::MediaKind;
 use trocar_proto::session::ids::{FeedId, LegId, ParticipantId, RealmId, SessionId};
+use trocar_proto::session::remote::{LegHeld, LegShape};
 use trocar_proto::units::{Micros, WallMicros};
 
 /// How a leg is sent.
@@ -30,6 +31,16 @@ pub(super) struct Leg {
 }
 
 impl Leg {
+    /// One that a relay has kept while signaling was away.
+    pub(super) fn adopted(owner: ParticipantId, held: LegHeld) -> Self {
+        let feed = held.feed().map(|f| f.feed.clone());
+        let kind = match held.shape {
+            LegShape::Roq(_) => LegKind::Roq,
+            LegShape::Webrtc(_, ice_session) | LegShape::Voices(_, ice_session) => LegKind::Whep { ice_session },
+        };
+        Self { owner, feed, state: held.state, kind: Some(kind) }
+    }
+
     pub(super) fn is_committed(&self) -> bool {
         self.kind.is_some()
     }
@@ -55,7 +66,9 @@ impl Live {
     ) -> Result<LegGrant, SessionError> {
         self.feed_info(key)?;
         let realm = self.insert_leg(now, &leg, &key.session, Some(key.feed.clone()), owner)?;
-        Ok(LegGrant { leg, feed: key.clone(), realm, companion: self.companion_of(key, owner) })
+        let companion = self.companion_of(key, owner);
+        let roq = LegRequest::default();
+        Ok(LegGrant { leg, feed: key.clone(), viewer: Some(owner.clone()), realm, companion, roq, flows: None })
     }
 
     /// Reserves a leg for the voices of a session.
@@ -194,6 +207,24 @@ impl Live {
             return Err(SessionError::NoLeg);
         }
         Ok(self.drop_leg(leg).into_iter().collect())
+    }
+
+    /// Whether the owner's own WHEP leg may go on with that feed; the relay knows whether it can.
+    pub(crate) fn check_switch(&self, leg: &LegId, to: &FeedKey, owner: &ParticipantId) -> Result<(), SessionError> {
+        let found: Option<&Leg> = self.session(&to.session)?.legs.get(leg);
+        let own = found.filter(|l| &l.owner == owner && l.is_committed() && l.feed.is_some());
+        own.ok_or(SessionError::NoLeg)?;
+        self.feed_info(to).map(drop)
+    }
+
+    /// The relay says that a leg carries another feed now.
+    pub(crate) fn handle_switched(&mut self, leg: &LegId, feed: FeedId) {
+        let Some(session_id) = self.leg_index.get(leg).cloned() else { return };
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        let Some(found) = session.legs.get_mut(leg).filter(|l| l.feed.is_some()) else { return };
+        found.feed = Some(feed.clone());
+        let owner = found.owner.clone();
+        self.send_to(&session_id, &owner, &ServerEvent::Switched { leg: leg.clone(), feed });
     }
 
     /// The relay says that a leg's transport changed. A closed leg is gone.

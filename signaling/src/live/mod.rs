@@ -6,6 +6,7 @@
 //! `commit_*` or `abandon_*`. A reservation that is overtaken (its session closed meanwhile) makes `commit_*` fail, and
 //! the caller closes what the relay has opened.
 
+mod adopt;
 mod chat;
 mod control;
 mod feeds;

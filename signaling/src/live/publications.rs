@@ -19,6 +19,11 @@ pub(super) struct Publication {
 }
 
 impl Publication {
+    /// One that a relay has kept while signaling was away.
+    pub(super) const fn adopted(owner: ParticipantId, ice_session: String, state: LegState) -> Self {
+        Self { owner, ice_session: Some(ice_session), state }
+    }
+
     pub(super) fn owner(&self) -> &ParticipantId {
         &self.owner
     }
@@ -35,7 +40,17 @@ pub(crate) struct PublicationOffer {
     pub(crate) publisher: ParticipantId,
     pub(crate) publication: PublicationId,
     pub(crate) video: Option<FeedOutline>,
+    /// Smaller simulcast layers of the video.
+    pub(crate) layers: Vec<FeedOutline>,
     pub(crate) audio: Option<FeedOutline>,
+}
+
+impl PublicationOffer {
+    /// All feeds that it may bring.
+    fn outlines(&self) -> impl Iterator<Item = (MediaKind, &FeedOutline)> {
+        let pictures = self.video.iter().chain(&self.layers).map(|o| (MediaKind::Video, o));
+        pictures.chain(self.audio.iter().map(|o| (MediaKind::Audio, o)))
+    }
 }
 
 impl Live {
@@ -53,7 +68,7 @@ impl Live {
         participant.absent_since = participant.absent_since.map(|_| now);
         let (realm, clock) = (participant.realm.clone(), participant.clock);
         let replaced = self.session(&offer.session)?.replaced_by(&offer)?;
-        let outlines = || [&offer.video, &offer.audio].into_iter().flatten();
+        let outlines = || offer.outlines().map(|(_, o)| o);
         let wanted = outlines().map(|o| o.max_bitrate.0).fold(0, u64::saturating_add);
         self.check_bitrate(&offer.session, &offer.publisher, replaced.as_ref(), wanted)?;
         let session = self.session_mut(&offer.session)?;
@@ -64,8 +79,7 @@ impl Live {
         // Nothing is left to refuse: what is there ends only for what takes its place.
         let first = replaced.map(|old| self.end_publication(&offer.session, &old)).unwrap_or_default();
         let session = self.session_mut(&offer.session)?;
-        let outlines = [(MediaKind::Video, &offer.video), (MediaKind::Audio, &offer.audio)];
-        for (kind, outline) in outlines.into_iter().filter_map(|(kind, o)| Some((kind, o.as_ref()?))) {
+        for (kind, outline) in offer.outlines() {
             let publication = offer.publication.clone();
             let feed = Feed::reserved_for((serial, wall), &offer.publisher, clock, publication, (kind, outline));
             session.feeds.insert(outline.feed.clone(), feed);
@@ -73,8 +87,8 @@ impl Live {
         let reserved = Publication { owner: offer.publisher.clone(), ice_session: None, state: LegState::Connecting };
         session.publications.insert(offer.publication.clone(), reserved);
         self.publication_index.insert(offer.publication.clone(), offer.session.clone());
-        let PublicationOffer { session, publisher, publication, video, audio } = offer;
-        Ok((PublicationGrant { publication, session, realm, publisher, video, audio }, first))
+        let PublicationOffer { session, publisher, publication, video, layers, audio } = offer;
+        Ok((PublicationGrant { publication, session, realm, publisher, video, layers, audio }, first))
     }
 
     /// Checks that an owner's feeds by WHIP, without those of a publication that is to end, leave room for so many bit/s
@@ -273,6 +287,12 @@ impl Session {
             (None, Some(feed)) if offer.video.is_none() => Some(own(feed).ok_or(SessionError::AudioFeedExists)?),
             _ => None,
         };
+        let taken = |o: &FeedOutline| {
+            self.feeds.get(&o.feed).is_some_and(|f| f.publication() != replaced.as_ref() || replaced.is_none())
+        };
+        if offer.layers.iter().any(taken) {
+            return Err(SessionError::FeedExists);
+        }
         match named(&offer.audio) {
             Some(feed) if feed.publication() != replaced.as_ref() || replaced.is_none() => {
                 Err(SessionError::AudioFeedExists)

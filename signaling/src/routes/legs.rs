@@ -5,7 +5,7 @@ use crate::app::{App, wall_clock};
 use crate::guard::Bearer;
 use crate::input::{self, Names};
 use crate::live::{Closing, LegKind};
-use crate::problem::{Refusal, refused_by_relay};
+use crate::problem::{FIELD_INVALID, Refusal, refused_by_relay};
 use crate::secret;
 use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
@@ -14,14 +14,9 @@ use axum::response::Response;
 use serde::Deserialize;
 use std::sync::Arc;
 use trocar_proto::session::admission::{AdmitError, FeedKey, LegGrant};
-use trocar_proto::session::api::RoqBinding;
-use trocar_proto::session::ids::{CertHash, LegId};
+use trocar_proto::session::api::{LegRequest, MAX_PATHS, RoqBinding};
+use trocar_proto::session::ids::{CertHash, FeedId, LegId};
 use trocar_proto::session::role::Verb;
-
-/// Body of `POST …/legs`: nothing yet, and no body at all means the same.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-struct LegRequest {}
 
 /// `POST /v1/sessions/{session}/feeds/{feed}/legs`: fetch a feed by RTP over QUIC.
 #[utoipa::path(
@@ -31,6 +26,7 @@ struct LegRequest {}
         (status = 201, description = "Where to fetch it", body = RoqBinding,
          headers(("Location" = String, description = "Address of the leg"))),
         (status = 404, description = "feed-missing"),
+        (status = 400, description = "field-invalid: `mode` or `paths`"),
     )
 )]
 pub(super) async fn open(
@@ -41,9 +37,13 @@ pub(super) async fn open(
 ) -> Result<Response, Refusal> {
     bearer.may(Verb::View, &path.session)?;
     let cnf = bearer.cnf()?;
-    let LegRequest {} = input::json_or_default(&app, request).await?;
+    let asked: LegRequest = input::json_or_default(&app, request).await?;
+    if !(1..=MAX_PATHS).contains(&usize::from(asked.paths)) {
+        return Err(Refusal::new(FIELD_INVALID, "1 or 2 connections").field("paths"));
+    }
     let key = FeedKey { session: path.session.clone(), feed: path.feed };
-    let grant = app.live().reserve_leg(app.now(), secret::leg_id()?, &key, &bearer.claims.sub)?;
+    let reserved = app.live().reserve_leg(app.now(), secret::leg_id()?, &key, &bearer.claims.sub)?;
+    let grant = LegGrant { roq: asked, ..reserved };
     let location = format!("/v1/sessions/{}/legs/{}", path.session, grant.leg);
     let task = app.clone();
     let binding = to_the_end(async move { ask_relay(&task, grant, cnf).await }).await?;
@@ -52,6 +52,43 @@ pub(super) async fn open(
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
+}
+
+/// Body of `PATCH …/legs/{leg}`.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct LegChange {
+    /// What the leg is to carry: another view, or another simulcast layer, of the source that it carries.
+    feed: FeedId,
+}
+
+/// `PATCH /v1/sessions/{session}/legs/{leg}`: a WHEP leg goes on with another view or layer of the same source, from its
+/// next key frame on; until then with what it carries. The event `switched` says when. Its owner's alone.
+#[utoipa::path(
+    patch, path = "/v1/sessions/{session}/legs/{leg}", operation_id = "switchLeg", tag = "feeds", params(LegPath),
+    request_body = LegChange, security(("token" = [])),
+    responses(
+        (status = 202, description = "It goes on with that feed when its key frame comes"),
+        (status = 404, description = "leg-missing, feed-missing"),
+        (status = 406, description = "not-acceptable"),
+    )
+)]
+pub(super) async fn switch(
+    State(app): State<Arc<App>>,
+    Names(path): Names<LegPath>,
+    bearer: Bearer,
+    request: Request,
+) -> Result<StatusCode, Refusal> {
+    bearer.may(Verb::View, &path.session)?;
+    let LegChange { feed } = input::json(&app, request).await?;
+    let key = FeedKey { session: path.session, feed };
+    app.live().check_switch(&path.leg, &key, &bearer.claims.sub)?;
+    to_the_end(async move {
+        let answer = app.ask(app.admission.switch_leg(&path.leg, key)).await;
+        answer.map_err(|e| refused_by_relay(&e, "feed"))
+    })
+    .await?;
+    Ok(StatusCode::ACCEPTED)
 }
 
 /// `DELETE /v1/sessions/{session}/legs/{leg}`: by its owner, or by whoever manages the session.

@@ -94,7 +94,7 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(feeds::list, feeds::announce))
         .routes(routes!(feeds::show, feeds::remove))
         .routes(routes!(legs::open))
-        .routes(routes!(legs::remove))
+        .routes(routes!(legs::switch, legs::remove))
         .routes(routes!(whep::open, whep::endpoint))
         .routes(routes!(whep::open_voices, whep::voices_endpoint))
         .routes(routes!(whep::patch, whep::remove, whep::resource))

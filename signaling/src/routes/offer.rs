@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 /// Most voices that one connection carries.
 const MAX_VOICES: usize = 12;
 
+/// Most simulcast layers of one picture.
+const MAX_LAYERS: usize = 3;
+
 /// What an offer says about each of its m-lines.
 #[derive(Debug, Default)]
 pub(super) struct Offer<'a> {
@@ -22,6 +25,8 @@ struct Media<'a> {
     mid: Option<&'a str>,
     direction: Option<&'a str>,
     bundle_only: bool,
+    /// Simulcast layers that it wants to send (RFC 8853).
+    layers: usize,
     port: &'a str,
 }
 
@@ -37,7 +42,7 @@ impl<'a> Offer<'a> {
             if let Some(media) = line.strip_prefix("m=") {
                 let mut words = media.split(' ');
                 let (kind, port) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-                offer.media.push(Media { kind, mid: None, direction: None, bundle_only: false, port });
+                offer.media.push(Media { kind, mid: None, direction: None, bundle_only: false, layers: 0, port });
             } else if let Some(attribute) = line.strip_prefix("a=") {
                 offer.take_attribute(attribute);
             }
@@ -59,6 +64,9 @@ impl<'a> Offer<'a> {
             (Some(media), other) => {
                 if let Some(mid) = other.strip_prefix("mid:") {
                     media.mid = Some(mid);
+                } else if let Some(list) = other.strip_prefix("simulcast:send ") {
+                    let sent = list.split(' ').next().unwrap_or_default();
+                    media.layers = sent.split(';').count().min(MAX_LAYERS);
                 }
             }
         }
@@ -85,6 +93,11 @@ impl<'a> Offer<'a> {
         }
         self.check_bundle(&[video.as_slice(), &audio].concat())?;
         Ok((!video.is_empty(), !audio.is_empty()))
+    }
+
+    /// How many layers of its picture it wants to send, at most [`MAX_LAYERS`]; one where it says nothing of layers.
+    pub(super) fn layers(&self) -> usize {
+        self.in_direction("video", "sendonly").first().map_or(1, |m| m.layers.max(1))
     }
 
     /// Checks that it can receive voices, over one transport.
@@ -145,6 +158,17 @@ mod tests {
         ] {
             assert_eq!(refused(Offer::look(offer).and_then(|o| o.sends())), name, "{offer}");
         }
+    }
+
+    #[test]
+    fn simulcast_layers_are_counted_and_bounded() {
+        assert_eq!(Offer::look(BOTH).unwrap().layers(), 1);
+        for (list, want) in [("f", 1), ("q;h", 2), ("q;~h,x;f recv a;b", 3), ("a;b;c;d;e", 3)] {
+            let offer = BOTH.replacen("a=sendonly", &format!("a=simulcast:send {list}\r\na=sendonly"), 1);
+            assert_eq!(Offer::look(&offer).unwrap().layers(), want, "{list}");
+        }
+        let received = BOTH.replacen("a=sendonly", "a=simulcast:recv a;b\r\na=sendonly", 1);
+        assert_eq!(Offer::look(&received).unwrap().layers(), 1);
     }
 
     #[test]

@@ -62,7 +62,11 @@ pub(super) async fn open(
         return Err(Refusal::new(PURPOSE_ROLE, detail).field("purpose"));
     }
     let offer = input::text(&app, request, SDP).await?;
-    let sends = Offer::look(&offer)?.sends()?;
+    let sends = {
+        let looked = Offer::look(&offer)?;
+        let (video, audio) = looked.sends()?;
+        (video, audio, looked.layers())
+    };
     to_the_end(async move {
         let owner = entry.participant(&app, GUEST).await?;
         let opened = publish(&app, path.session, (wish, sends), offer, owner.clone()).await;
@@ -158,21 +162,35 @@ pub(super) async fn resource(request: Request) -> Response {
 async fn publish(
     app: &App,
     session: SessionId,
-    (wish, (video, audio)): (Wish, (bool, bool)),
+    (wish, (video, audio, layers)): (Wish, (bool, bool, usize)),
     offer: String,
     owner: ParticipantId,
 ) -> Result<Created, Refusal> {
     let (of_video, of_audio) = wish.outlines(&owner, (video, audio))?;
+    let layers = of_video.as_ref().map_or_else(Vec::new, |largest| smaller_layers(largest, layers));
     let publication = secret::publication_id()?;
     let location = format!("/v1/sessions/{session}/whip/{publication}");
     let (reserved, first) = app.live().reserve_publication(
         app.now(),
         wall_clock(),
-        PublicationOffer { session, publisher: owner.clone(), publication, video: of_video, audio: of_audio },
+        PublicationOffer { session, publisher: owner.clone(), publication, video: of_video, layers, audio: of_audio },
     )?;
     app.close(first).await;
     let (sdp, ice_session) = ask_relay(app, reserved, offer).await?;
     Ok(Created { sdp, ice_session, location, owner })
+}
+
+/// The feeds of a picture's smaller simulcast layers, the larger one first: half the size, then a quarter, each with half
+/// the rate of the one before. Where the name leaves no room for the suffix, the layer is not taken.
+fn smaller_layers(largest: &FeedOutline, layers: usize) -> Vec<FeedOutline> {
+    let smaller = [("half", 1), ("quarter", 2)].into_iter().take(layers.saturating_sub(1));
+    let outline = |(suffix, halvings): (&str, u32)| {
+        let view = format!("{}-{suffix}", largest.view);
+        let feed = FeedId::new(format!("{}-{suffix}", largest.feed)).ok()?;
+        let max_bitrate = Bitrate((largest.max_bitrate.0 >> halvings).max(1_000));
+        printable(view).map(|view| FeedOutline { feed, view, max_bitrate, ..largest.clone() })
+    };
+    smaller.map_while(outline).collect()
 }
 
 /// Opens a reserved publication at the relay. Whatever goes wrong, neither side keeps half of it.

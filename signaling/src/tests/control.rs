@@ -71,6 +71,8 @@ impl Gate {
             colours: Colours::GREEN,
             figures: Figures::default(),
             answers: answers.to_vec(),
+            paths: trocar_proto::handover::paths::Protection::default(),
+            timers: trocar_proto::handover::message::Timers::default(),
         };
         self.says(FromGate::Status(status)).await;
     }

@@ -109,6 +109,27 @@ async fn a_viewer_opens_and_ends_a_leg() {
 }
 
 #[tokio::test]
+async fn a_leg_may_ask_for_streams_and_two_paths_and_for_nothing_that_is_not_there() {
+    let world = World::new().await;
+    let (local, viewer) = (world.join(Role::Local).await, world.join(Role::Observer).await);
+    world.publish(&local.token, "scope").await;
+    let path = world.path("/feeds/scope/legs");
+    for right in [json!({}), json!({"mode": "stream"}), json!({"mode": "datagram", "paths": 2})] {
+        let reply = world.post(&path, Some(&viewer.token), &right).await;
+        assert_eq!(reply.status, 201, "{right}: {}", reply.text);
+        let binding: RoqBinding = serde_json::from_str(&reply.text).unwrap();
+        assert_eq!(binding.relay_alternates, ["10.1.0.1:4433"]);
+    }
+    for (wrong, kind, field) in [
+        (json!({"paths": 0}), "field-invalid", "paths"),
+        (json!({"paths": 3}), "field-invalid", "paths"),
+        (json!({"mode": "carrier-pigeon"}), "json-field", "mode"),
+    ] {
+        world.post(&path, Some(&viewer.token), &wrong).await.assert_problem(400, kind, field);
+    }
+}
+
+#[tokio::test]
 async fn ending_a_feed_ends_its_legs() {
     let world = World::new().await;
     let (local, viewer) = (world.join(Role::Local).await, world.join(Role::Observer).await);

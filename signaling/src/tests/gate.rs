@@ -71,6 +71,7 @@ impl Site {
         let trust = TrustList::load(self.dir.path()).unwrap().current();
         let to = Connect {
             relay: self.relay.address(),
+            local: None,
             server_name: "localhost".into(),
             session: session.clone(),
             kind,
@@ -104,6 +105,8 @@ fn status(answers: Vec<trocar_proto::handover::types::Nonce>) -> FromGate {
         colours: Colours::default(),
         figures: Figures::default(),
         answers,
+        paths: trocar_proto::handover::paths::Protection::default(),
+        timers: trocar_proto::handover::message::Timers::default(),
     })
 }
 

@@ -89,6 +89,8 @@ impl FakeRelay {
     pub(super) fn binding() -> FlowBinding {
         FlowBinding {
             relay: "127.0.0.1:4433".into(),
+            also: Vec::new(),
+            relay_alternates: vec!["10.1.0.1:4433".into()],
             server_name: "relay".into(),
             rtp_flow_id: FlowId(2),
             rtcp_flow_id: FlowId(3),
@@ -130,8 +132,10 @@ impl Admission for FakeRelay {
         grant: PublicationGrant,
         sdp_offer: String,
     ) -> Answer<'_, Result<PublicationAnswer, AdmitError>> {
-        let outlines = [(MediaKind::Video, &grant.video), (MediaKind::Audio, &grant.audio)];
-        let outlines = outlines.into_iter().filter_map(|(kind, o)| Some((kind, o.as_ref()?)));
+        // As the relay does where it reads one layer less than signaling did.
+        let fewer = usize::from(sdp_offer.contains("one layer less"));
+        let pictures = grant.video.iter().chain(grant.layers.iter().rev().skip(fewer).rev());
+        let outlines = pictures.map(|o| (MediaKind::Video, o)).chain(grant.audio.iter().map(|o| (MediaKind::Audio, o)));
         let names: Vec<String> = outlines.clone().map(|(_, o)| o.feed.to_string()).collect();
         let taken = outlines.filter(|_| !sdp_offer.contains("nothing that fits"));
         let answer = PublicationAnswer {
@@ -158,6 +162,10 @@ impl Admission for FakeRelay {
     fn open_voices(&self, grant: VoicesGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>> {
         let answer = WebrtcAnswer { sdp: format!("answer to {sdp_offer}"), ice_session: "ice-1".into() };
         self.note(format!("open_voices {}", grant.session), answer)
+    }
+
+    fn switch_leg<'a>(&'a self, leg: &'a LegId, feed: FeedKey) -> Answer<'a, Result<(), AdmitError>> {
+        self.note(format!("switch_leg {leg} to {}", feed.feed), ())
     }
 
     fn close_leg<'a>(&'a self, leg: &'a LegId) -> Answer<'a, ()> {

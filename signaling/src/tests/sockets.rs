@@ -10,7 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use trocar_proto::session::admission::RelayEvent;
-use trocar_proto::session::api::FeedState;
+use trocar_proto::session::api::{FeedPaths, FeedState};
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::ids::FeedId;
 use trocar_proto::units::WallMicros;
@@ -230,6 +230,11 @@ async fn feeds_are_announced_changed_and_removed_on_the_stream() {
         .await;
     let event = socket.next_of("feed").await;
     assert_eq!((&event["feed"]["state"], &event["feed"]["since"]), (&json!("live"), &json!(17)));
+    assert_eq!(event["feed"].get("paths"), None, "a feed that is not protected says nothing of paths");
+    let paths = FeedPaths { expected: 2, alive: 1, since: WallMicros(18) };
+    world.relay_says(RelayEvent::Paths { key: world.key("scope"), paths }).await;
+    let event = socket.next_of("feed").await;
+    assert_eq!(event["feed"]["paths"], json!({"expected": 2, "alive": 1, "since": 18}));
     // The publisher goes: first it leaves, then after the grace period its feed does.
     drop(publisher);
     assert_eq!(socket.next_of("participant_left").await["participant"], local.participant.as_str());

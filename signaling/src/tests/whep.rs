@@ -166,3 +166,34 @@ async fn a_leg_that_the_relay_lost_is_gone() {
     world.app.live().handle_leg_state(&leg, LegState::Closed);
     world.delete(&path, &token).await.assert_problem(404, "leg-missing", "leg");
 }
+
+#[tokio::test]
+async fn a_leg_goes_on_with_another_feed_when_its_owner_asks() {
+    let (world, token) = with_feed().await;
+    let local = world.join(Role::Local).await;
+    assert_eq!(world.publish(&local.token, "scope-detail").await.status, 201);
+    let location = open(&world, &token).await.header("location").to_owned();
+    let name = location.rsplit('/').next().unwrap().to_owned();
+    let path = world.path(&format!("/legs/{name}"));
+    let patch = |token: String, body: Value| {
+        let (world, path) = (&world, &path);
+        let json = [("Content-Type", "application/json")];
+        async move { world.ask(Method::PATCH, path, Some(&token), &json, body.to_string()).await }
+    };
+    assert_eq!(patch(token.clone(), json!({"feed": "scope-detail"})).await.status, 202);
+    assert_eq!(world.relay.asked().last().unwrap(), &format!("switch_leg {name} to scope-detail"));
+    patch(token.clone(), json!({"feed": "none"})).await.assert_problem(404, "feed-missing", "feed");
+    patch(token.clone(), json!({"feed": "scope", "x": 1})).await.assert_problem(400, "json-field", "x");
+    let other = world.join_with(Role::Observer, None).await.token;
+    patch(other, json!({"feed": "scope"})).await.assert_problem(404, "leg-missing", "leg");
+    *world.relay.refusal.lock().unwrap() =
+        Some(AdmitError::NotAcceptable { detail: "another source".into(), alternatives: vec![] });
+    patch(token.clone(), json!({"feed": "scope"})).await.assert_problem(406, "not-acceptable", "feed");
+    *world.relay.refusal.lock().unwrap() = None;
+
+    // Until the relay says that it did, the leg belongs to the feed that it shows: its end ends the leg.
+    let leg = trocar_proto::session::ids::LegId::new(name.clone()).unwrap();
+    world.app.live().handle_switched(&leg, FeedId::new("scope-detail").unwrap());
+    assert_eq!(world.delete(&world.path("/feeds/scope-detail"), &local.token).await.status, 204);
+    patch(token, json!({"feed": "scope"})).await.assert_problem(404, "leg-missing", "leg");
+}

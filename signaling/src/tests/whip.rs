@@ -276,3 +276,51 @@ async fn a_failed_attempt_leaves_no_guest_and_guessing_is_slowed_down() {
     assert_eq!(reply.header("retry-after"), "1");
     publish(&world, &secret, "", OFFER).await.assert_problem(429, "too-many-requests", "address");
 }
+
+/// A picture in three layers, with its sound.
+fn layered() -> String {
+    OFFER.replacen("a=sendonly", "a=simulcast:send q;h;f\r\na=sendonly", 1)
+}
+
+#[tokio::test]
+async fn layers_of_a_picture_are_feeds_of_one_source_that_come_and_go_together() {
+    let world = World::new().await;
+    let expert = world.join_with(Role::Expert, None).await;
+    let reply = publish(&world, &expert.token, "?feed=cam&max_bitrate=2000000", &layered()).await;
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    assert_eq!(world.relay.asked(), ["open_publication cam cam-half cam-quarter cam-audio"]);
+    assert_eq!(feeds(&world, &expert.token).await, ["cam", "cam-audio", "cam-half", "cam-quarter"]);
+    let described = |feed: &str| {
+        let (path, token) = (world.path(&format!("/feeds/{feed}")), expert.token.clone());
+        let world = &world;
+        async move { world.get(&path, &token).await.json()["descriptor"].clone() }
+    };
+    for (feed, view, rate) in [
+        ("cam", "overview", 2_000_000),
+        ("cam-half", "overview-half", 1_000_000),
+        ("cam-quarter", "overview-quarter", 500_000),
+    ] {
+        let d = described(feed).await;
+        assert_eq!((&d["source"], &d["view"], &d["max_bitrate"]), (&json!("cam"), &json!(view), &json!(rate)));
+    }
+    let gone = world.delete(reply.header("location"), &expert.token).await;
+    assert_eq!(gone.status, 200);
+    assert_eq!(feeds(&world, &expert.token).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_layer_that_the_relay_did_not_open_leaves_its_name_free_and_one_that_is_taken_refuses_the_offer() {
+    let world = World::new().await;
+    let (a, b) = (world.join_with(Role::Expert, None).await, world.join_with(Role::Expert, None).await);
+    let fewer = format!("{}a=note:one layer less\r\n", layered());
+    assert_eq!(publish(&world, &a.token, "?feed=cam&max_bitrate=1000000", &fewer).await.status, 201);
+    assert_eq!(feeds(&world, &a.token).await, ["cam", "cam-audio", "cam-half"]);
+    assert_eq!(publish(&world, &b.token, "?feed=cam-quarter&max_bitrate=1000000", PICTURE).await.status, 201);
+    // The same publisher comes back, and now all layers are there: one of the names is somebody else's.
+    publish(&world, &a.token, "?feed=cam&max_bitrate=1000000", &layered()).await.assert_problem(
+        409,
+        "feed-exists",
+        "feed",
+    );
+    assert_eq!(feeds(&world, &a.token).await, ["cam", "cam-audio", "cam-half", "cam-quarter"]);
+}

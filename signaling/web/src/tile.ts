@@ -7,7 +7,7 @@ import type { ShownFrame } from "./stage.ts";
 import { isNotLive, type TileState } from "./state.ts";
 import type { Figures } from "./stats.ts";
 import { ageText, bitRate, number, span, t, timeOfDay, type TextKey } from "./strings.ts";
-import type { FeedInfo } from "./types.ts";
+import type { FeedInfo, FeedPaths } from "./types.ts";
 
 export interface TileModel {
   info: FeedInfo;
@@ -46,6 +46,7 @@ export class Tile {
   readonly #title: HTMLElement;
   readonly #publisher = el("span", { class: "publisher" });
   readonly #replay = say(el("p", { class: "replay", hidden: true }), "tile.replay");
+  readonly #paths = el("p", { class: "paths", role: "status", hidden: true });
   readonly #speaks = say(el("p", { class: "speaks", hidden: true }), "tile.speaks");
   readonly #bannerHead = el("span");
   /** Counts up: it is shown, but only what it belongs to is read aloud. */
@@ -93,7 +94,7 @@ export class Tile {
       { class: "tile", "data-feed": feed, "data-state": "connecting", "aria-label": feed },
       stage,
       this.#promote,
-      el("div", { class: "top" }, name, this.#speaks, this.#replay),
+      el("div", { class: "top" }, name, this.#speaks, this.#replay, this.#paths),
       this.#place,
       this.#banner,
       el("div", { class: "hud" }, this.#age, figures),
@@ -153,6 +154,7 @@ export class Tile {
     // A tile without a picture has no age and no figures, and nothing that could be mistaken for live.
     this.element.classList.toggle("shown", m.frame !== null && m.state !== "waiting");
     setHidden(this.#replay, !m.info.descriptor.replay);
+    this.#renderPaths(m.info.paths);
     this.#renderWords(m);
     this.#renderFigures(m);
   }
@@ -173,6 +175,16 @@ export class Tile {
     } else {
       this.#writeAge(t.tile.ageUnknown, "", "", t.tile.ageUnknownHelp);
     }
+  }
+
+  /** Whether one of two paths may fail without a gap. */
+  #renderPaths(paths: FeedPaths | undefined): void {
+    const safe = paths !== undefined && paths.alive >= paths.expected;
+    setHidden(this.#paths, paths === undefined);
+    setData(this.element, "paths", paths === undefined ? "" : safe ? "protected" : "unprotected");
+    setText(this.#paths, paths === undefined ? "" : safe ? t.tile.protected : t.tile.unprotected(timeOfDay(paths.since / 1000)));
+    const help = safe ? t.tile.protectedHelp : t.tile.unprotectedHelp;
+    if (this.#paths.title !== help) this.#paths.title = help;
   }
 
   #rename(title: string): void {

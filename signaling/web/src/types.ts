@@ -52,6 +52,15 @@ export interface FeedInfo {
   state: FeedState;
   since: WallMicros;
   clock_uncertainty_us?: number;
+  /** Of a feed that is to be protected by two paths; missing before anything came. */
+  paths?: FeedPaths;
+}
+
+/** How many paths bring a feed to the relay. */
+export interface FeedPaths {
+  expected: number;
+  alive: number;
+  since: WallMicros;
 }
 
 export interface ParticipantInfo {
@@ -134,6 +143,8 @@ export interface ControlInfo {
   colours: Colour[];
   /** Loop age p50, p95, jitter p95 (µs), loss (ppm), frame age (µs); null where unmeasured. */
   figures: (number | null)[];
+  /** Whether the loss of one path between expert and gate would be felt. A server from before this says nothing. */
+  paths?: "single" | "protected" | "unprotected";
   /** Nonces of probes that this answers. */
   answers: string[];
   status_age_ms: number;

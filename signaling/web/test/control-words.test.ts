@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { faceOf, linkRows, minutes, setWords, worst, type Around } from "../src/control/words.ts";
+import { faceOf, linkRows, minutes, setWords, worst, type Around, pathWords } from "../src/control/words.ts";
+import { noticeWords } from "../src/control/notices.ts";
 import { setLanguage } from "../src/strings.ts";
 import { CONTROL_MODES, type ControlInfo, type ParticipantInfo } from "../src/types.ts";
 
@@ -31,6 +32,21 @@ test("who operates is the first thing that is said, in every state and both lang
   setLanguage("ja");
   assert.equal(new Set(CONTROL_MODES.map((mode) => face({ mode }).title)).size, CONTROL_MODES.length);
   setLanguage("en");
+});
+
+test("two paths are said, the loss of one is said, and one alone is nothing to say", () => {
+  assert.deepEqual([pathWords(REMOTE), pathWords({ ...REMOTE, paths: "single" })], ["", ""]);
+  assert.ok(pathWords({ ...REMOTE, paths: "protected" }).endsWith("protected"));
+  assert.ok(pathWords({ ...REMOTE, paths: "unprotected" }).endsWith("unprotected"));
+  setLanguage("ja");
+  assert.ok(pathWords({ ...REMOTE, paths: "unprotected" }).includes("保護なし"));
+  assert.deepEqual(face({ alarms: ["one of two paths lost", "second gate at the device"] }).alarms, ["二経路の一方が切断", "装置に二つ目のゲートが接続を要求"]);
+  setLanguage("en");
+});
+
+test("a second gate is nobody's news", () => {
+  const notice = { what: "second_gate", person: "second gate", reason: "" };
+  assert.ok(noticeWords(notice as Parameters<typeof noticeWords>[0]).startsWith("A second gate is in this session"));
 });
 
 test("unknown says nothing of what was known, but how long and why", () => {

@@ -10,7 +10,7 @@ fn in_control() -> (Core, Inbox, Lanes) {
     let (inbox, lanes) = Inbox::new();
     let token: TokenSource = Arc::new(|| "token".to_owned());
     let (report, happenings) = (Report::start(false), Happenings::default());
-    let mut core = Core::new(Config::default(), ME, token, report, happenings, None, inbox.clone());
+    let mut core = Core::new(ME, token, report, happenings, None, inbox.clone(), 1);
     let (oid, set, epoch) = (Oid(1), GrantedSet::INSTRUMENTS, Epoch(9));
     let beacon = |binding| Beacon { binding, counter: Counter(1), nonce: Nonce(1) };
     for input in [
@@ -89,9 +89,9 @@ fn presence_that_is_let_go_under_a_flood_is_let_go_at_the_station() {
     inbox.act(now(), Act::Hands(Hands { presence: Some(true), pedal: Some(true), ..Hands::default() }));
     core.serve(lanes.take(Duration::ZERO), 0);
     assert!(core.senses.presence && core.senses.pedal);
-    (0..5_000).for_each(|_| inbox.datagram(bytes::Bytes::from_static(b"abc")));
+    (0..5_000).for_each(|_| inbox.datagram(0, bytes::Bytes::from_static(b"abc")));
     inbox.act(now(), Act::Hands(Hands::released()));
-    (0..5_000).for_each(|_| inbox.datagram(bytes::Bytes::from_static(b"abc")));
+    (0..5_000).for_each(|_| inbox.datagram(0, bytes::Bytes::from_static(b"abc")));
     core.serve(lanes.take(Duration::ZERO), 0);
     assert!(!core.senses.presence && !core.senses.pedal && core.senses.clutch == Clutch::Open);
 }

@@ -10,6 +10,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph};
 use trocar_proto::handover::device_wire::sim;
 use trocar_proto::handover::message::{Mode, Status};
+use trocar_proto::handover::paths::Protection;
 use trocar_proto::handover::station::Phase;
 use trocar_proto::handover::types::{Clutch, Colour, GrantedSet};
 use trocar_proto::units::Micros;
@@ -103,8 +104,7 @@ fn ms(us: u32) -> String {
 
 fn register(view: &View) -> Vec<Line<'static>> {
     let gate = view.gate.as_deref().map_or_else(|| "none".to_owned(), clean);
-    let rtt = view.rtt.map_or_else(|| "–".to_owned(), |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3));
-    let mut lines = vec![Line::from(format!("{gate}, relay and back {rtt}"))];
+    let mut lines = vec![Line::from(vec![Span::raw(format!("{gate}; ")), paths(view)])];
     let Some(s) = &view.status else {
         lines.push(Line::from("nothing is known of it"));
         return lines;
@@ -124,6 +124,21 @@ fn register(view: &View) -> Vec<Line<'static>> {
         lines.push(Line::styled(format!("the gate refused: {refused}"), CAUTION));
     }
     lines
+}
+
+/// The way to the relay and back, by each path, and whether one could be lost.
+fn paths(view: &View) -> Span<'static> {
+    let each = view.paths.iter().enumerate().map(|(n, path)| match path.rtt {
+        Some(rtt) if path.live => format!("path {} {:.1} ms", n + 1, rtt.as_secs_f64() * 1e3),
+        _ => format!("path {} LOST", n + 1),
+    });
+    let each: Vec<String> = each.collect();
+    let (word, style) = match view.protection {
+        Protection::Single => ("", Style::new()),
+        Protection::Protected => (", PROTECTED", CONTROL),
+        Protection::Unprotected => (", UNPROTECTED", ALARM),
+    };
+    Span::styled(format!("{}{word}", each.join(", ")), style)
 }
 
 fn link_gates(s: &Status) -> Vec<Line<'static>> {
@@ -197,6 +212,8 @@ mod tests {
             colours: Colours::GREEN,
             figures: Figures { loop_p95: 42_000, ..Figures::default() },
             answers: Vec::new(),
+            paths: trocar_proto::handover::paths::Protection::default(),
+            timers: trocar_proto::handover::message::Timers::default(),
         }
     }
 

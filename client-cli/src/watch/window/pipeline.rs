@@ -6,8 +6,8 @@ use crate::media::init_gstreamer;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as app;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use trocar_proto::media::receive::CompleteFrame;
 use trocar_proto::media::rtp::{HeaderFields, write_header};
@@ -185,11 +185,10 @@ fn rtp_caps(codec: &str, fmtp: &str, clock_rate: u32) -> Result<gst::Caps, Windo
 pub(super) struct Screen {
     pipeline: gst::Pipeline,
     source: app::AppSrc,
-    overlay: gst::Element,
+    words: Words,
     picture: gst::Sample,
     /// Of the frame that the picture came from; none while it is black.
     number: Option<u64>,
-    said: Option<Caption>,
 }
 
 /// Called with a frame's number when its picture was handed to the window system, on the thread that did it.
@@ -198,7 +197,11 @@ pub(super) type Shown = Arc<dyn Fn(u64) + Send + Sync>;
 impl Screen {
     /// Opens it, black.
     pub(super) fn start(shown: Option<Shown>) -> Result<Self, WindowError> {
-        gst::init().map_err(fault)?;
+        Self::start_on(&make("autovideosink", GOOD)?, shown)
+    }
+
+    fn start_on(sink: &gst::Element, shown: Option<Shown>) -> Result<Self, WindowError> {
+        init_gstreamer().map_err(fault)?;
         let picture = black()?;
         let source = app::AppSrc::builder()
             .format(gst::Format::Time)
@@ -211,10 +214,10 @@ impl Screen {
         let overlay = make("textoverlay", "gstreamer1.0-x")?;
         let convert = make("videoconvert", BASE)?;
         let scale = make("videoscale", BASE)?;
-        let sink = make("autovideosink", GOOD)?;
         sink.set_property("sync", false);
         overlay.set_property("shaded-background", true);
-        let pipeline = run(&[source.upcast_ref(), &overlay, &convert, &scale, &sink])?;
+        let words = Words::on(&overlay)?;
+        let pipeline = run(&[source.upcast_ref(), &overlay, &convert, &scale, sink])?;
         if let (Some(shown), Some(pad)) = (shown, scale.static_pad("src")) {
             tell_shown(&pad, shown);
         }
@@ -227,12 +230,12 @@ impl Screen {
             return no_display(why);
         }
         // Where nothing else works, autovideosink takes a sink that shows nothing.
-        let chosen = sink.downcast_ref::<gst::Bin>().and_then(|b| b.children().first().cloned());
-        let name = chosen.and_then(|c| c.factory()).map(|f| f.name().to_string()).unwrap_or_default();
-        if name.is_empty() || name.starts_with("fake") {
+        let chosen = sink.downcast_ref::<gst::Bin>().map(|b| b.children().first().cloned());
+        let name = chosen.map(|c| c.and_then(|c| c.factory()).map(|f| f.name().to_string()).unwrap_or_default());
+        if name.is_some_and(|n| n.is_empty() || n.starts_with("fake")) {
             return no_display("the display that DISPLAY or WAYLAND_DISPLAY names does not answer".to_owned());
         }
-        Ok(Self { pipeline, source, overlay, picture, number: None, said: None })
+        Ok(Self { pipeline, source, words, picture, number: None })
     }
 
     /// What is painted from now on.
@@ -249,10 +252,7 @@ impl Screen {
     /// # Errors
     /// Where the window was closed or broke.
     pub(super) fn paint(&mut self, caption: &Caption) -> Result<(), WindowError> {
-        if self.said.as_ref() != Some(caption) {
-            self.write(caption);
-            self.said = Some(caption.clone());
-        }
+        self.words.say(caption);
         if let Some(buffer) = self.picture.buffer() {
             let mut buffer = buffer.copy();
             if let Some(b) = buffer.get_mut() {
@@ -267,19 +267,63 @@ impl Screen {
         }
         bus_error(&self.pipeline).map_or(Ok(()), |e| Err(WindowError::Pipeline(e)))
     }
+}
 
-    fn write(&self, caption: &Caption) {
-        let (vertical, horizontal, font, color) = match caption.level {
-            Level::Good => ("top", "left", "Sans Bold 14", 0xffff_ffff_u32),
-            Level::Late => ("top", "left", "Sans Bold 18", 0xffff_b000),
-            Level::Alarm => ("center", "center", "Sans Bold 40", 0xffff_3030),
-        };
-        self.overlay.set_property_from_str("valignment", vertical);
-        self.overlay.set_property_from_str("halignment", horizontal);
-        self.overlay.set_property("font-desc", font);
-        self.overlay.set_property("color", color);
-        self.overlay.set_property("text", &caption.text);
+/// What is to stand on the next picture.
+///
+/// The overlay's letters have no lock in GStreamer 1.22: whoever sets the font while a picture is being written on changes Pango's layout
+/// under the hands of the thread that walks through it, which ends the process now and then, or leaves GObject's tables broken. So the
+/// properties are set by that thread alone, between two pictures.
+#[derive(Clone, Default)]
+struct Words(Arc<Mutex<Wanted>>);
+
+#[derive(Default)]
+struct Wanted {
+    /// Not written yet.
+    new: Option<Caption>,
+    /// What was last asked for.
+    last: Option<Caption>,
+}
+
+impl Words {
+    fn on(overlay: &gst::Element) -> Result<Self, WindowError> {
+        let words = Self::default();
+        let pad = overlay.static_pad("video_sink").ok_or_else(|| fault("textoverlay has no video_sink"))?;
+        let (wanted, weak) = (words.clone(), overlay.downgrade());
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            let caption = wanted.lock().new.take();
+            if let (Some(overlay), Some(caption)) = (weak.upgrade(), caption) {
+                write(&overlay, &caption);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        Ok(words)
     }
+
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From the next picture on.
+    fn say(&self, caption: &Caption) {
+        let mut wanted = self.lock();
+        if wanted.last.as_ref() != Some(caption) {
+            (wanted.new, wanted.last) = (Some(caption.clone()), Some(caption.clone()));
+        }
+    }
+}
+
+fn write(overlay: &gst::Element, caption: &Caption) {
+    let (vertical, horizontal, font, color) = match caption.level {
+        Level::Good => ("top", "left", "Sans Bold 14", 0xffff_ffff_u32),
+        Level::Late => ("top", "left", "Sans Bold 18", 0xffff_b000),
+        Level::Alarm => ("center", "center", "Sans Bold 40", 0xffff_3030),
+    };
+    overlay.set_property_from_str("valignment", vertical);
+    overlay.set_property_from_str("halignment", horizontal);
+    overlay.set_property("font-desc", font);
+    overlay.set_property("color", color);
+    overlay.set_property("text", &caption.text);
 }
 
 impl Drop for Screen {
@@ -329,6 +373,21 @@ fn black() -> Result<gst::Sample, WindowError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn captions_of_every_size_follow_each_other_as_fast_as_pictures_do() {
+        init_gstreamer().unwrap();
+        let sink = app::AppSink::builder().max_buffers(1).drop(true).build();
+        let mut screen = Screen::start_on(sink.upcast_ref(), None).unwrap();
+        for n in 0..1_000 {
+            let level = [Level::Good, Level::Late, Level::Alarm][n % 3];
+            // Two on the way: the second caption is set while the first is written.
+            for n in [2 * n, 2 * n + 1] {
+                screen.paint(&Caption { text: format!("AGE {n} ms"), level }).unwrap();
+            }
+            assert!(sink.try_pull_sample(gst::ClockTime::from_seconds(30)).is_some());
+        }
+    }
 
     #[test]
     fn what_undoes_each_codec_is_there_and_another_codec_is_refused_by_name() {

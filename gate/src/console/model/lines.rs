@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use trocar_proto::handover::config::Config;
 use trocar_proto::handover::gate::{Act, Causes, DeviceReport, Notice};
 use trocar_proto::handover::message::{Mode, Short};
+use trocar_proto::handover::paths::Protection;
 use trocar_proto::handover::types::{Colour, ExpertId, GrantedSet, Selection};
 use trocar_proto::session::role::{Grade, Role};
 use trocar_proto::units::Micros;
@@ -84,7 +85,7 @@ pub(super) fn gates(view: &View, unknown: bool) -> Vec<GateLine> {
         u32::MAX => "-".to_owned(),
         p95 => format!("{} (p50 {})", words::ms(p95), words::ms(f.loop_p50)),
     };
-    vec![
+    let mut lines = vec![
         line(
             "Loop age p95",
             c.loop_age,
@@ -99,7 +100,26 @@ pub(super) fn gates(view: &View, unknown: bool) -> Vec<GateLine> {
             format!("ok to {}, red over {}", words::threshold(cfg.loss_green_ppm), words::threshold(cfg.loss_red_ppm)),
         ),
         line("Frame age", c.frame_age, words::ms(f.frame_age), format!("stops over {}", ms(cfg.frame_stop))),
-    ]
+    ];
+    lines.extend(paths(view.paths, unknown));
+    lines
+}
+
+/// Nothing where there was never more than one path.
+fn paths(protection: Protection, unknown: bool) -> Option<GateLine> {
+    let (word, sign, figure) = match protection {
+        Protection::Single => return None,
+        _ if unknown => ("OLD", "?", "-"),
+        Protection::Protected => ("PROTECTED", "ok", "2"),
+        Protection::Unprotected => ("UNPROTECTED", "X", "1"),
+    };
+    Some(GateLine {
+        name: "Paths",
+        word,
+        sign,
+        figure: figure.to_owned(),
+        limit: "2, so that one may be lost".to_owned(),
+    })
 }
 
 pub(super) fn alarms(view: &View) -> Vec<Alarm> {

@@ -1,3 +1,5 @@
+import { language, setLanguage, tr } from "./words.js";
+
 // The gate's page. Shows what the gate says, and only while it says it; sends acts, and signs of life while it is really seen.
 
 const BEAT_MS = 200;
@@ -148,7 +150,7 @@ function render() {
 
 function unknown() {
   const why = secret ? "This page has no word from the gate." : "Open the link that the gate printed at its start.";
-  return `${why} TAKE and ESTOP are sent all the same; the pedal and the hardware override work without this page.`;
+  return `${tr(why)} ${tr("TAKE and ESTOP are sent all the same; the pedal and the hardware override work without this page.")}`;
 }
 
 function renderAge() {
@@ -158,10 +160,10 @@ function renderAge() {
 }
 
 function renderLists() {
-  fill("alarms", model.alarms, (a) => item(["b", a.title], ["span", `: ${a.meaning}`]));
+  fill("alarms", model.alarms, (a) => item(["b", a.title], ["span", ": "], ["span", a.meaning]));
   fill("gates", model.gates, gateRow);
   fill("around", [model.device, ...model.inputs], (l) => item([l.good ? "span" : "span.bad-line", l.good ? l.text : `! ${l.text}`]));
-  fill("people", model.experts, (e) => item(["b", e.name], ["span", ` (${e.realm}), ${e.grade}${e.not ? ` - ${e.not}` : ""}`]));
+  fill("people", model.experts, (e) => item(["b", e.name, true], ["span", ` (${e.realm}), ${tr(e.grade)}${e.not ? ` - ${tr(e.not)}` : ""}`]));
   fill("news", model.news.slice(0, 8), (n) => {
     const li = item(["time", n.ago], ["span", n.text]);
     if (n.mute) li.append(button("MUTE", "", () => act("mute", { person: n.mute, seen: model.stamp })));
@@ -182,10 +184,10 @@ function renderActs() {
     if (at.disabled && possible) at.dataset.since = String(performance.now());
     at.disabled = !possible;
     at.className = line.next ? "next" : "";
-    at.title = line.not ?? "";
+    at.title = tr(line.not ?? "");
   }
   const why = lines.filter((a) => a.not && ["offer", "confirm"].includes(a.act));
-  put("hint", why.map((a) => `${a.label} not now: ${a.not}.`).join(" "));
+  put("hint", why.map((a) => tr(`${a.label} not now: ${a.not}.`)).join(" "));
   // An answer belongs to the state that it was given in.
   if (model.stamp !== stamp && performance.now() - saidAt > 1500) $("answer").hidden = true;
   stamp = model.stamp;
@@ -208,10 +210,10 @@ function slot(line) {
 }
 
 function gateRow(gate) {
-  const signs = { GREEN: "\u2713", AMBER: "!", RED: "\u2715", measuring: "\u2026", OLD: "?", idle: "\u2013" };
+  const signs = { GREEN: "\u2713", AMBER: "!", RED: "\u2715", measuring: "\u2026", OLD: "?", idle: "\u2013", PROTECTED: "\u2713", UNPROTECTED: "\u2715" };
   const row = document.createElement("tr");
   const mark = make(`span.colour.${gate.word.toLowerCase()}`);
-  mark.textContent = `${signs[gate.word] ?? ""} ${gate.word}`;
+  mark.textContent = `${signs[gate.word] ?? ""} ${tr(gate.word)}`;
   const cell = document.createElement("td");
   cell.append(mark);
   row.append(make("td", ["b", gate.name], ["small", gate.limit]), cell, make("td", ["span", gate.figure]));
@@ -244,7 +246,7 @@ function choices(id, name, options, chosen) {
     Object.assign(input, { type: "radio", name, value, required: true });
     input.addEventListener("change", () => chosen(value));
     label.append(input, make("span"));
-    label.lastChild.textContent = words;
+    label.lastChild.textContent = name === "set" ? tr(words) : words;
     return label;
   }));
 }
@@ -294,17 +296,19 @@ for (const [id, what] of [["take", take], ["estop", estop]]) {
 
 // Small helpers. Text goes in as text, never as markup.
 
+// In this page's language. What others wrote stays as it is: nothing of it is among the words.
 function put(id, text) {
-  if ($(id).textContent !== text) $(id).textContent = text;
+  const said = tr(text);
+  if ($(id).textContent !== said) $(id).textContent = said;
 }
 
 function make(tag, ...children) {
   const [name, ...classes] = tag.split(".");
   const element = document.createElement(name);
   element.classList.add(...classes);
-  for (const [child, text] of children) {
+  for (const [child, text, isName] of children) {
     element.append(make(child));
-    element.lastChild.textContent = text;
+    element.lastChild.textContent = isName ? text : tr(text);
   }
   return element;
 }
@@ -315,7 +319,7 @@ function button(text, kind, pressed) {
   const element = make("button");
   element.type = "button";
   element.className = kind;
-  element.textContent = text;
+  element.textContent = tr(text);
   element.addEventListener("click", pressed);
   return element;
 }
@@ -328,5 +332,30 @@ function fill(id, things, row) {
   $(id).replaceChildren(...things.map(row));
 }
 
+// Words that stand in the page itself, by their places; their English is kept to go back to.
+const own = [];
+for (const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walker.nextNode();) {
+  const node = walker.currentNode;
+  const at = node.parentElement;
+  // These are written by what the gate says.
+  const written = at.closest("noscript, ul, tbody, #acts, #hint, #limits, #answer") || at.matches("#said *, #word, dd, #language");
+  if (!written && node.data.trim()) own.push([node, node.data.trim()]);
+}
+
+function speak() {
+  document.documentElement.lang = language;
+  for (const [node, text] of own) node.data = tr(text);
+  $("language").textContent = language === "ja" ? "English" : "日本語";
+  for (const id of ["alarms", "gates", "around", "people", "news", "limits"]) delete $(id).dataset.key;
+  $("acts").replaceChildren();
+  render();
+}
+
+$("language").addEventListener("click", () => {
+  setLanguage(language === "ja" ? "en" : "ja");
+  speak();
+});
+
+speak();
 connect();
 requestAnimationFrame(paint);

@@ -20,6 +20,7 @@ use trocar_proto::handover::types::{ExpertId, GrantedSet, Oid};
 const INDEX: &str = include_str!("console.html");
 const STYLE: &str = include_str!("console.css");
 const SCRIPT: &str = include_str!("console.js");
+const WORDS: &str = include_str!("words.js");
 
 /// Longest act, in bytes.
 const MOST_BODY: usize = 2_048;
@@ -37,6 +38,7 @@ pub(super) fn router(page: Arc<Page>) -> Router {
         .route("/", get(|| async { file("text/html; charset=utf-8", INDEX) }))
         .route("/console.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/console.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
+        .route("/words.js", get(|| async { file("text/javascript; charset=utf-8", WORDS) }))
         .route("/act", post(act))
         .route("/live", get(live::live))
         .layer(DefaultBodyLimit::max(MOST_BODY))

@@ -268,7 +268,12 @@ fn a_core_that_does_not_run_is_told_to_the_person() {
 #[test]
 fn the_page_comes_with_a_strict_policy_and_without_the_secret() {
     let site = Site::new(local());
-    for (path, kind) in [("/", "text/html"), ("/console.css", "text/css"), ("/console.js", "text/javascript")] {
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/console.css", "text/css"),
+        ("/console.js", "text/javascript"),
+        ("/words.js", "text/javascript"),
+    ] {
         let answer = site.ask(&format!("GET {path}"), &[("Origin", ""), ("X-Trocar-Console", "")], "");
         assert_eq!(answer.status, 200);
         for part in [

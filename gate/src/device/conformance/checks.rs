@@ -28,6 +28,7 @@ pub(super) const ALL: &[Entry] = &[
     ("HO-D-014", "every stop and selection but remote turns energy off", energy_off),
     ("HO-D-019", "no command overtakes a hold", overtaking),
     ("HO-D-021", "a hold is reported until the next command", reported),
+    ("HO-D-024", "the gate that is served hears of the one that is refused", rival),
     ("HO-N-002", "energy acts only with the permit", permit),
     ("HO-S-016", "what is not granted does not move", outside_set),
     ("HO-D-011", "the hardware override ends by a selection of local only", hardware_override),
@@ -70,6 +71,18 @@ fn second_gate(bench: &mut Bench, _: &mut dyn Hands) -> Seen {
     let select = bench.select(Selection::Local);
     let report = taken("the first gate's selection of local", bench.a.act(select)?)?;
     Ok(Some(format!("fence +100 refused, the first gate's selection taken: {}", seen(&report))))
+}
+
+fn rival(bench: &mut Bench, _: &mut dyn Hands) -> Seen {
+    bench.remote()?;
+    let (fence, boot, ours) = (Epoch(bench.fence.0.saturating_add(100)), bench.b.boot, bench.fence);
+    let quiet = bench.a.until(PATIENCE, |report| !report.device.rival, |a| a.keep_alive(ours));
+    quiet.ok_or("rival does not end while no other gate speaks")?;
+    bench.a.keep_alive(ours);
+    refused("a second gate's keep-alive", bench.b.act(DeviceAct::KeepAlive { boot, fence })?)?;
+    let told = bench.a.until(PATIENCE, |report| report.device.rival, |a| a.keep_alive(ours));
+    told.ok_or("the first gate hears nothing of the second")?;
+    Ok(Some("the first gate is told".to_owned()))
 }
 
 fn refused_fence(bench: &mut Bench, _: &mut dyn Hands) -> Seen {

@@ -69,9 +69,12 @@ fn intend(disk: &mut DiskHandle, epoch: u64) {
 }
 
 fn answered(inbox: &Inbox) -> DiskDone {
-    match inbox.pop(SOON) {
-        Some(Event::Input(Input::Disk(done))) => done,
-        other => panic!("{other:?}"),
+    loop {
+        match inbox.pop(SOON) {
+            Some(Event::Input(Input::Disk(done))) => return done,
+            Some(Event::Input(Input::Unwritten(_))) => {}
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -175,7 +178,7 @@ fn a_stalled_disk_holds_up_no_caller_keeps_intents_and_says_how_many_records_wer
 
 #[test]
 fn on_a_full_disk_an_intent_fails_at_once_and_records_follow_when_there_is_room() {
-    // HO-E-008, HO-X-018
+    // HO-E-008, HO-X-018, HO-U-008
     let memory = Memory::default();
     let (mut disk, inbox) = start(memory.clone());
     memory.change(|f| f.full = true);
@@ -191,6 +194,8 @@ fn on_a_full_disk_an_intent_fails_at_once_and_records_follow_when_there_is_room(
     assert_eq!(reasons, ["act of local", "the intent could not be written"], "the failed intent is not among them");
     assert_eq!(disk.lost(), 0);
     assert_eq!(memory.content(Name::Chain), memory.content(Name::ChainCopy));
+    let told = std::iter::from_fn(|| inbox.pop(std::time::Duration::ZERO)).last();
+    assert!(matches!(told, Some(Event::Input(Input::Unwritten(false)))), "{told:?}");
 }
 
 #[test]

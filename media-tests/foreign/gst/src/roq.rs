@@ -54,6 +54,11 @@ pub fn view(pipeline: &gst::Pipeline, wanted: &Wanted, seen: &Seen) -> anyhow::R
             .field("clock-rate", if audio { 48_000 } else { 90_000 });
         Some(caps.build().to_value())
     });
+    pipeline.add_many([&source, &demux])?;
+    source.link(&demux)?;
+    if wanted.text("mode") == "stream" {
+        return gather(pipeline, &demux, seen);
+    }
     let (weak, seen) = (pipeline.downgrade(), seen.clone());
     demux.connect_pad_added(move |_, pad| {
         let Some(pipeline) = weak.upgrade() else { return };
@@ -61,7 +66,32 @@ pub fn view(pipeline: &gst::Pipeline, wanted: &Wanted, seen: &Seen) -> anyhow::R
             crate::say(&serde_json::json!({ "event": "warning", "reason": format!("{e:#}") }));
         }
     });
-    pipeline.add_many([&source, &demux])?;
-    source.link(&demux)?;
+    Ok(())
+}
+
+/// A stream is a frame, and the demultiplexer gives each stream a pad of its own: all of them lead to one decoder.
+fn gather(pipeline: &gst::Pipeline, demux: &gst::Element, seen: &Seen) -> anyhow::Result<()> {
+    let funnel = gst::ElementFactory::make("funnel").build()?;
+    pipeline.add(&funnel)?;
+    let out = funnel.static_pad("src").context("a funnel has a source pad")?;
+    // The end of a frame's stream is not the end of the feed.
+    out.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| match info.event().map(|e| e.type_()) {
+        Some(gst::EventType::Eos) => gst::PadProbeReturn::Drop,
+        _ => gst::PadProbeReturn::Ok,
+    });
+    decode(pipeline, &out, seen)?;
+    let weak = funnel.downgrade();
+    demux.connect_pad_added(move |_, pad| {
+        let Some(into) = weak.upgrade().and_then(|f| f.request_pad_simple("sink_%u")) else { return };
+        if let Err(e) = pad.link(&into) {
+            crate::say(&serde_json::json!({ "event": "warning", "reason": format!("{e:?}") }));
+        }
+    });
+    let weak = funnel.downgrade();
+    demux.connect_pad_removed(move |_, pad| {
+        if let (Some(funnel), Some(into)) = (weak.upgrade(), pad.peer()) {
+            funnel.release_request_pad(&into);
+        }
+    });
     Ok(())
 }

@@ -17,7 +17,7 @@ const REPORT: u8 = 0x81;
 
 const SELECTIONS: [Selection; 3] = [Selection::Nobody, Selection::Local, Selection::Remote];
 
-/// Bits of a report's flags; the others are 0.
+/// Bits of a report's flags.
 const LATCHED: u8 = 1;
 const OVERRIDDEN: u8 = 2;
 const OWNED: u8 = 4;
@@ -25,6 +25,7 @@ const ENERGY: u8 = 8;
 const MOVING: u8 = 16;
 const HAS_ACTUATED: u8 = 32;
 const HELD: u8 = 64;
+const RIVAL: u8 = 128;
 
 /// The bytes of what a gate says, without the tag.
 #[must_use]
@@ -99,7 +100,8 @@ pub fn encode_report(head: &Head, report: &Report) -> Vec<u8> {
             | flag(ENERGY, device.energy)
             | flag(MOVING, report.moving)
             | flag(HAS_ACTUATED, report.actuated.is_some())
-            | flag(HELD, device.held),
+            | flag(HELD, device.held)
+            | flag(RIVAL, device.rival),
     );
     out.extend(report.watchdog.to_be_bytes());
     out.extend(report.camera_moves.to_be_bytes());
@@ -257,9 +259,6 @@ impl Reader<'_> {
         let (echo, highest) = (self.u64("echo")?, Epoch(self.u64("highest")?));
         let (owner, sequence, selected) = (self.u128("owner")?, self.u64("sequence")?, self.selection()?);
         let flags = self.u8("flags")?;
-        if flags >= 2 * HELD {
-            return Err(DecodeError::Value { field: "flags", value: flags.into() });
-        }
         let has = |bit: u8| flags & bit != 0;
         if !has(OWNED) && owner != 0 {
             return Err(DecodeError::Value { field: "owner", value: 1 });
@@ -273,6 +272,7 @@ impl Reader<'_> {
             overridden: has(OVERRIDDEN),
             energy: has(ENERGY),
             held: has(HELD),
+            rival: has(RIVAL),
         };
         let (watchdog, camera_moves) = (self.u32("watchdog")?, self.u32("camera moves")?);
         let actuated = Actuated { fence: Epoch(self.u64("actuated fence")?), sequence: self.u64("actuated sequence")? };

@@ -42,6 +42,7 @@ fn report() -> Report {
             overridden: false,
             energy: true,
             held: false,
+            rival: false,
         },
         moving: true,
         watchdog: 150_000,
@@ -64,6 +65,7 @@ fn quiet_report() -> Report {
         overridden: true,
         energy: false,
         held: true,
+        rival: true,
     };
     let (moving, watchdog, camera_moves) = (false, 1, 0);
     let (echo, actuated, refusals, refused, state) = (0, None, 0, None, State::default());

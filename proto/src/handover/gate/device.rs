@@ -158,11 +158,12 @@ impl Device {
         report.owner.is_some_and(|owner| owner != self.boot)
     }
 
-    /// HO-D-018: a young report shows this gate as owner and no higher fence.
+    /// HO-D-018: a young report shows this gate as owner, no higher fence and no hardware override.
     pub(super) fn is_ours(&self, now: Micros, cfg: &Config) -> bool {
         self.report.is_some_and(|(report, at)| {
             now.since(at) <= cfg.device_report
                 && report.owner == Some(self.boot)
+                && !report.overridden
                 && self.fence.is_some_and(|ours| report.highest <= ours)
         })
     }

@@ -39,6 +39,7 @@ impl<C: Checks> Gate<C> {
             Mode::Hold | Mode::Remote => self.become_state(State::Local, why, None),
         }
         self.alarms.answered();
+        self.alarms.set(super::Alarms::DISK, self.unwritten);
         Ok(())
     }
 

@@ -42,6 +42,7 @@ pub use talk::Judgement;
 use super::checks::{Checks, Strict};
 use super::config::Config;
 use super::message::{FromGate, Mode, Reason, Short};
+use super::paths::Protection;
 use super::types::{ChannelId, Epoch, ExpertId, GrantedSet};
 use crate::units::Micros;
 use channels::{Channels, Estops};
@@ -69,6 +70,10 @@ pub struct Gate<C: Checks = Strict> {
     /// Whether consent for remote operation is active.
     consent: bool,
     alarms: Alarms,
+    /// Audit records wait that could not be written.
+    unwritten: bool,
+    /// Experts that have, or had, two paths.
+    paths: Vec<(ExpertId, Protection)>,
     status_due: Micros,
     out: Outbox,
     /// For the mutant "auto-resume after HOLD" alone.
@@ -110,6 +115,8 @@ impl<C: Checks> Gate<C> {
             console: None,
             consent: false,
             alarms,
+            unwritten: false,
+            paths: Vec::new(),
             status_due: now,
             out: Outbox::default(),
             #[cfg(any(test, trocar_model))]
@@ -143,6 +150,10 @@ impl<C: Checks> Gate<C> {
             Input::Heartbeat(channel, hb) => self.heartbeat(channel, &hb),
             Input::Command(channel, command) => self.command(channel, command),
             Input::Disk(done) => self.disk(done),
+            Input::Unwritten(unwritten) => {
+                self.unwritten(unwritten);
+                Ok(())
+            }
             Input::Device(report) => {
                 self.device_report(report);
                 Ok(())
@@ -169,6 +180,10 @@ impl<C: Checks> Gate<C> {
             Input::Links(oid, colours, figures) => self.links(oid, colours, figures),
             Input::Consent(active) => {
                 self.consent(active);
+                Ok(())
+            }
+            Input::Paths(expert, protection) => {
+                self.paths(expert, protection);
                 Ok(())
             }
             Input::Revoked(expert) => {
@@ -300,6 +315,14 @@ impl<C: Checks> Gate<C> {
             }
             State::Hold | State::Local | State::Estop | State::Closed => {}
         }
+    }
+
+    /// HO-U-008: the alarm stands as long as they wait.
+    const fn unwritten(&mut self, unwritten: bool) {
+        if unwritten || self.unwritten {
+            self.alarms.set(Alarms::DISK, unwritten);
+        }
+        self.unwritten = unwritten;
     }
 
     fn alarm(&mut self, which: Alarms) {

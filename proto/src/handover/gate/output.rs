@@ -6,6 +6,7 @@ use super::talk::Judgement;
 use crate::handover::message::{
     Beacon, Command, Figures, FromGate, Heartbeat, Mode, Payload, Pose, Reason, Short, ToGate,
 };
+use crate::handover::paths::Protection;
 use crate::handover::types::{
     Binding, BootId, ChannelId, Colours, Counter, Epoch, ExpertId, GrantedSet, Oid, Selection,
 };
@@ -48,6 +49,8 @@ pub enum Input {
     Command(ChannelId, Command),
     /// The disk is done with something.
     Disk(DiskDone),
+    /// Whether records for the audit chain wait that could not be written.
+    Unwritten(bool),
     /// The device said how it is.
     Device(DeviceReport),
     /// The adapter judged the pose of an HB.
@@ -60,6 +63,8 @@ pub enum Input {
     Links(Oid, Colours, Figures),
     /// Whether consent for remote operation is active.
     Consent(bool),
+    /// How many paths bring what that expert sends; [`Protection::Single`] also when it is gone.
+    Paths(ExpertId, Protection),
     /// The certificate revocation list names this one.
     Revoked(ExpertId),
 }
@@ -148,6 +153,8 @@ pub struct DeviceReport {
     pub energy: bool,
     /// No command was actuated since remote motion was held, selected or taken away last (HO-D-021).
     pub held: bool,
+    /// Another gate was refused lately (HO-D-024).
+    pub rival: bool,
 }
 
 /// For the device's adapter. `sequence` rises with every act under one fence.
@@ -369,7 +376,7 @@ impl Alarms {
     pub const FRAME: Self = Self(2);
     /// A stop lasted too long.
     pub const STOPPED: Self = Self(4);
-    /// The device serves another gate.
+    /// The device serves another gate, or another one asks for it.
     pub const SECOND_GATE: Self = Self(8);
     /// The device latched, is silent, lost its selection, or does not stop (HO-D-023).
     pub const DEVICE: Self = Self(16);
@@ -390,8 +397,11 @@ impl Alarms {
     /// Outputs were lost because the caller did not drain them.
     pub const LOST: Self = Self(4_096);
 
+    /// One of two paths to the expert is gone.
+    pub const PATH: Self = Self(8_192);
+
     /// These that a TAKE does not answer.
-    const STANDING: Self = Self(Self::STORE.0 | Self::CONSENT.0 | Self::SECOND_GATE.0 | Self::LOST.0);
+    const STANDING: Self = Self(Self::STORE.0 | Self::CONSENT.0 | Self::SECOND_GATE.0 | Self::LOST.0 | Self::PATH.0);
 
     /// Whether one of those is among these.
     #[must_use]

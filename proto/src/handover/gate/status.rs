@@ -1,12 +1,16 @@
 //! STATUS: the register as everybody is told it (HO-M-012, HO-M-013).
 
 use super::Gate;
-use super::output::Output;
+use super::output::{Alarms, Output};
 use super::register::State;
 use super::stops::Causes;
 use crate::handover::checks::Checks;
-use crate::handover::message::{FromGate, Status};
-use crate::handover::types::ChannelId;
+use crate::handover::message::{FromGate, Status, Timers};
+use crate::handover::paths::Protection;
+use crate::handover::types::{ChannelId, ExpertId};
+
+/// Experts with two paths at most: as many as there are channels for.
+const EXPERTS: usize = 16;
 
 impl<C: Checks> Gate<C> {
     /// The register as it is now.
@@ -29,6 +33,28 @@ impl<C: Checks> Gate<C> {
             colours: links.map(|l| l.colours).unwrap_or_default(),
             figures: links.map(|l| l.figures).unwrap_or_default(),
             answers: Vec::new(),
+            paths: self.protection(offer.map(|o| o.expert)),
+            timers: Timers::from(&self.cfg),
+        }
+    }
+
+    /// Of that expert, or of whoever has the most to tell where nobody is meant.
+    fn protection(&self, of: Option<ExpertId>) -> Protection {
+        let all = self.paths.iter().filter(|(expert, _)| of.is_none_or(|of| of == *expert));
+        all.map(|(_, protection)| *protection).max().unwrap_or_default()
+    }
+
+    /// HO-C-011: the alarm stands as long as an expert that had two paths has one.
+    pub(super) fn paths(&mut self, of: ExpertId, protection: Protection) {
+        let before = self.protection(Some(of));
+        self.paths.retain(|(expert, _)| *expert != of);
+        if protection != Protection::Single && self.paths.len() < EXPERTS {
+            self.paths.push((of, protection));
+        }
+        let lost = self.paths.iter().any(|(_, each)| *each == Protection::Unprotected);
+        self.alarms.set(Alarms::PATH, lost);
+        if before != protection {
+            self.tell_change();
         }
     }
 

@@ -25,7 +25,7 @@ impl<C: Checks> Gate<C> {
         let first = !self.device.was_heard();
         self.device.note(self.now, report);
         let anothers = self.device.is_anothers(&report);
-        self.alarms.set(Alarms::SECOND_GATE, anothers);
+        self.alarms.set(Alarms::SECOND_GATE, anothers || report.rival); // HO-D-024
         self.alarms.set(Alarms::OVERRIDE, report.overridden);
         let higher = self.epochs.fence().is_none_or(|ours| report.highest > ours);
         if matches!(self.state, State::Remote(_)) && (anothers || higher) {

@@ -3,8 +3,9 @@
 
 use super::wire::{DecodeError, Reader, Wire};
 use super::{
-    Beacon, Command, Datagram, Figures, FromGate, Heartbeat, MAX_ANSWERS, Mode, Reason, Status, ToGate, VERSION,
+    Beacon, Command, Datagram, Figures, FromGate, Heartbeat, MAX_ANSWERS, Mode, Reason, Status, Timers, ToGate, VERSION,
 };
+use crate::handover::paths::Protection;
 use crate::handover::types::{
     Binding, Clutch, Colour, Colours, Counter, Epoch, ExpertId, FrameRef, GrantedSet, Nonce, Oid,
 };
@@ -88,7 +89,7 @@ pub fn decode_to_gate(bytes: &[u8]) -> Result<(u64, ToGate), DecodeError> {
 #[must_use]
 pub fn encode_from_gate(id: u64, message: &FromGate) -> Vec<u8> {
     let kind = match message {
-        FromGate::Status(_) => 0x21,
+        FromGate::Status(_) => 0x26,
         FromGate::Offer { .. } => 0x22,
         FromGate::Withdraw { .. } => 0x23,
         FromGate::Grant { .. } => 0x24,
@@ -126,13 +127,14 @@ pub fn encode_from_gate(id: u64, message: &FromGate) -> Vec<u8> {
 /// [`DecodeError`] for anything that [`encode_from_gate`] does not make.
 pub fn decode_from_gate(bytes: &[u8]) -> Result<(u64, FromGate), DecodeError> {
     let (kind, mut from) = kind_of(bytes)?;
-    if !(0x21..=0x25).contains(&kind) {
+    if !(0x22..=0x26).contains(&kind) {
         return Err(DecodeError::Kind(kind));
     }
     let r = &mut from;
     let id = Wire::get(r, "id")?;
     let message = match kind {
-        0x21 => FromGate::Status(Wire::get(r, "status")?),
+        // 0x21 was STATUS without paths and timers; it is not spoken any more.
+        0x26 => FromGate::Status(Wire::get(r, "status")?),
         0x22 => FromGate::Offer {
             oid: Wire::get(r, "oid")?,
             set: Wire::get(r, "set")?,
@@ -229,6 +231,7 @@ macro_rules! wire_choice {
 }
 wire_choice!(Reason: Reason::ALL);
 wire_choice!(Colour: [Colour::Unmeasured, Colour::Green, Colour::Amber, Colour::Red]);
+wire_choice!(Protection: Protection::ALL);
 wire_choice!(Clutch: [Clutch::Open, Clutch::Closed]);
 wire_choice!(Grade: [Grade::Observe, Grade::Annotate, Grade::Camera, Grade::Instruments, Grade::Energy]);
 wire_choice!(Mode: [
@@ -254,7 +257,8 @@ wire_struct!(Figures { loop_p50, loop_p95, jitter_p95, loss_ppm, frame_age });
 wire_struct!(Heartbeat { binding, counter, beat, nonce, echo, presence, pedal, pose });
 wire_struct!(Command { epoch, counter, nonce, echo, clutch, payload });
 wire_struct!(Beacon { binding, counter, nonce });
-wire_struct!(Status { epoch, mode, expert, set, since_ms, stopped, alarms, colours, figures, answers });
+wire_struct!(Status { epoch, mode, expert, set, since_ms, stopped, alarms, colours, figures, answers, paths, timers });
+wire_struct!(Timers { heartbeat, station_silence, status_age, ready_time, grant_time });
 
 impl Wire for GrantedSet {
     fn put(&self, out: &mut Vec<u8>) {

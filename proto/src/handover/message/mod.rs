@@ -14,6 +14,7 @@ pub use codec::{decode_datagram, decode_from_gate, decode_to_gate, encode_datagr
 pub use dedupe::Dedupe;
 pub use wire::{Bounded, DecodeError, Text, TooLong};
 
+use super::paths::Protection;
 use super::types::{Binding, Clutch, Colours, Counter, Epoch, ExpertId, FrameRef, GrantedSet, HolderId, Nonce, Oid};
 use crate::session::role::Grade;
 
@@ -176,6 +177,25 @@ pub struct Status {
     pub figures: Figures,
     /// Probes answered, oldest first.
     pub answers: Vec<Nonce>,
+    /// Whether the loss of one path to the expert would be felt.
+    pub paths: Protection,
+    /// The timers of the gate that a station and its screen go by.
+    pub timers: Timers,
+}
+
+/// What a station has to know of the gate's configuration, so that both go by the same numbers. Microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Timers {
+    /// Time between two HBs.
+    pub heartbeat: u32,
+    /// The station stops sending when no BEACON came for so long.
+    pub station_silence: u32,
+    /// A STATUS older than this is "control unknown, hands off".
+    pub status_age: u32,
+    /// Measuring, alignment and CONFIRM.
+    pub ready_time: u32,
+    /// Intent to durable.
+    pub grant_time: u32,
 }
 
 /// What the link gates were measured at: the same values on every screen. Microseconds; `u32::MAX` is "unmeasured".
@@ -209,6 +229,28 @@ pub enum Datagram {
     Command(Command),
     /// Gate to station.
     Beacon(Beacon),
+}
+
+impl Datagram {
+    /// What it belongs to.
+    #[must_use]
+    pub const fn binding(&self) -> Binding {
+        match self {
+            Self::Heartbeat(hb) => hb.binding,
+            Self::Command(cmd) => Binding::Epoch(cmd.epoch),
+            Self::Beacon(beacon) => beacon.binding,
+        }
+    }
+
+    /// Its number under that binding.
+    #[must_use]
+    pub const fn counter(&self) -> Counter {
+        match self {
+            Self::Heartbeat(hb) => hb.counter,
+            Self::Command(cmd) => cmd.counter,
+            Self::Beacon(beacon) => beacon.counter,
+        }
+    }
 }
 
 /// HB: "I am here, I see this, my hand is on the dead-man input."

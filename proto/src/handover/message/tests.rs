@@ -32,6 +32,8 @@ fn status() -> Status {
         colours: Colours { jitter: Colour::Amber, ..Colours::GREEN },
         figures: Figures { loop_p50: 40_000, ..Figures::default() },
         answers: vec![Nonce(1), Nonce(2)],
+        paths: crate::handover::paths::Protection::Unprotected,
+        timers: crate::handover::message::Timers::default(),
     }
 }
 
@@ -130,11 +132,13 @@ fn the_bytes_are_the_ones_written_down() {
         "0106000000000000004d0000000000000007",
         "0107000000000000004d0100076e757273652d310008626c656564696e67",
         concat!(
-            "0121000000000000004e000000000000000705",
+            "0126000000000000004e000000000000000705",
             "01abababababababababababababababababababababababababababababababab",
             "0600000000000004d203010201020101",
             "00009c40ffffffffffffffffffffffffffffffff",
-            "0200000000000000010000000000000002"
+            "0200000000000000010000000000000002",
+            "02",
+            "00004e200003d0900007a12001c9c380000f4240"
         ),
         "0122000000000000004e00112233445566778899aabbccddeeff0203000b616e6173746f6d6f73697300007530",
         "0123000000000000004e00112233445566778899aabbccddeeff",
@@ -214,7 +218,7 @@ fn versions_kinds_lengths_and_values_that_are_unknown_have_errors_of_their_own()
 fn a_status_has_no_place_for_an_oid() {
     // HO-M-013: its whole size is fixed but for the answers.
     let len = encode_from_gate(1, &FromGate::Status(Status { answers: vec![], ..status() })).len();
-    assert_eq!(len, 2 + 8 + 8 + 1 + 33 + 1 + 8 + 1 + 2 + 4 + 20 + 1);
+    assert_eq!(len, 2 + 8 + 8 + 1 + 33 + 1 + 8 + 1 + 2 + 4 + 20 + 1 + 1 + 20);
 }
 
 #[test]

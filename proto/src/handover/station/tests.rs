@@ -98,6 +98,8 @@ fn status(epoch: u64, mode: Mode, expert: Option<ExpertId>) -> FromGate {
         colours: Colours::GREEN,
         figures: Figures::default(),
         answers: Vec::new(),
+        paths: crate::handover::paths::Protection::default(),
+        timers: crate::handover::message::Timers::default(),
     })
 }
 

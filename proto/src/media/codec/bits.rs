@@ -2,7 +2,7 @@
 
 /// A reader of bits.
 #[derive(Debug, Clone)]
-pub(super) struct Bits<'a> {
+pub(in crate::media) struct Bits<'a> {
     rest: &'a [u8],
     byte: u8,
     left: u8,
@@ -12,12 +12,12 @@ pub(super) struct Bits<'a> {
 
 impl<'a> Bits<'a> {
     /// Of plain bytes.
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    pub(in crate::media) const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, byte: 0, left: 0, zeros: None }
     }
 
     /// Of a NAL unit's bytes: the 3 after two zeros is not part of the content (H.264 section 7.4.1, H.265 section 7.4.2).
-    pub(super) const fn of_nal(bytes: &'a [u8]) -> Self {
+    pub(in crate::media) const fn of_nal(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, byte: 0, left: 0, zeros: Some(0) }
     }
 
@@ -43,7 +43,7 @@ impl<'a> Bits<'a> {
     }
 
     /// One bit.
-    pub(super) fn bit(&mut self) -> Option<bool> {
+    pub(in crate::media) fn bit(&mut self) -> Option<bool> {
         if self.left == 0 {
             self.refill()?;
         }
@@ -52,7 +52,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Up to 32 bits.
-    pub(super) fn bits(&mut self, count: u32) -> Option<u32> {
+    pub(in crate::media) fn bits(&mut self, count: u32) -> Option<u32> {
         if count > 32 {
             return None;
         }
@@ -64,7 +64,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Passes over that many bits.
-    pub(super) fn skip(&mut self, count: u32) -> Option<()> {
+    pub(in crate::media) fn skip(&mut self, count: u32) -> Option<()> {
         for _ in 0..count {
             self.bit()?;
         }
@@ -72,7 +72,7 @@ impl<'a> Bits<'a> {
     }
 
     /// An unsigned exponential-Golomb number of at most 32 bits: ue(v) of H.264 and H.265, uvlc() of AV1.
-    pub(super) fn ue(&mut self) -> Option<u32> {
+    pub(in crate::media) fn ue(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.bit()? {
             zeros += 1;
@@ -97,7 +97,7 @@ impl<'a> Bits<'a> {
     }
 
     /// A signed exponential-Golomb number: se(v) of H.264.
-    pub(super) fn se(&mut self) -> Option<i32> {
+    pub(in crate::media) fn se(&mut self) -> Option<i32> {
         let k = self.ue()?;
         let half = i32::try_from(k.div_ceil(2)).ok()?;
         Some(if k % 2 == 1 { half } else { -half })
@@ -106,7 +106,7 @@ impl<'a> Bits<'a> {
 
 /// First bits of the recovery point message (H.264 section D.1.8, H.265 section D.2.8) of an SEI unit's bytes, where it has
 /// one. `body` is what follows the unit's header, emulation prevention included.
-pub(super) fn recovery_point(body: &[u8]) -> Option<Bits<'_>> {
+pub(in crate::media) fn recovery_point(body: &[u8]) -> Option<Bits<'_>> {
     const RECOVERY_POINT: u32 = 6;
     let mut b = Bits::of_nal(body);
     // Each turn takes at least two bytes.
@@ -123,28 +123,28 @@ pub(super) fn recovery_point(body: &[u8]) -> Option<Bits<'_>> {
 /// Writes bits for tests.
 #[cfg(test)]
 #[derive(Debug, Default)]
-pub(super) struct BitWriter(Vec<bool>);
+pub(in crate::media) struct BitWriter(Vec<bool>);
 
 #[cfg(test)]
 impl BitWriter {
-    pub(super) fn bits(mut self, count: u32, value: u32) -> Self {
+    pub(in crate::media) fn bits(mut self, count: u32, value: u32) -> Self {
         self.0.extend((0..count).rev().map(|i| (value >> i) & 1 == 1));
         self
     }
 
-    pub(super) fn ue(self, value: u32) -> Self {
+    pub(in crate::media) fn ue(self, value: u32) -> Self {
         let length = 32 - (value + 1).leading_zeros();
         self.bits(length - 1, 0).bits(length, value + 1)
     }
 
     /// The bytes, with a stop bit.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(in crate::media) fn finish(mut self) -> Vec<u8> {
         self.0.push(true);
         self.0.chunks(8).map(|c| c.iter().enumerate().fold(0, |b, (i, on)| b | (u8::from(*on) << (7 - i)))).collect()
     }
 
     /// The bytes as a NAL unit carries them.
-    pub(super) fn finish_nal(self) -> Vec<u8> {
+    pub(in crate::media) fn finish_nal(self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut zeros = 0;
         for b in self.finish() {

@@ -4,7 +4,7 @@
 //! publishers say the same in a header extension. Nothing here allocates, and nothing is kept from packet to packet.
 
 mod av1;
-mod bits;
+pub(in crate::media) mod bits;
 mod h264;
 mod h265;
 mod vp8;

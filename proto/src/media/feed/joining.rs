@@ -127,7 +127,7 @@ fn periodic_parameter_sets_with_pictures_that_need_others_are_no_entry() {
             s.picture(0, picture, &[]);
         }
         assert_eq!(leg.poll(&s.feed, true), Next::NeedKeyFrame);
-        assert_eq!(s.feed.join_point(Micros(0)), None);
+        assert_eq!(s.feed.join_point(Micros(0), JOIN_FROM_CACHE_US), None);
         s.picture(1, &[&aggregated, &IDR], &[]);
         assert_eq!(s.sent(&mut leg), [&aggregated[..], &IDR], "the negative control");
     }
@@ -172,7 +172,7 @@ fn a_key_frame_without_its_parameter_sets_is_no_entry_until_they_are_repaired() 
         let missing = s.picture(1, &key, &[lost]);
         s.picture(2, &[&DELTA], &[]);
         assert_eq!(leg.poll(&s.feed, true), Next::NeedKeyFrame, "{lost}");
-        assert_eq!(s.feed.join_point(Micros(2)), None, "{lost}");
+        assert_eq!(s.feed.join_point(Micros(2), JOIN_FROM_CACHE_US), None, "{lost}");
         s.take(3, &missing[0]);
         let mut want: Vec<_> = key.iter().enumerate().filter(|(n, _)| *n != lost).map(|(_, p)| p.to_vec()).collect();
         want.extend([DELTA.to_vec(), key[lost].to_vec()]);

@@ -17,6 +17,8 @@ fn status(mode: Mode, epoch: u64, answers: &[u64]) -> ToRelay {
         colours: Colours::default(),
         figures: Figures::default(),
         answers: answers.iter().map(|n| Nonce(*n)).collect(),
+        paths: trocar_proto::handover::paths::Protection::default(),
+        timers: trocar_proto::handover::message::Timers::default(),
     };
     ToRelay::Status { bytes: hex::encode(encode_from_gate(1, &FromGate::Status(status))) }
 }

@@ -73,6 +73,10 @@ pub struct AcceptedMedia<'a> {
     pub send: Option<SendIds<'a>>,
     /// The most that a publisher may send here.
     pub max_bitrate: Option<Bitrate>,
+    /// Ids of the simulcast layers that we take (RFC 8853), in the offer's order; empty for none.
+    pub layers: Vec<&'a str>,
+    /// FlexFEC-03 that we send: payload type and SSRC.
+    pub fec: Option<(u8, Ssrc)>,
 }
 
 /// What we say to an offer. Every m-line is answered in the offer's order, and what is not accepted is refused with port 0.
@@ -135,8 +139,9 @@ impl SessionAnswer<'_> {
 
     fn render_media(&self, out: &mut String, m: &Media, a: &AcceptedMedia<'_>) {
         let pt = a.codec.payload_type;
-        let rtx = a.rtx.map_or(String::new(), |p| format!(" {p}"));
-        let _ = write!(out, "m={} 9 {} {pt}{rtx}\r\nc=IN IP4 0.0.0.0\r\n", m.kind, m.protocol);
+        let further = a.rtx.into_iter().chain(a.fec.map(|(p, _)| p));
+        let further: String = further.map(|p| format!(" {p}")).collect();
+        let _ = write!(out, "m={} 9 {} {pt}{further}\r\nc=IN IP4 0.0.0.0\r\n", m.kind, m.protocol);
         if let Some(limit) = a.max_bitrate {
             // AS counts in kbit/s with IP and UDP, TIAS in bit/s without (RFC 3890): the first is rounded up.
             let _ = write!(out, "b=AS:{}\r\nb=TIAS:{}\r\n", limit.0.div_ceil(1_000), limit.0);
@@ -165,8 +170,9 @@ impl SessionAnswer<'_> {
             let _ = write!(out, "a=extmap:{id} {uri}\r\n");
         }
         render_codec(out, m, a);
+        render_layers(out, &a.layers);
         if let Some(ids) = &a.send {
-            render_ids(out, ids);
+            render_ids(out, ids, a.fec.map(|(_, ssrc)| ssrc));
         }
     }
 }
@@ -192,6 +198,21 @@ fn render_codec(out: &mut String, m: &Media, a: &AcceptedMedia<'_>) {
     if let Some(rtx) = a.rtx {
         let _ = write!(out, "a=rtpmap:{rtx} rtx/{}\r\na=fmtp:{rtx} apt={pt}\r\n", c.clock_rate);
     }
+    if let Some((fec, _)) = a.fec {
+        // The window is Chromium's own; a packet of repair protects far less.
+        let _ = write!(out, "a=rtpmap:{fec} flexfec-03/{}\r\na=fmtp:{fec} repair-window=10000000\r\n", c.clock_rate);
+    }
+}
+
+/// RFC 8853 section 5.2 and RFC 8851: what the offerer sends, we receive.
+fn render_layers(out: &mut String, layers: &[&str]) {
+    if layers.is_empty() {
+        return;
+    }
+    for rid in layers {
+        let _ = write!(out, "a=rid:{rid} recv\r\n");
+    }
+    let _ = write!(out, "a=simulcast:recv {}\r\n", layers.join(";"));
 }
 
 fn is_useful(feedback: Feedback, a: &AcceptedMedia<'_>) -> bool {
@@ -203,13 +224,16 @@ fn is_useful(feedback: Feedback, a: &AcceptedMedia<'_>) -> bool {
     }
 }
 
-fn render_ids(out: &mut String, ids: &SendIds<'_>) {
+fn render_ids(out: &mut String, ids: &SendIds<'_>, fec: Option<Ssrc>) {
     let (cname, stream, track) = (token(ids.cname), token(ids.stream), token(ids.track));
     let _ = write!(out, "a=msid:{stream} {track}\r\n");
     if let Some(rtx) = ids.rtx_ssrc {
         let _ = write!(out, "a=ssrc-group:FID {} {}\r\n", ids.ssrc.0, rtx.0);
     }
-    for ssrc in std::iter::once(ids.ssrc).chain(ids.rtx_ssrc) {
+    if let Some(fec) = fec {
+        let _ = write!(out, "a=ssrc-group:FEC-FR {} {}\r\n", ids.ssrc.0, fec.0);
+    }
+    for ssrc in std::iter::once(ids.ssrc).chain(ids.rtx_ssrc).chain(fec) {
         let _ = write!(out, "a=ssrc:{0} cname:{cname}\r\na=ssrc:{0} msid:{stream} {track}\r\n", ssrc.0);
     }
 }

@@ -165,6 +165,9 @@ pub struct Media {
     pub msid: Option<(String, String)>,
     /// Ids of the layers that the offerer can send (RFC 8851), in its order; at most [`MAX_RIDS`].
     pub rids: Vec<String>,
+    /// Ids of the layers that `a=simulcast:send` names (RFC 8853 section 5.1), in its order, of those in `rids`; of
+    /// alternatives the first. Empty or a single one: no simulcast.
+    pub simulcast: Vec<String>,
     /// SSRCs of `a=ssrc` lines (RFC 5576); at most [`MAX_SSRCS`].
     pub ssrcs: Vec<Ssrc>,
     /// Media and RTX SSRC of `a=ssrc-group:FID` lines; at most [`MAX_SSRCS`].

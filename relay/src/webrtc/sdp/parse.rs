@@ -304,6 +304,8 @@ impl Draft {
         }
         let bundle = self.resolve_bundle()?;
         for (m, s) in self.media.iter_mut().zip(&self.sections) {
+            let Media { simulcast, rids, .. } = m;
+            simulcast.retain(|rid| rids.contains(rid));
             m.disabled &= !s.bundle_only;
             if !m.disabled {
                 m.transport = s.transport(&self.session)?;
@@ -403,6 +405,7 @@ fn media_attribute(media: &mut Media, name: &str, rest: &str, line: usize) -> Re
                 media.rids.push(id.to_owned());
             }
         }
+        "simulcast" if media.simulcast.is_empty() => media.simulcast = simulcast(rest),
         "ssrc" => {
             let ssrc = rest.split(' ').next().and_then(|s| s.parse().ok()).map(Ssrc);
             if let Some(ssrc) = ssrc.filter(|s| media.ssrcs.len() < MAX_SSRCS && !media.ssrcs.contains(s)) {
@@ -420,6 +423,20 @@ fn media_attribute(media: &mut Media, name: &str, rest: &str, line: usize) -> Re
         _ => {}
     }
     Ok(())
+}
+
+/// What `a=simulcast:send f;h,h2;~q` names; a tilde says that a layer is paused at first. Bounded by [`MAX_RIDS`].
+fn simulcast(rest: &str) -> Vec<String> {
+    let mut words = rest.split(' ');
+    let sent = loop {
+        match (words.next(), words.next()) {
+            (Some("send"), Some(list)) => break list,
+            (Some(_), Some(_)) => {}
+            _ => return Vec::new(),
+        }
+    };
+    let first = |layer: &str| layer.split(',').next().unwrap_or("").trim_start_matches('~').to_owned();
+    sent.split(';').take(MAX_RIDS).map(first).collect()
 }
 
 /// Attributes of a payload type; one that the m-line does not list is passed over.

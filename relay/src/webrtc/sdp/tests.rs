@@ -67,6 +67,8 @@ fn accepted<'a>(m: &'a Media, index: usize, codec: &'a Codec, send: Option<SendI
         extensions,
         send: send.map(|s| SendIds { rtx_ssrc: rtx.map(|_| Ssrc(6)), ..s }),
         max_bitrate: if send.is_some() { None } else { Some(Bitrate(8_000_000)) },
+        layers: Vec::new(),
+        fec: None,
     }
 }
 
@@ -389,4 +391,59 @@ fn the_largest_offer_that_is_taken_is_parsed_within_its_time_and_kept_within_its
     let v = &o.media[1];
     assert_eq!((v.rids.len(), v.ssrcs.len(), o.candidates.len()), (MAX_RIDS, MAX_SSRCS, MAX_CANDIDATES));
     assert!(v.extensions.len() <= MAX_EXTENSIONS);
+}
+
+#[test]
+fn simulcast_is_read_as_it_was_offered_and_bounded() {
+    let text = text_of("chromium-whip");
+    let layers = |line: &str| {
+        let o = Offer::parse(&text.replace("a=simulcast:send h;m;l", line)).unwrap();
+        o.media[1].simulcast.clone()
+    };
+    assert_eq!(layers("a=simulcast:send h;m;l"), ["h", "m", "l"]);
+    assert_eq!(layers("a=simulcast:recv x send ~l,m;h"), ["l", "h"], "of alternatives the first, paused or not");
+    assert_eq!(layers("a=simulcast:send h;x;l"), ["h", "l"], "a layer without a=rid is none");
+    for none in ["a=simulcast:recv h;m", "a=simulcast:send", "a=simulcast:", "a=simulcast"] {
+        assert_eq!(layers(none), Vec::<String>::new(), "{none}");
+    }
+    let many = "a=simulcast:send h;m;l;h;m;l;h".to_owned() + &";h".repeat(500);
+    assert_eq!(layers(&many).len(), MAX_RIDS);
+}
+
+#[test]
+fn layers_and_flexfec_that_were_agreed_stand_in_the_answer() {
+    let render = |o: &Offer, media: AcceptedMedia<'_>| {
+        SessionAnswer {
+            ufrag: "ours",
+            password: "0123456789012345678901",
+            fingerprint: &[0xab; 32],
+            candidates: &[],
+            session_id: 7,
+            media: &[media],
+        }
+        .render(o)
+    };
+    let o = offer("chromium-whip");
+    let codec = o.media[1].codec(96).unwrap();
+    let layers = vec!["h", "l"];
+    let text = render(&o, AcceptedMedia { layers, ..accepted(&o.media[1], 1, codec, None) });
+    let video = section(&text, 1);
+    assert!(video.contains("a=rid:h recv\na=rid:l recv\na=simulcast:recv h;l\n"), "{video}");
+
+    let o = offer("chromium-whep");
+    let (index, m) = o.receiving("video").unwrap();
+    let codec = m.codecs.iter().find(|c| c.name == "VP8").unwrap();
+    let send = SendIds { ssrc: Ssrc(5), rtx_ssrc: None, cname: "c", stream: "scope", track: "video" };
+    let text = render(&o, AcceptedMedia { fec: Some((49, Ssrc(8))), ..accepted(m, index, codec, Some(send)) });
+    let video = section(&text, index);
+    for line in [
+        " 49\n",
+        "a=rtpmap:49 flexfec-03/90000\na=fmtp:49 repair-window=10000000\n",
+        "a=ssrc-group:FEC-FR 5 8\n",
+        "a=ssrc:8 cname:c\n",
+    ] {
+        assert!(video.contains(line), "{line} is not in {video}");
+    }
+    assert!(parse::lines(&text).is_ok());
+    assert!(!section(&answer_to(&o), index).contains("flexfec"), "only where it was agreed");
 }

@@ -1,7 +1,13 @@
 //! How a leg's packets leave: sealed into the batch of a WebRTC peer, or handed to QUIC.
 
+mod flex;
+mod line;
+mod packet;
 mod roq;
 mod webrtc;
+
+pub(in crate::worker) use flex::Flex;
+pub(in crate::worker) use line::Line;
 
 use super::egress::{Batch, Outlet};
 use super::peer::Peer;
@@ -9,11 +15,19 @@ use super::state::{LegEntry, Listener, Way};
 use super::tcp::TcpOut;
 use crate::webrtc::remote::Remote;
 use slab::Slab;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 use trocar_proto::media::feed::Feed;
+use trocar_proto::media::leg::Leg;
+use trocar_proto::media::rate::Pacer;
+use trocar_proto::units::Micros;
+
+/// What a packet waits in a leg at most, in microseconds. Loss policy: a leg behind which more has waited leaves out whole
+/// frames, from half of this on those that no other needs, then everything up to the next key frame.
+pub(in crate::worker) const MAX_QUEUE_US: u64 = 200_000;
 
 /// Where peers' packets leave by.
 #[derive(Clone, Copy)]
@@ -30,6 +44,11 @@ impl<'a> Ways<'a> {
         self.to(peer.listener, peer.transport.egress(now)?)
     }
 
+    /// What the peer's connection takes.
+    fn line(self, peer: usize) -> Option<&'a RefCell<Line>> {
+        self.peers.get(peer).map(|p| &p.line)
+    }
+
     /// The outlet that leads to an address.
     pub(in crate::worker) fn to(self, listener: usize, remote: Remote) -> Option<Outlet<'a>> {
         if remote.tcp {
@@ -40,10 +59,56 @@ impl<'a> Ways<'a> {
     }
 }
 
-/// Sends all that a leg returns; true where it waits for a key frame.
-pub(super) fn send_leg(leg: &mut LegEntry, feed: &Feed, ways: Ways<'_>, batch: &mut Batch, now: Instant) -> bool {
+/// One leg's turn.
+pub(in crate::worker) struct Turn<'a> {
+    pub(in crate::worker) now: Instant,
+    pub(in crate::worker) at: Micros,
+    pub(in crate::worker) batch: &'a mut Batch,
+    /// When the leg may go on that has not sent all.
+    pub(in crate::worker) again: Option<Micros>,
+}
+
+/// The pace of a joiner: what came before it, faster than it came, and not all at once.
+fn catches_up(leg: &Leg, pacer: &mut Pacer, feed: &Feed, at: Micros) -> Result<(), Micros> {
+    match leg.next_len(feed) {
+        Some(len) if leg.is_catching_up() => pacer.take(at, len, feed.catch_up_rate(at)),
+        _ => Ok(()),
+    }
+}
+
+/// How much of its queue a leg has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fill {
+    Low,
+    Half,
+    Full,
+}
+
+fn fill(leg: &Leg, feed: &Feed, at: Micros) -> Fill {
+    let waited = leg.oldest_waiting(feed).map_or(0, |oldest| at.since(oldest));
+    match waited {
+        _ if leg.is_catching_up() => Fill::Low,
+        0..=100_000 => Fill::Low,
+        100_001..=MAX_QUEUE_US => Fill::Half,
+        _ => Fill::Full,
+    }
+}
+
+/// Sends all that a leg returns and its line takes now; true where it waits for a key frame.
+pub(super) fn send_leg(leg: &mut LegEntry, feed: &Feed, ways: Ways<'_>, turn: &mut Turn<'_>) -> bool {
     match &mut leg.way {
-        Way::Webrtc(way) => webrtc::send(&mut leg.leg, way, &mut leg.sent, feed, ways, batch, now),
-        Way::Roq(way) => roq::send(&mut leg.leg, way, &mut leg.sent, feed),
+        Way::Webrtc(way) => {
+            let what = webrtc::Sending { leg: &mut leg.leg, sent: &mut leg.sent, catch_up: &mut leg.catch_up };
+            webrtc::send(what, way, leg.viewer.round_trip_us, feed, ways, turn)
+        }
+        Way::Roq(way) => {
+            let what = roq::Sending {
+                leg: &mut leg.leg,
+                sent: &mut leg.sent,
+                catch_up: &mut leg.catch_up,
+                repair: leg.repair.as_deref_mut(),
+            };
+            roq::send(what, way, feed, turn)
+        }
     }
 }

@@ -1,82 +1,63 @@
-//! Native legs: packets go to QUIC bit for bit, by datagram, or by stream where they fit none.
+//! Native legs: packets go to QUIC bit for bit, by datagram, or by a stream per frame where the viewer asked for that.
 
-use crate::quic;
-use crate::worker::state::{LegSent, RoqWay};
-use bytes::BytesMut;
-use futures_util::FutureExt as _;
+use super::{Turn, catches_up};
+use crate::worker::native::{Handed, RoqWay, frame_name};
+use crate::worker::repair;
+use crate::worker::state::LegSent;
+use trocar_proto::media::fec::send::RepairSender;
 use trocar_proto::media::feed::Feed;
 use trocar_proto::media::leg::{Leg, Next};
-use trocar_proto::media::roq;
+use trocar_proto::media::rate::Pacer;
 
-/// Hands all that a native leg returns to QUIC, bit for bit; true where it waits for a key frame. What is too large for a
-/// datagram of the path goes by a stream of its own.
-pub(super) fn send(leg: &mut Leg, way: &mut RoqWay, sent: &mut LegSent, feed: &Feed) -> bool {
-    let Some(connection) = &way.connection else { return false };
-    let prefix = way.prefix.as_bytes();
-    let waiting = quic::DATAGRAM_SEND_BUFFER.saturating_sub(connection.datagram_send_buffer_space());
-    let mut space = way.max_queue.min(quic::DATAGRAM_SEND_BUFFER).saturating_sub(waiting);
-    let largest = connection.max_datagram_size().unwrap_or(0);
-    let mut large = Large::default();
+/// What a leg sends from, and what it counts.
+pub(super) struct Sending<'a> {
+    pub(super) leg: &'a mut Leg,
+    pub(super) sent: &'a mut LegSent,
+    pub(super) catch_up: &'a mut Pacer,
+    pub(super) repair: Option<&'a mut RepairSender>,
+}
+
+/// Hands all that a native leg returns to QUIC, bit for bit; true where it waits for a key frame. Loss policy: where no line of
+/// the leg takes a frame, and where a frame came too late, the leg goes on at the next frame that needs no other.
+pub(super) fn send(what: Sending<'_>, way: &mut RoqWay, feed: &Feed, turn: &mut Turn<'_>) -> bool {
+    let Sending { leg, sent, catch_up, mut repair } = what;
+    let Turn { now, at, again, .. } = turn;
+    if way.paths() == 0 {
+        return false;
+    }
+    if way.expire(*now) {
+        leg.skip_to_now(feed);
+    }
     let need_key = loop {
-        // A packet is at most one slot; quinn counts 32 bytes of its own with each.
-        match leg.poll(feed, space > 2_048 + 40) {
+        if let Err(when) = catches_up(leg, catch_up, feed, *at) {
+            *again = Some(when);
+            break false;
+        }
+        let next = leg.next_packet(feed).map(frame_name);
+        let catching_up = leg.is_catching_up();
+        match leg.poll(feed, way.has_room(next, *at)) {
             Next::Send { index, .. } => {
-                let Some((_, packet)) = feed.ring().get(index) else { continue };
-                let len = prefix.len() + packet.len();
-                space = space.saturating_sub(len + 32);
-                if len > largest {
-                    large.push(prefix, packet);
-                    continue;
-                }
-                let mut datagram = BytesMut::with_capacity(len);
-                datagram.extend_from_slice(prefix);
-                datagram.extend_from_slice(packet);
-                match connection.send_datagram(datagram.freeze()) {
-                    Ok(()) => sent.packets += 1,
-                    Err(quinn::SendDatagramError::TooLarge) => sent.too_large += 1,
-                    Err(_) => sent.dropped += 1,
+                let Some((info, packet)) = feed.ring().get(index) else { continue };
+                // What a joiner is sent of the past is not late for that.
+                let arrived = if catching_up { *at } else { info.arrived };
+                match way.send_packet(info, packet, (*now, *at), arrived) {
+                    Handed::Sent => {
+                        sent.packets += 1;
+                        if let Some(repair) = &mut repair {
+                            let ends = info.frame.marks.end || info.marker;
+                            repair::note_sent(repair, way, packet, ends, *now, *at);
+                        }
+                    }
+                    Handed::Refused => {
+                        sent.dropped += 1;
+                        leg.skip_to_now(feed);
+                    }
                 }
             }
             Next::Idle => break false,
             Next::NeedKeyFrame => break true,
         }
     };
-    large.send(connection, sent);
+    way.end_turn(*at);
     need_key
-}
-
-/// Packets of one turn that fit no datagram of the path.
-#[derive(Default)]
-struct Large {
-    bytes: Vec<u8>,
-    packets: u64,
-}
-
-impl Large {
-    fn push(&mut self, prefix: &[u8], packet: &[u8]) {
-        if self.bytes.is_empty() {
-            self.bytes.extend_from_slice(prefix);
-        }
-        roq::put_on_stream(&mut self.bytes, packet);
-        self.packets += 1;
-    }
-
-    /// Sends them by one stream. Loss policy: where no stream is free or its window is full they are dropped and counted;
-    /// waiting would hold up every other leg.
-    fn send(self, connection: &quinn::Connection, sent: &mut LegSent) {
-        if self.packets == 0 {
-            return;
-        }
-        let Some(Ok(mut stream)) = connection.open_uni().now_or_never() else {
-            sent.dropped += self.packets;
-            return;
-        };
-        if let Some(Ok(())) = stream.write_all(&self.bytes).now_or_never() {
-            let _ = stream.finish();
-            sent.packets += self.packets;
-        } else {
-            let _ = stream.reset(roq::error_code::INTERNAL_ERROR.into());
-            sent.dropped += self.packets;
-        }
-    }
 }

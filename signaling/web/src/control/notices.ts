@@ -45,6 +45,8 @@ export function shortPerson(person: string, people: readonly ParticipantInfo[]):
 }
 
 export function noticeWords({ what, person, reason }: ControlNotice): string {
+  // Nobody's news: the server itself saw it.
+  if (what === "second_gate") return t.control.noticeSecondGate;
   const who = { estop: t.control.noticeEstop, request: t.control.noticeRequest }[what] ?? t.control.noticeOther;
   return [who(person), reason].filter(Boolean).join(": ");
 }

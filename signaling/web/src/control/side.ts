@@ -7,13 +7,14 @@ import { MARKS } from "./banner.ts";
 import type { ControlView } from "./mirror.ts";
 import { noticeWords, type Noted } from "./notices.ts";
 import { bytesLeft, cutReason } from "./reason.ts";
-import { causeWords, hasLink, joined, linkRows } from "./words.ts";
+import { causeWords, hasLink, joined, linkRows, pathWords } from "./words.ts";
 
 export class ControlSide {
   readonly element: HTMLElement;
   readonly #now = el("p", { class: "now" });
   readonly #links = el("ul", { class: "links" });
   readonly #linkNone = say(el("p", { class: "quiet" }), "control.linkNone");
+  readonly #paths = el("p", { class: "paths" });
   readonly #causes = el("ul");
   readonly #causesPart = part("control.causesHeading", this.#causes);
   readonly #alarms = el("ul", { class: "alarms" });
@@ -29,7 +30,7 @@ export class ControlSide {
     this.element = el(
       "div",
       { class: "side-body control" },
-      part("control.linkHeading", this.#now, this.#links, this.#linkNone),
+      part("control.linkHeading", this.#now, this.#links, this.#linkNone, this.#paths),
       this.#causesPart,
       part("control.alarmsHeading", this.#alarms, this.#alarmsNone),
       part("control.logHeading", this.#log, this.#logNone),
@@ -47,6 +48,9 @@ export class ControlSide {
     const control = view.kind === "known" ? view.control : null;
     setText(this.#now, control === null ? t.control.unknown : nowWords(control, view.kind === "known" ? view.ageMs : 0));
     this.#renderLinks(control);
+    const paths = control === null ? "" : pathWords(control);
+    setText(this.#paths, paths);
+    setHidden(this.#paths, paths === "");
     fill(this.#causes, control === null ? [] : causeWords(control));
     setHidden(this.#causesPart, this.#causes.childElementCount === 0);
     fill(this.#alarms, control === null ? [] : control.alarms.map(t.control.word));

@@ -53,6 +53,12 @@ export function expertName(control: ControlInfo, people: readonly ParticipantInf
   return control.expert === null ? t.control.expertNone : t.control.expertUnknown(control.expert.slice(0, 8));
 }
 
+/** Whether the loss of one path would be felt; empty where there was never more than one. */
+export function pathWords({ paths }: ControlInfo): string {
+  if (paths === "protected") return t.control.pathsProtected;
+  return paths === "unprotected" ? t.control.pathsUnprotected : "";
+}
+
 export function setWords(set: ControlSet): string {
   const parts = (["camera", "instruments", "energy"] as const).filter((part) => set[part]).map((part) => t.control[part]);
   return parts.length === 0 ? t.control.nothing : parts.join(t.control.listComma);

@@ -13,7 +13,7 @@ const JAPANESE: Record<string, string> = {
   "expert lost": "指導医との接続が切れた",
   "expert's picture too old": "指導医側の映像の遅延が大きい",
   "stop lasted too long": "動作停止が長く続いた",
-  "device serves another gate": "装置が別のゲートに接続中",
+  "second gate at the device": "装置に二つ目のゲートが接続を要求",
   "device silent or latched": "装置の応答なし、またはラッチ",
   "remote refused: store or fence": "遠隔操作不可（記録またはフェンスの異常）",
   "consent not active": "同意が有効でない",
@@ -23,6 +23,7 @@ const JAPANESE: Record<string, string> = {
   "hardware override in use": "ハードウェア優先スイッチ作動中",
   "audit log not written": "監査記録を書き込めない",
   "gate overloaded": "ゲートが過負荷",
+  "one of two paths lost": "二経路の一方が切断",
 };
 
 export const ja: Strings = {
@@ -122,6 +123,10 @@ export const ja: Strings = {
     lastPicture: (seconds) => `最後の更新は${seconds}前`,
     noPictureYet: "映像はまだ表示されていません",
     replay: "録画再生 — 生中継ではありません",
+    protected: "二重経路",
+    protectedHelp: "2つの経路で中継に届いています。一方が切れても途切れません。",
+    unprotected: (since) => `経路の保護なし\u00a0${since}から`,
+    unprotectedHelp: "2つの経路の一方が途絶えています。残りの経路で失われた分は欠けます。",
     loss: "損失",
     buffer: "バッファー",
     roundTrip: "往復",
@@ -272,6 +277,9 @@ export const ja: Strings = {
     noticeEstop: (name) => `${name} さんが停止を押しました`,
     noticeRequest: (name) => `${name} さんが操作権を依頼しています`,
     noticeOther: (name) => `${name} さんからの通知`,
+    noticeSecondGate: "このセッションに二つ目のゲートがあります。表示が別の手術室のものである可能性があります",
+    pathsProtected: "手術室まで二経路：保護あり",
+    pathsUnprotected: "二経路の一方が切断：保護なし",
     word: (english) => JAPANESE[english] ?? english,
   },
   ask: {

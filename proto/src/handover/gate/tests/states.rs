@@ -22,6 +22,7 @@ fn report(selected: Selection, highest: u64) -> DeviceReport {
         overridden: false,
         energy: false,
         held: true,
+        rival: false,
     }
 }
 
@@ -296,6 +297,45 @@ fn a_second_gate_is_an_alarm_and_ends_remote_and_its_fence_is_not_taken_over() {
     rig.input(Input::Device(other)).unwrap();
     assert_eq!((rig.gate.mode(), rig.gate.epoch()), (Mode::Hold, Epoch(epoch.0 + 1)));
     assert!(rig.gate.alarms().has(Alarms::SECOND_GATE));
+}
+
+#[test]
+fn a_gate_that_is_served_tells_of_one_that_is_refused_and_goes_on() {
+    // HO-D-024, HO-X-023
+    let mut rig = Rig::at(Mode::Remote);
+    let knocked = DeviceReport { rival: true, ..rig.fence.report() };
+    rig.input(Input::Device(knocked)).unwrap();
+    assert!(rig.gate.alarms().has(Alarms::SECOND_GATE));
+    assert_eq!(rig.gate.mode(), Mode::Remote);
+    rig.run(ms(40));
+    assert!(!rig.gate.alarms().has(Alarms::SECOND_GATE), "it stands although the other one is gone");
+}
+
+#[test]
+fn records_that_cannot_be_written_are_an_alarm_until_they_are_whatever_local_does() {
+    // HO-U-008
+    let mut rig = Rig::at(Mode::Remote);
+    rig.input(Input::Unwritten(true)).unwrap();
+    assert!(rig.gate.alarms().has(Alarms::DISK));
+    rig.act(Act::Take).unwrap();
+    assert_eq!(rig.gate.mode(), Mode::Local);
+    assert!(rig.gate.alarms().has(Alarms::DISK), "TAKE writes nothing");
+    rig.input(Input::Unwritten(false)).unwrap();
+    assert!(!rig.gate.alarms().has(Alarms::DISK));
+}
+
+#[test]
+fn no_grant_completes_while_the_hardware_override_is_in_use() {
+    // HO-D-018
+    let mut rig = Rig::at(Mode::Ready);
+    rig.world.reports = false;
+    let overridden = DeviceReport { overridden: true, ..rig.fence.report() };
+    rig.input(Input::Device(overridden)).unwrap();
+    assert_eq!(rig.act(Act::Confirm), Err(Reason::NoDevice));
+    let free = rig.fence.report();
+    rig.input(Input::Device(free)).unwrap();
+    rig.act(Act::Confirm).unwrap();
+    assert_eq!(rig.gate.mode(), Mode::Remote);
 }
 
 #[test]

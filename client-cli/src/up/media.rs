@@ -1,0 +1,135 @@
+//! What carries media: a relay in this process, or those that run apart.
+
+use super::{Addresses, Events, hosts, subject};
+use crate::admission::{InProcess, StationTokens};
+use crate::ca::{Authority, Use};
+use crate::config::{Apart, Config, Task};
+use crate::net::tls::{read_chain, read_key};
+use anyhow::Context as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use trocar_relay::control::ControlListener;
+use trocar_relay::quic::Identity;
+use trocar_relay::worker::{Limits, RealmListener};
+use trocar_relay::{Relay, RelayConfig};
+use trocar_signaling::{Admission, RelayAt, Relays};
+
+/// So long the page waits for relays that run apart: what they kept is then known before anybody comes.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What carries media.
+pub(super) enum Media {
+    /// A relay in this process.
+    Here(Relay, Arc<InProcess>),
+    /// Relays in processes of their own.
+    Apart(Arc<Relays>),
+}
+
+impl Media {
+    /// Starts the relay, or begins to listen to those that run apart.
+    pub(super) async fn start(
+        config: &Config,
+        authority: &Authority,
+        stations: &StationTokens,
+    ) -> anyhow::Result<(Self, Events)> {
+        if config.relay.apart().is_empty() {
+            let (relay, events) = start_relay(config, authority, stations)?;
+            let admission = Arc::new(InProcess::new(relay.clone()));
+            return Ok((Self::Here(relay, admission), events));
+        }
+        let relays = config.relay.apart().iter().map(|r| relay_at(config, authority, r));
+        let (relays, events) = Relays::start(relays.collect::<anyhow::Result<_>>()?, PATIENCE).await?;
+        Ok((Self::Apart(relays), events))
+    }
+
+    /// As signaling asks it.
+    pub(super) fn admission(&self) -> Arc<dyn Admission> {
+        match self {
+            Self::Here(_, admission) => Arc::<InProcess>::clone(admission),
+            Self::Apart(relays) => Arc::<Relays>::clone(relays),
+        }
+    }
+
+    /// Where the relay in this process is.
+    pub(super) fn addresses(&self) -> anyhow::Result<Option<Addresses>> {
+        let Self::Here(relay, _) = self else { return Ok(None) };
+        let a = relay.addresses().first().context("the relay has no listener")?;
+        let control = relay.control_address().context("the relay has no control rendezvous")?;
+        Ok(Some(Addresses { webrtc: a.webrtc, quic: a.quic, control }))
+    }
+
+    /// Where signaling finds the rendezvous, and the name of its certificate.
+    pub(super) fn control(&self, config: &Config) -> Option<(SocketAddr, String)> {
+        match self {
+            Self::Here(_, admission) => Some((admission.control_address()?, "localhost".to_owned())),
+            Self::Apart(relays) => {
+                let named = config.relay.apart().iter().find_map(|r| r.control);
+                let told = || relays.control_address().filter(|a| !a.ip().is_unspecified());
+                let address = named.or_else(told)?;
+                Some((address, address.ip().to_string()))
+            }
+        }
+    }
+
+    /// Stops the relay in this process. Those apart go on.
+    pub(super) async fn shutdown(&self) {
+        if let Self::Here(relay, _) = self {
+            relay.shutdown().await;
+        }
+    }
+}
+
+fn relay_at(config: &Config, authority: &Authority, apart: &Apart) -> anyhow::Result<RelayAt> {
+    let (cert, key) = match (&apart.cert, &apart.key) {
+        (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+        _ => {
+            let subject = subject(config, "signaling", "signaling", &[]);
+            let files = authority.identity("signaling-control", &subject, Use::Device)?;
+            (files.cert, files.key)
+        }
+    };
+    Ok(RelayAt {
+        name: apart.name.clone(),
+        url: apart.url.clone(),
+        cert,
+        key,
+        ca: apart.ca.clone().unwrap_or_else(|| authority.trust_file()),
+        realms: apart.realms.clone(),
+        takes_feeds: apart.takes.contains(&Task::Feeds),
+        takes_legs: apart.takes.contains(&Task::Legs),
+    })
+}
+
+fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens) -> anyhow::Result<(Relay, Events)> {
+    let hosts = hosts(config);
+    let files = authority.identity("relay", &subject(config, "relay", "relay", &hosts), Use::Server)?;
+    let identity = || -> anyhow::Result<Identity> {
+        let (chain, key) = (read_chain(&files.cert)?, read_key(&files.key)?);
+        Ok(Identity { chain, key, trust: read_chain(&authority.trust_file())? })
+    };
+    let control = ControlListener {
+        realm: config.realm.clone(),
+        address: config.relay.control,
+        identity: identity()?,
+        tokens: stations.check(),
+        limits: trocar_relay::control::Limits::default(),
+    };
+    let listener = RealmListener {
+        realm: config.realm.clone(),
+        webrtc: config.relay.webrtc,
+        quic: config.relay.quic,
+        advertise: config.relay.advertise.clone(),
+        server_name: "localhost".to_owned(),
+        uplink: config.relay.uplink.map(|u| u.0),
+    };
+    let limits = Limits { max_feeds: config.relay.max_feeds, max_legs: config.relay.max_legs, ..Limits::default() };
+    Ok(Relay::start(RelayConfig {
+        listeners: vec![listener],
+        identity: identity()?,
+        workers: config.relay.workers(),
+        pin: config.relay.pin,
+        limits,
+        control: Some(control),
+    })?)
+}

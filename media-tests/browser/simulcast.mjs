@@ -1,0 +1,111 @@
+// A Chromium publishes its camera in three simulcast layers (WHIP), and views it (WHEP) on one leg that goes from layer to
+// layer. Prints what it saw as one line of JSON. `node simulcast.mjs ORIGIN EXPERT_INVITATION OBSERVER_INVITATION`.
+import { launch } from "./chromium.mjs";
+
+const [, , origin, expert, observer] = process.argv;
+const browser = await launch({});
+const page = await browser.newPage();
+await page.goto(origin);
+try {
+  console.log(JSON.stringify(await page.evaluate(run, { expert, observer })));
+} finally {
+  await browser.close();
+}
+
+async function run({ expert, observer }) {
+  const PATIENCE_MS = 30_000;
+  const ask = async (path, method, token, type, body) => {
+    const headers = { "Content-Type": type, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+    const response = await fetch(path, { method, headers, body });
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
+    return response;
+  };
+  const join = async (invitation, name) =>
+    (await ask("/v1/join", "POST", "", "application/json", JSON.stringify({ invitation, name }))).json();
+  const negotiate = async (pc, path, token) => {
+    await pc.setLocalDescription();
+    const response = await ask(path, "POST", token, "application/sdp", pc.localDescription.sdp);
+    const sdp = await response.text();
+    await pc.setRemoteDescription({ type: "answer", sdp });
+    return { sdp, location: response.headers.get("location") };
+  };
+  const until = async (what, good) => {
+    for (const end = performance.now() + PATIENCE_MS; performance.now() < end; ) {
+      if (await good()) return;
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    throw new Error(`${what} did not come; frames: ${JSON.stringify(frames.slice(-3))}`);
+  };
+  const frames = [];
+  const inbound = async (pc) => [...(await pc.getStats()).values()].find((s) => s.type === "inbound-rtp" && s.kind === "video");
+
+  const publisher = await join(expert, "Publisher");
+  const session = publisher.session.session ?? publisher.session;
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 960, height: 540, frameRate: 15 } });
+  const out = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  out.addTransceiver(stream.getVideoTracks()[0], {
+    direction: "sendonly",
+    sendEncodings: [
+      { rid: "q", scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+      { rid: "h", scaleResolutionDownBy: 2, maxBitrate: 400_000 },
+      { rid: "f", maxBitrate: 1_000_000 },
+    ],
+  });
+  const published = await negotiate(out, `/v1/sessions/${session}/whip?feed=cam&max_bitrate=3000000`, publisher.token);
+
+  const viewer = await join(observer, "Viewer");
+  const video = document.createElement("video");
+  [video.muted, video.autoplay, video.playsInline] = [true, true, true];
+  document.body.append(video);
+  const frame = (now, meta) => {
+    frames.push({ at: now, width: meta.width, rtp: meta.rtpTimestamp });
+    video.requestVideoFrameCallback(frame);
+  };
+  video.requestVideoFrameCallback(frame);
+  const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  pc.addTransceiver("video", { direction: "recvonly" });
+  pc.ontrack = (event) => (video.srcObject = event.streams[0]);
+  // The relay knows what a layer is once its first packet came.
+  const viewed = await negotiate(pc, `/v1/sessions/${session}/feeds/cam/whep`, viewer.token);
+  const leg = viewed.location.split("/").at(-1);
+
+  const widthIs = (width) => () => frames.at(-1)?.width === width;
+  await until("the largest layer", widthIs(960));
+  await new Promise((done) => setTimeout(done, 3000));
+  const before = await inbound(pc);
+  const started = frames.length;
+  const switches = [];
+  for (const [feed, width] of [["cam-half", 480], ["cam-quarter", 240], ["cam", 960], ["cam-quarter", 240]]) {
+    const asked = performance.now();
+    const path = `/v1/sessions/${session}/legs/${leg}`;
+    await ask(path, "PATCH", viewer.token, "application/json", JSON.stringify({ feed }));
+    await until(feed, widthIs(width));
+    switches.push({ feed, after: performance.now() - asked });
+    await new Promise((done) => setTimeout(done, 2000));
+  }
+  const after = await inbound(pc);
+  const seen = frames.slice(started - 1);
+  const gaps = seen.slice(1).map((f, i) => f.at - seen[i].at);
+  const back = seen.slice(1).filter((f, i) => ((f.rtp - seen[i].rtp) | 0) <= 0).length;
+  const feeds = await (await ask(`/v1/sessions/${session}/feeds`, "GET", viewer.token, "application/json")).json();
+  // What nobody has: a layer of that name, and a leg of somebody else.
+  const refused = await ask(`/v1/sessions/${session}/legs/${leg}`, "PATCH", viewer.token, "application/json", '{"feed":"none"}')
+    .then(() => "taken", (error) => error.message);
+  const result = {
+    answer: published.sdp.split("\r\n").filter((l) => /^a=(rid|simulcast)/.test(l)),
+    feeds: feeds.map(({ descriptor: d }) => ({ feed: d.feed, view: d.view, source: d.source, width: d.width })),
+    switches,
+    longestGap: Math.max(...gaps),
+    frames: gaps.length,
+    back,
+    freezes: after.freezeCount - before.freezeCount,
+    lost: after.packetsLost - before.packetsLost,
+    decoded: after.framesDecoded - before.framesDecoded,
+    refused,
+  };
+  await ask(published.location, "DELETE", publisher.token, "application/json");
+  result.left = (await (await ask(`/v1/sessions/${session}/feeds`, "GET", viewer.token, "application/json")).json()).length;
+  out.close();
+  pc.close();
+  return result;
+}

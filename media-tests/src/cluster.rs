@@ -1,0 +1,131 @@
+//! Signaling and relays, each a process of its own.
+
+use crate::process::{Process, binary};
+use crate::stack::{PATIENCE, Stack, path};
+use anyhow::Context as _;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::process::Command;
+
+/// One relay of a cluster.
+pub struct ClusterRelay {
+    /// Its name.
+    pub name: String,
+    /// What the configuration of signaling says that it takes, a TOML list.
+    takes: String,
+    /// What it printed.
+    pub report: Value,
+    /// The process.
+    pub process: Process,
+}
+
+/// A running cluster.
+pub struct Cluster {
+    /// Signaling, with what is asked of it.
+    pub stack: Stack,
+    /// The relays, in the order in which signaling asks them.
+    pub relays: Vec<ClusterRelay>,
+}
+
+impl Cluster {
+    /// Starts relays of these names, which take what stands beside, and signaling.
+    ///
+    /// # Errors
+    /// Where one is not up within [`PATIENCE`].
+    pub fn start(relays: &[(&str, &[&str])]) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let state = dir.path().join("state");
+        let mut running = Vec::new();
+        for (name, takes) in relays {
+            let arguments = ["ca", "issue", "--dir", path(&state)?, "--role", "relay", "--host", "127.0.0.1", name];
+            let mut issue = Process::trocar("trocar ca issue", &arguments)?;
+            anyhow::ensure!(issue.wait(PATIENCE)?.success(), "{}", issue.stderr());
+            let file = dir.path().join(format!("{name}.toml"));
+            let (report, process) = start_relay(&file, name, "127.0.0.1:0")?;
+            running.push(ClusterRelay { name: (*name).to_owned(), takes: format!("{takes:?}"), report, process });
+        }
+        let file = dir.path().join("trocar.toml");
+        std::fs::write(&file, configuration(&running, "127.0.0.1:0", "127.0.0.1:0")?)?;
+        let (report, up) = start_signaling(&state, &file)?;
+        Ok(Self { stack: Stack { report, up, dir }, relays: running })
+    }
+
+    /// The relay of that name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn relay(&mut self, name: &str) -> anyhow::Result<&mut ClusterRelay> {
+        self.relays.iter_mut().find(|r| r.name == name).with_context(|| format!("no relay {name}"))
+    }
+
+    /// Kills a relay as `kill -9` does.
+    ///
+    /// # Errors
+    /// Where the signal cannot be sent.
+    pub fn kill_relay(&mut self, name: &str) -> anyhow::Result<()> {
+        let relay = self.relay(name)?;
+        relay.process.signal("KILL")?;
+        relay.process.wait(PATIENCE).map(drop)
+    }
+
+    /// Starts a relay that was killed again, at the same address of admission.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_relay_again(&mut self, name: &str) -> anyhow::Result<()> {
+        let file = self.stack.dir.path().join(format!("{name}.toml"));
+        let relay = self.relay(name)?;
+        let admission = text(&relay.report, "/admission")?;
+        (relay.report, relay.process) = start_relay(&file, name, &admission)?;
+        Ok(())
+    }
+
+    /// Kills signaling alone and starts it again with the same folder and at the same addresses.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn restart_signaling(&mut self) -> anyhow::Result<()> {
+        self.stack.kill()?;
+        let at = |url: String| url.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+        let (page, https) = (at(self.stack.text("/page")?), at(self.stack.text("/https")?));
+        let file = self.stack.dir.path().join("trocar.toml");
+        std::fs::write(&file, configuration(&self.relays, &https, &page)?)?;
+        (self.stack.report, self.stack.up) = start_signaling(&self.stack.dir.path().join("state"), &file)?;
+        Ok(())
+    }
+}
+
+fn configuration(relays: &[ClusterRelay], https: &str, page: &str) -> anyhow::Result<String> {
+    let mut t = format!("[signaling]\nlisten = {https:?}\nloopback_http = {page:?}\n");
+    for r in relays {
+        let url = format!("https://{}", text(&r.report, "/admission")?);
+        write!(t, "[[relay]]\nname = {:?}\nurl = {url:?}\ntakes = {}\n", r.name, r.takes)?;
+    }
+    Ok(t)
+}
+
+fn start_relay(file: &std::path::Path, name: &str, admission: &str) -> anyhow::Result<(Value, Process)> {
+    let t = format!(
+        "cert = \"state/{name}.pem\"\nkey = \"state/{name}.key\"\ntrust = \"state/ca.pem\"\n\
+         [admission]\nlisten = \"{admission}\"\n\
+         [[listener]]\nrealm = \"local\"\nwebrtc = \"127.0.0.1:0\"\nquic = \"127.0.0.1:0\"\n"
+    );
+    std::fs::write(file, t)?;
+    let mut command = Command::new(binary("trocar-relay")?);
+    command.args(["run", "--json", "--config", path(file)?]);
+    let mut process = Process::start(&format!("trocar-relay {name}"), &mut command)?;
+    let line = process.line(PATIENCE, |l| l.starts_with('{'))?;
+    Ok((serde_json::from_str(&line)?, process))
+}
+
+fn start_signaling(state: &std::path::Path, file: &std::path::Path) -> anyhow::Result<(Value, Process)> {
+    let arguments = ["up", "--json", "--dir", path(state)?, "--config", path(file)?];
+    let mut up = Process::trocar("trocar up", &arguments)?;
+    let line = up.line(PATIENCE, |l| l.starts_with('{'))?;
+    Ok((serde_json::from_str(&line)?, up))
+}
+
+fn text(report: &Value, pointer: &str) -> anyhow::Result<String> {
+    let found = report.pointer(pointer).and_then(Value::as_str).map(ToOwned::to_owned);
+    found.with_context(|| format!("{pointer} is not in {report}"))
+}

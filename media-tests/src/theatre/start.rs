@@ -1,0 +1,158 @@
+//! How each process of the theatre is started, and what its files say.
+#![allow(clippy::indexing_slicing, reason = "a JSON value without that member gives null")]
+
+use super::{Places, Record, Talker, verb};
+use crate::line::Line;
+use crate::process::{Process, binary, trocar};
+use crate::stack::{PATIENCE, Stack, path};
+use anyhow::Context;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
+
+/// A relay of its own, and the lines to it.
+pub struct SecondPath {
+    /// `trocar-relay`.
+    pub relay: Process,
+    /// Between station and that relay.
+    pub line: Line,
+    /// Between gate and that relay.
+    pub gate_line: Line,
+}
+
+impl SecondPath {
+    /// Starts it with the certificate of the first one: control knows relays by their addresses alone.
+    pub(super) fn start(stack: &Stack, places: &Places) -> anyhow::Result<Self> {
+        let state = stack.dir.path().join("state");
+        let file = |name: &str| state.join(name);
+        let mut t = String::new();
+        writeln!(t, "cert = {:?}\nkey = {:?}\ntrust = {:?}\n", file("relay.pem"), file("relay.key"), file("ca.pem"))?;
+        writeln!(t, "[admission]\nlisten = \"127.0.0.1:0\"\n")?;
+        writeln!(t, "[[listener]]\nrealm = \"local\"\nwebrtc = \"127.0.0.1:0\"\nquic = \"127.0.0.1:0\"\n")?;
+        writeln!(t, "[control]\nlisten = \"127.0.0.1:0\"\nissuer = {:?}", stack.text("/gate/issuer")?)?;
+        writeln!(t, "issuer_key = {:?}\n\n[limits]\nworkers = 1", stack.text("/gate/issuer_key")?)?;
+        let config = places.dir.join("relay-2.toml");
+        std::fs::write(&config, t)?;
+        let mut command = Command::new(binary("trocar-relay")?);
+        command.arg("run").arg("--config").arg(&config).arg("--json");
+        let mut relay = Process::start("trocar-relay", &mut command)?;
+        let report: Value = serde_json::from_str(&relay.line(PATIENCE, |l| l.starts_with('{'))?)?;
+        let control: SocketAddr = report["control"].as_str().context("no control address")?.parse()?;
+        Ok(Self { relay, line: Line::to(control)?, gate_line: Line::to(control)? })
+    }
+}
+
+/// Certificates of everybody, and a consent for this session.
+pub(super) fn issue(stack: &Stack) -> anyhow::Result<()> {
+    let state = stack.dir.path().join("state");
+    let dir = path(&state)?;
+    for (role, name) in [("gate", "gate"), ("station", "station"), ("station", "station-2")] {
+        verb(&["ca", "issue", "--dir", dir, "--role", role, name])?;
+    }
+    verb(&["consent", "sign", "--dir", dir, "--session", &stack.text("/session")?])
+}
+
+pub(super) fn write_gate_config(stack: &Stack, places: &Places, relays: &[SocketAddr]) -> anyhow::Result<()> {
+    let state = stack.dir.path().join("state");
+    let mut t = String::new();
+    let file = |name: &str| state.join(name);
+    writeln!(t, "[session]\nid = {:?}\n", stack.text("/session")?)?;
+    writeln!(t, "[identity]\ncert = {:?}\nkey = {:?}\n", file("gate.pem"), file("gate.key"))?;
+    writeln!(t, "[trust]\ndir = {:?}\nissuer = {:?}", stack.text("/gate/trust")?, stack.text("/gate/issuer")?)?;
+    writeln!(t, "issuer_key = {:?}\n", stack.text("/gate/issuer_key")?)?;
+    for relay in relays {
+        writeln!(t, "[[relay]]\naddress = \"{relay}\"\n")?;
+    }
+    writeln!(t, "[store]\ndir = {:?}\n", places.store())?;
+    let key = places.dir.join("device.key");
+    writeln!(t, "[device]\nkind = \"udp\"\naddress = \"{}\"\nkey_file = {key:?}\n", places.device)?;
+    let camera = "trocar://local/station/device";
+    writeln!(t, "[frames]\nlisten = \"{}\"\npublishers = [\"{camera}\"]\n", places.frames)?;
+    writeln!(t, "[consent]\nfile = {:?}\n", file("consent.json"))?;
+    t.push_str(&places.setting.gate);
+    std::fs::write(places.gate_config(), t)?;
+    Ok(())
+}
+
+pub(super) fn start_device(places: &Places) -> anyhow::Result<(Process, Record)> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let key = places.dir.join("device.key");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&key)?;
+    writeln!(file, "{}", "5a".repeat(32))?;
+    start_device_again(places)
+}
+
+/// Starts the device, which finds its fence on its disk.
+///
+/// # Errors
+/// Where it does not come up.
+pub fn start_device_again(places: &Places) -> anyhow::Result<(Process, Record)> {
+    let record = places.dir.join("device.jsonl");
+    let mut command = Command::new(binary("trocar-sim-device")?);
+    command.arg("--listen").arg(places.device.to_string());
+    command.arg("--key-file").arg(places.dir.join("device.key")).arg("--state").arg(places.dir.join("device.state"));
+    command.arg("--record").arg(&record).arg("--local-motion");
+    let mut device = Process::start("trocar-sim-device", &mut command)?;
+    device.line(PATIENCE, |l| l.contains("listening") || l.contains("ready"))?;
+    Ok((device, Record::open(&record)?))
+}
+
+pub(super) fn start_gate(places: &Places) -> anyhow::Result<Talker> {
+    let mut command = Command::new(binary("trocar-gate")?);
+    fake_wall_clock(&mut command, places)?;
+    command.arg("run").arg("--config").arg(places.gate_config()).args(["--console", "stdio"]);
+    let gate = Talker::start("trocar-gate", &mut command)?;
+    gate.keep_saying(r#"{"alive":true}"#)?;
+    Ok(gate)
+}
+
+/// The wall clock of that command, where the setting says so. Boot clock and monotonic clock stay what they are.
+fn fake_wall_clock(command: &mut Command, places: &Places) -> anyhow::Result<()> {
+    let Some(file) = &places.setting.wall_clock else { return Ok(()) };
+    let library = std::fs::read_dir("/usr/lib")?
+        .filter_map(Result::ok)
+        .map(|d| d.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|p| p.is_file())
+        .context("libfaketime is missing: `make setup` installs it")?;
+    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
+    command.env("DONT_FAKE_MONOTONIC", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    Ok(())
+}
+
+pub(super) fn start_eye(stack: &Stack, places: &Places) -> anyhow::Result<Process> {
+    let echo = places.dir.join("echo.sock");
+    stack.watch(&["--feed", "scope", "--echo-to", path(&echo)?, "--echo-complete"])
+}
+
+pub(super) fn start_station(
+    stack: &Stack,
+    places: &Places,
+    relays: &[SocketAddr],
+    name: &str,
+) -> anyhow::Result<Talker> {
+    let state = stack.dir.path().join("state");
+    let mut command = Command::new(trocar()?);
+    fake_wall_clock(&mut command, places)?;
+    command.args(["operate", "--json", "--input", "stdin"]);
+    command.arg("--invite").arg(stack.invitation("expert")?).arg("--ca").arg(stack.text("/ca_file")?);
+    let relay = relays.first().context("no relay")?;
+    let control = if places.setting.direct { stack.text("/relay/control")? } else { relay.to_string() };
+    command.arg("--control").arg(control).arg("--ledger").arg(places.ledger(name));
+    for path in relays.iter().filter(|_| relays.len() > 1) {
+        command.arg("--path").arg(format!("127.0.0.1={path}"));
+    }
+    command.arg("--cert").arg(state.join(format!("{name}.pem"))).arg("--key").arg(state.join(format!("{name}.key")));
+    command.arg("--echo-from").arg(places.dir.join(format!("{}.sock", if name == "station" { "echo" } else { name })));
+    Talker::start("trocar operate", &mut command)
+}
+
+pub(super) fn free_udp() -> anyhow::Result<SocketAddr> {
+    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+pub(super) fn free_tcp() -> anyhow::Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

@@ -1,0 +1,51 @@
+//! A browser that publishes in layers, and a viewer who goes from one to the other without a break.
+
+use crate::number;
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use std::process::Command;
+use trocar_media_tests::stack::Stack;
+use trocar_media_tests::workspace;
+
+/// Longest time without a new picture around four switches, in milliseconds: pictures are 67 ms apart, and a machine under
+/// load holds some up. A switch that waited without pictures for a key frame would take that and the key frame's way.
+const LONGEST_GAP_MS: f64 = 700.0;
+
+#[test]
+fn a_viewer_goes_from_layer_to_layer_of_a_browsers_camera_without_a_freeze() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let (page, expert, observer) =
+        (stack.text("/page")?, stack.text("/tokens/expert")?, stack.text("/tokens/observer")?);
+    let out = Command::new("node")
+        .current_dir(workspace().join("media-tests/browser"))
+        .args(["simulcast.mjs", &page, &expert, &observer])
+        .output()?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    let line = said
+        .lines()
+        .find(|l| l.starts_with('{'))
+        .with_context(|| format!("no result:\n{said}\n{}", String::from_utf8_lossy(&out.stderr)))?;
+    println!("{line}");
+    let seen: Value = serde_json::from_str(line)?;
+    ensure!(
+        seen["answer"] == json!(["a=rid:q recv", "a=rid:h recv", "a=rid:f recv", "a=simulcast:recv q;h;f"]),
+        "{}",
+        seen["answer"]
+    );
+    let layers = json!([
+        {"feed": "cam", "view": "overview", "source": "cam", "width": 960},
+        {"feed": "cam-half", "view": "overview-half", "source": "cam", "width": 480},
+        {"feed": "cam-quarter", "view": "overview-quarter", "source": "cam", "width": 240},
+    ]);
+    ensure!(seen["feeds"] == layers, "{}", seen["feeds"]);
+    ensure!(number(&seen, "/switches/3/after").is_finite(), "{}", seen["switches"]);
+    ensure!(number(&seen, "/frames") >= 60.0, "only {} pictures in four switches", seen["frames"]);
+    ensure!(seen["freezes"] == 0, "{} freezes", seen["freezes"]);
+    ensure!(number(&seen, "/longestGap") < LONGEST_GAP_MS, "{} ms without a picture", seen["longestGap"]);
+    ensure!(seen["back"] == 0, "timestamps went back {} times", seen["back"]);
+    ensure!(seen["lost"] == 0, "{} packets look lost", seen["lost"]);
+    // The control: a name that is no feed is refused, so the switches above were not no-ops.
+    ensure!(seen["refused"].as_str().is_some_and(|r| r.contains("404") && r.contains("feed-missing")), "{seen}");
+    ensure!(seen["left"] == 0, "{} feeds are left of a publication that ended", seen["left"]);
+    Ok(())
+}

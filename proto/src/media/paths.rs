@@ -1,0 +1,244 @@
+//! One feed over two paths: which packet is the first copy, and how each path does (as SMPTE ST 2022-7 has it for RTP: the
+//! same packets under the same numbers on both). A path may be behind the other by [`MAX_SKEW_US`].
+
+use super::seq::SeqExtender;
+use super::window::Window;
+use crate::session::api::MAX_PATHS;
+use crate::units::{Micros, SeqNo, Ssrc};
+
+/// How far one path may be behind the other, in microseconds, so that what one lost still comes in time by the other.
+pub const MAX_SKEW_US: u64 = 50_000;
+/// Numbers of which it is known whether they came, in words of 64: more than half a second at 400 Mbit/s, so that repairs of
+/// what both paths lost are told from copies.
+const NUMBERS: usize = 512;
+/// A path that brings nothing for so long, while the other does, is gone, in microseconds; for slow feeds longer
+/// ([`silence_us`]).
+pub const PATH_SILENCE_US: u64 = 500_000;
+
+/// How long a path of a feed of this many frames a second may be silent before it is said to be gone: half a second, or three
+/// frames where that is longer. 0 is a feed whose pace is not known.
+#[must_use]
+pub fn silence_us(fps: f64) -> u64 {
+    if fps > 0.0 { ((3e6 / fps) as u64).max(PATH_SILENCE_US) } else { PATH_SILENCE_US }
+}
+
+/// What a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// The first one of its number.
+    First,
+    /// It came before, by this path or the other, or it is too old to tell.
+    Again,
+    /// Of a source that another one has replaced: the slower path still brings what the faster one has brought.
+    Over,
+}
+
+/// What one path has brought since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PathCounters {
+    /// RTP packets.
+    pub packets: u64,
+    /// Of those, the ones that came by no path before.
+    pub first: u64,
+    /// Of those, the others.
+    pub again: u64,
+    /// Numbers that were skipped on this path and have not come by it since: what it loses, whatever the other brings.
+    pub missing: u64,
+}
+
+/// One source's numbers, on one path.
+#[derive(Debug, Clone, Copy)]
+struct OwnNumbers {
+    ssrc: Ssrc,
+    numbers: SeqExtender,
+    first: SeqNo,
+    came: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Path {
+    counters: PathCounters,
+    /// Missing of the sources before.
+    missing_before: u64,
+    own: Option<OwnNumbers>,
+    last: Option<Micros>,
+}
+
+impl Path {
+    fn handle_packet(&mut self, now: Micros, ssrc: Ssrc, seq: u16) {
+        self.counters.packets += 1;
+        self.last = Some(now);
+        if self.own.is_none_or(|o| o.ssrc != ssrc) {
+            self.missing_before = self.counters.missing;
+            let numbers = SeqExtender::default();
+            self.own = Some(OwnNumbers { ssrc, first: numbers.peek(seq), numbers, came: 0 });
+        }
+        let Some(own) = &mut self.own else { return };
+        let highest = own.numbers.extend(seq).0.max(own.numbers.highest().map_or(0, |h| h.0));
+        own.came += 1;
+        self.counters.missing =
+            self.missing_before + (highest + 1).saturating_sub(own.first.0).saturating_sub(own.came);
+    }
+}
+
+/// What was seen of one source by any path.
+#[derive(Debug, Clone)]
+struct Source {
+    ssrc: Ssrc,
+    numbers: SeqExtender,
+    seen: Window<NUMBERS>,
+}
+
+/// Puts what two paths bring into one, by (SSRC, number).
+#[derive(Debug, Clone, Default)]
+pub struct PathMerge {
+    paths: [Path; MAX_PATHS],
+    source: Option<Source>,
+    /// The source before, whose packets the slower path still brings.
+    replaced: Option<Ssrc>,
+}
+
+impl PathMerge {
+    /// Takes note of a packet that came by a path, and says whether it is the first copy.
+    pub fn handle_packet(&mut self, now: Micros, path: usize, ssrc: Ssrc, seq: u16) -> Seen {
+        let seen = self.classify(ssrc, seq);
+        if let Some(p) = self.paths.get_mut(path) {
+            if seen != Seen::Over {
+                p.handle_packet(now, ssrc, seq);
+            }
+            match seen {
+                Seen::First => p.counters.first += 1,
+                Seen::Again => p.counters.again += 1,
+                Seen::Over => p.last = Some(now),
+            }
+        }
+        seen
+    }
+
+    fn classify(&mut self, ssrc: Ssrc, seq: u16) -> Seen {
+        if self.replaced == Some(ssrc) {
+            return Seen::Over;
+        }
+        if self.source.as_ref().is_none_or(|s| s.ssrc != ssrc) {
+            let before = self.source.replace(Source { ssrc, numbers: SeqExtender::default(), seen: Window::default() });
+            self.replaced = before.map(|s| s.ssrc);
+        }
+        let Some(source) = &mut self.source else { return Seen::First };
+        let wide = source.numbers.extend(seq);
+        if source.seen.take(wide.0) { Seen::First } else { Seen::Again }
+    }
+
+    /// A path begins anew: what it brought before is forgotten.
+    pub fn begin(&mut self, path: usize) {
+        if let Some(p) = self.paths.get_mut(path) {
+            *p = Path::default();
+        }
+    }
+
+    /// What a path has brought.
+    #[must_use]
+    pub fn counters(&self, path: usize) -> PathCounters {
+        self.paths.get(path).map(|p| p.counters).unwrap_or_default()
+    }
+
+    /// When a path last brought something.
+    #[must_use]
+    pub fn last(&self, path: usize) -> Option<Micros> {
+        self.paths.get(path)?.last
+    }
+
+    /// Whether a path has brought something within `silence_us`.
+    #[must_use]
+    pub fn is_alive(&self, path: usize, now: Micros, silence_us: u64) -> bool {
+        self.last(path).is_some_and(|t| now.since(t) <= silence_us)
+    }
+
+    /// How many paths have.
+    #[must_use]
+    pub fn alive(&self, now: Micros, silence_us: u64) -> u8 {
+        (0..MAX_PATHS).map(|p| u8::from(self.is_alive(p, now, silence_us))).sum()
+    }
+
+    /// The path that brought something last: where reports and requests go.
+    #[must_use]
+    pub fn freshest(&self) -> Option<usize> {
+        (0..MAX_PATHS).filter_map(|p| Some((self.last(p)?, p))).max().map(|(_, p)| p)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Ssrc = Ssrc(7);
+
+    /// Sends `n` packets over two paths, the second behind by `skew` packets; `lost` says which copy does not come. Gives the
+    /// numbers of the first copies in order of their coming.
+    fn run(m: &mut PathMerge, n: u16, skew: u16, lost: impl Fn(usize, u16) -> bool) -> Vec<u16> {
+        let mut first = Vec::new();
+        for turn in 0..n + skew {
+            for path in 0..2 {
+                let place = if path == 0 { Some(turn) } else { turn.checked_sub(skew) };
+                let Some(i) = place.filter(|i| *i < n) else { continue };
+                let seq = i.wrapping_add(65_500);
+                let now = Micros(u64::from(turn) * 250);
+                if !lost(path, i) && m.handle_packet(now, path, S, seq) == Seen::First {
+                    first.push(i);
+                }
+            }
+        }
+        first
+    }
+
+    #[test]
+    fn what_one_path_loses_comes_by_the_other_once_and_in_the_skew() {
+        let mut m = PathMerge::default();
+        // 50 ms of packets each 250 µs, over the wrap of the numbers.
+        let mut first = run(&mut m, 2_000, 200, |path, i| path == 0 && i % 10 == 3);
+        first.sort_unstable();
+        assert_eq!(first, (0..2_000).collect::<Vec<_>>());
+        let (a, b) = (m.counters(0), m.counters(1));
+        assert_eq!((a.packets, a.missing, b.packets, b.missing), (1_800, 200, 2_000, 0));
+        assert_eq!((a.first, b.first, b.again), (1_800, 200, 1_800));
+    }
+
+    #[test]
+    fn what_both_lose_does_not_come_and_a_repeat_is_no_first_copy() {
+        let mut m = PathMerge::default();
+        let first = run(&mut m, 100, 5, |_, i| i == 50);
+        assert!(first.len() == 99 && !first.contains(&50));
+        assert_eq!(m.handle_packet(Micros(9), 0, S, 65_500), Seen::Again);
+        assert_eq!(m.handle_packet(Micros(9), 1, S, 65_500_u16.wrapping_add(50)), Seen::First, "a repair");
+    }
+
+    #[test]
+    fn the_slower_path_does_not_bring_a_replaced_source_back() {
+        let mut m = PathMerge::default();
+        for seq in 0..10 {
+            m.handle_packet(Micros(0), 0, S, seq);
+        }
+        assert_eq!(m.handle_packet(Micros(1), 0, Ssrc(8), 400), Seen::First);
+        for seq in 5..15 {
+            assert_eq!(m.handle_packet(Micros(2), 1, S, seq), Seen::Over);
+        }
+        assert_eq!(m.handle_packet(Micros(3), 1, Ssrc(8), 400), Seen::Again);
+        assert_eq!(m.handle_packet(Micros(3), 1, Ssrc(8), 401), Seen::First);
+        assert_eq!(m.counters(1).missing, 0);
+    }
+
+    #[test]
+    fn a_silent_path_is_gone_and_comes_back() {
+        let mut m = PathMerge::default();
+        let gone = silence_us(60.0);
+        assert_eq!((gone, silence_us(2.0), silence_us(0.0)), (500_000, 1_500_000, 500_000));
+        m.handle_packet(Micros(0), 0, S, 1);
+        m.handle_packet(Micros(10), 1, S, 1);
+        assert_eq!((m.alive(Micros(500_000), gone), m.freshest()), (2, Some(1)));
+        m.handle_packet(Micros(600_000), 0, S, 2);
+        assert_eq!((m.alive(Micros(600_000), gone), m.freshest()), (1, Some(0)));
+        m.handle_packet(Micros(700_000), 1, S, 3);
+        assert_eq!(m.alive(Micros(700_000), gone), 2);
+        m.begin(1);
+        assert_eq!((m.alive(Micros(700_000), gone), m.counters(1)), (1, PathCounters::default()));
+    }
+}

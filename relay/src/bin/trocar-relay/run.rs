@@ -1,0 +1,162 @@
+//! Putting a relay together from its configuration.
+
+use crate::config::{Config, Control};
+use crate::figures;
+use anyhow::{Context as _, bail};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use trocar_control::token::{IssuerKey, TokenVerifier};
+use trocar_control::trust::TrustList;
+use trocar_proto::session::ids::RealmId;
+use trocar_proto::session::role::Role;
+use trocar_relay::control::{ControlListener, TokenCheck};
+use trocar_relay::quic::Identity;
+use trocar_relay::remote::{AdmissionListener, RemoteAdmission};
+use trocar_relay::worker::{Limits, RealmListener};
+use trocar_relay::{Relay, RelayConfig};
+
+/// What scripts are told.
+#[derive(Debug, Serialize)]
+struct Report {
+    name: String,
+    admission: SocketAddr,
+    listeners: Vec<Addresses>,
+    control: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
+}
+
+#[derive(Debug, Serialize)]
+struct Addresses {
+    realm: RealmId,
+    webrtc: SocketAddr,
+    quic: SocketAddr,
+}
+
+/// Reads what the configuration names, without taking an address.
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    let identity = trocar_control::trust::Identity::from_pem_files(&config.cert, &config.key)?;
+    if identity.name().role != "relay" {
+        bail!("{}: role relay is right, this is {}", config.cert.display(), identity.name().role);
+    }
+    TrustList::of_file(&config.trust)?;
+    config.control.as_ref().map(tokens).transpose()?;
+    Ok(())
+}
+
+/// Runs until it is told to stop.
+pub(crate) async fn run(config: Config, json: bool) -> anyhow::Result<()> {
+    check(&config)?;
+    let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (relay, events) = Relay::start(relay_config(&config)?)?;
+    let admission = AdmissionListener {
+        address: config.admission.listen,
+        cert: config.cert.clone(),
+        key: config.key.clone(),
+        trust: config.trust.clone(),
+        realms: config.listener.iter().map(|l| l.realm.clone()).collect(),
+    };
+    let admission = RemoteAdmission::start(admission, relay.clone(), events).await?;
+    let metrics = match config.metrics.listen {
+        Some(address) => Some(figures::serve(address, relay.clone()).await?),
+        None => None,
+    };
+    let listeners = relay.addresses().iter();
+    let report = Report {
+        name: admission.hello().name.clone(),
+        admission: admission.address(),
+        listeners: listeners.map(|a| Addresses { realm: a.realm.clone(), webrtc: a.webrtc, quic: a.quic }).collect(),
+        control: relay.control_address(),
+        metrics,
+    };
+    print(&report, json)?;
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    tracing::info!("stopping");
+    admission.shutdown().await;
+    relay.shutdown().await;
+    Ok(())
+}
+
+fn relay_config(config: &Config) -> anyhow::Result<RelayConfig> {
+    let control = match &config.control {
+        None => None,
+        Some(control) => Some(ControlListener {
+            realm: own_realm(config)?,
+            address: control.listen,
+            identity: identity(config)?,
+            tokens: tokens(control)?,
+            limits: trocar_relay::control::Limits::default(),
+        }),
+    };
+    let l = &config.limits;
+    let limits = Limits { max_feeds: l.max_feeds, max_legs: l.max_legs, max_connections: l.max_connections };
+    let listeners = config.listener.iter().map(|l| RealmListener {
+        realm: l.realm.clone(),
+        webrtc: l.webrtc,
+        quic: l.quic,
+        advertise: l.advertise.clone(),
+        server_name: l.server_name(),
+        uplink: l.uplink.map(|u| u.0),
+    });
+    Ok(RelayConfig {
+        listeners: listeners.collect(),
+        identity: identity(config)?,
+        workers: l.workers.unwrap_or_else(trocar_relay::default_workers),
+        pin: l.pin,
+        limits,
+        control,
+    })
+}
+
+fn own_realm(config: &Config) -> anyhow::Result<RealmId> {
+    let identity = trocar_control::trust::Identity::from_pem_files(&config.cert, &config.key)?;
+    Ok(identity.name().realm.clone())
+}
+
+fn identity(config: &Config) -> anyhow::Result<Identity> {
+    let own = trocar_control::trust::Identity::from_pem_files(&config.cert, &config.key)?;
+    Ok(Identity { chain: own.chain.clone(), key: own.key.clone_key(), trust: certificates(&config.trust)? })
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    all.with_context(|| format!("{}: certificates of authorities as PEM are right", file.display()))
+}
+
+/// Stations' tokens are judged by the issuer's key, as the gate does: nobody has to be asked.
+fn tokens(control: &Control) -> anyhow::Result<TokenCheck> {
+    let (issuer, key) = (control.issuer.clone(), IssuerKey::from_file(&control.issuer_key)?);
+    Ok(Arc::new(move |token, session, certificate| {
+        let verified = TokenVerifier::new(&issuer, &key, session.clone()).verify(token, certificate);
+        let verified = verified.map_err(|e| e.to_string())?;
+        if verified.role == Role::Expert {
+            Ok(())
+        } else {
+            Err(format!("claim role is {}: an expert's token is right", verified.role.name()))
+        }
+    }))
+}
+
+fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+    if json {
+        return crate::print(&format!("{}\n", serde_json::to_string(report)?));
+    }
+    let mut text = format!("Relay {} is up. Ctrl-C stops it.\n  admission  {}\n", report.name, report.admission);
+    for l in &report.listeners {
+        text.push_str(&format!("  realm {}  WebRTC {} QUIC {}\n", l.realm, l.webrtc, l.quic));
+    }
+    if let Some(control) = report.control {
+        text.push_str(&format!("  control    {control}\n"));
+    }
+    if let Some(metrics) = report.metrics {
+        text.push_str(&format!("  figures    http://{metrics}/metrics\n"));
+    }
+    crate::print(&text)
+}

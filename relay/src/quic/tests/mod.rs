@@ -1,0 +1,108 @@
+//! quinn with our controller over the emulator's line.
+
+mod rig;
+
+use super::line::granted_to;
+use super::{GRANT_UNKNOWN, line_figures, set_granted};
+use quinn::congestion::CubicConfig;
+use rig::{Config, Seen, run};
+use std::sync::Arc;
+use trocar_proto::link::LinkConfig;
+use trocar_proto::link::config::{Delay, Line, Loss};
+use trocar_proto::units::Bitrate;
+
+fn link(mbit_s: f64, one_way_ms: f64, loss_percent: f64) -> LinkConfig {
+    let line = Line { mbit_s: Some(mbit_s), queue_ms: Some(300.0), ..Line::default() };
+    let loss = (loss_percent > 0.0).then_some(Loss::Random { percent: loss_percent });
+    LinkConfig { line: Some(line), delay: Delay::Constant { ms: one_way_ms }, loss, ..LinkConfig::default() }
+}
+
+fn config(there: LinkConfig, one_way_ms: f64, source: u64) -> Config {
+    Config { there, back: link(1_000.0, one_way_ms, 0.0), source, transport: |_| (), connected: |_| () }
+}
+
+fn cubic(t: &mut quinn::TransportConfig) {
+    t.congestion_controller_factory(Arc::new(CubicConfig::default()));
+}
+
+const SECONDS: u64 = 15;
+
+fn told(name: &str, s: &Seen) {
+    let (queue, age) = (|q| s.queue(3, q), |q| s.age(3, q));
+    println!(
+        "{name}: {:.2} Mbit/s, queue p50 {:.1} p95 {:.1} ms, frame to arrival p50 {:.1} p99 {:.1} ms",
+        s.goodput(3, SECONDS) / 1e6,
+        queue(0.5),
+        queue(0.95),
+        age(0.5),
+        age(0.99)
+    );
+}
+
+#[test]
+fn one_per_cent_of_random_loss_costs_one_per_cent_where_cubic_collapses() {
+    let c = config(link(1_000.0, 15.0, 1.0), 15.0, 50_000_000);
+    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(50_000_000)), ..c };
+    let (ours, theirs) = (run(&c, SECONDS), run(&Config { transport: cubic, ..c }, SECONDS));
+    told("ours", &ours);
+    told("Cubic", &theirs);
+    let share = |s: &Seen| s.goodput(3, SECONDS) / s.offered(3, SECONDS);
+    assert!(share(&ours) >= 0.97, "{}", share(&ours));
+    assert!(ours.offered(3, SECONDS) >= 0.97 * 50e6, "the sender keeps frames out");
+    assert!(theirs.goodput(3, SECONDS) < 0.5 * 50e6, "the control sees nothing");
+}
+
+#[test]
+fn a_line_slower_than_the_grant_is_used_with_a_short_queue_where_cubic_fills_it() {
+    let c = config(link(20.0, 15.0, 0.0), 15.0, 30_000_000);
+    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(30_000_000)), ..c };
+    let (ours, theirs) = (run(&c, SECONDS), run(&Config { transport: cubic, ..c }, SECONDS));
+    told("ours", &ours);
+    told("Cubic", &theirs);
+    assert!(ours.queue(3, 0.95) <= 50.0, "{} ms", ours.queue(3, 0.95));
+    assert!(ours.goodput(3, SECONDS) >= 0.88 * 20e6, "{}", ours.goodput(3, SECONDS));
+    assert!(theirs.queue(3, 0.95) > 100.0, "the control sees nothing");
+}
+
+#[test]
+fn below_what_the_line_takes_frames_go_as_over_a_line_without_control() {
+    let c = config(link(20.0, 15.0, 0.0), 15.0, 15_000_000);
+    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(20_000_000)), ..c };
+    let s = run(&c, SECONDS);
+    told("15 of 20 Mbit/s", &s);
+    // A frame takes 12.5 ms on the line after 15 ms of way.
+    assert!(s.age(3, 0.99) < 32.0, "{} ms", s.age(3, 0.99));
+    assert!(s.goodput(3, SECONDS) >= 0.99 * s.offered(3, SECONDS));
+}
+
+#[test]
+fn a_lan_is_not_paced() {
+    let c = config(link(1_000.0, 0.1, 0.0), 0.1, 80_000_000);
+    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(80_000_000)), ..c };
+    let s = run(&c, SECONDS);
+    told("LAN", &s);
+    // A frame takes 1.4 ms on the line; paced at twice the grant it would take 8 ms.
+    assert!(s.age(1, 0.99) < 2.5, "{} ms", s.age(1, 0.99));
+}
+
+#[tokio::test]
+async fn the_grant_and_the_figures_pass_through_a_connection() {
+    let id = rig::identity();
+    let at = "127.0.0.1:0".parse().unwrap();
+    let server = quinn::Endpoint::server(super::server_config(id.duplicate()).unwrap(), at).unwrap();
+    let mut client = quinn::Endpoint::client(at).unwrap();
+    client.set_default_client_config(super::client_config(id).unwrap());
+    let (near, far) = tokio::join!(
+        async { client.connect(server.local_addr().unwrap(), "localhost").unwrap().await.unwrap() },
+        async { server.accept().await.unwrap().await.unwrap() }
+    );
+    assert_eq!(line_figures(&near).unwrap().granted, GRANT_UNKNOWN);
+    set_granted(&near, Bitrate(7_000_000));
+    assert_eq!(line_figures(&near).unwrap().granted, Bitrate(7_000_000));
+    assert_eq!(line_figures(&far).unwrap().granted, GRANT_UNKNOWN, "each end has its own");
+    // The next packet takes it over.
+    near.send_datagram(vec![0; 100].into()).unwrap();
+    assert_eq!(far.read_datagram().await.unwrap().len(), 100);
+    let f = line_figures(&near).unwrap();
+    assert_eq!((f.target, f.granted), (Bitrate(7_000_000), Bitrate(7_000_000)), "{f:?}");
+}

@@ -1,0 +1,211 @@
+//! Two ends of quinn's protocol and the emulator's line between them, on a clock that goes in steps: nothing here waits, so
+//! a machine under load changes nothing.
+
+use crate::quic::{Identity, client_config, server_config};
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use trocar_proto::link::{Fate, Link, LinkConfig};
+use trocar_proto::units::Micros;
+
+const STEP_US: u64 = 100;
+const FPS: u64 = 60;
+/// Bytes of a datagram: number, time, filling.
+const DATAGRAM: usize = 1_100;
+/// What waits in the sender for longer than this at the source's rate keeps the next frame out, in milliseconds.
+const WAIT_MS: u64 = 200;
+
+pub(in crate::quic) fn identity() -> Identity {
+    let mut params = CertificateParams::new(vec!["ca".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    Identity {
+        chain: vec![leaf.der().clone()],
+        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        trust: vec![ca.der().clone()],
+    }
+}
+
+struct End {
+    address: SocketAddr,
+    endpoint: Endpoint,
+    connection: Option<(ConnectionHandle, Connection)>,
+}
+
+impl End {
+    /// What this end has to send now.
+    fn drive(&mut self, now: Instant, out: &mut Vec<Vec<u8>>) {
+        let Some((handle, c)) = &mut self.connection else { return };
+        if c.poll_timeout().is_some_and(|t| t <= now) {
+            c.handle_timeout(now);
+        }
+        while let Some(event) = c.poll_endpoint_events() {
+            if let Some(event) = self.endpoint.handle_event(*handle, event) {
+                c.handle_event(event);
+            }
+        }
+        while let Some(event) = c.poll() {
+            assert!(!matches!(event, Event::ConnectionLost { .. }), "{event:?}");
+        }
+        let mut buffer = Vec::new();
+        while let Some(t) = c.poll_transmit(now, 10, &mut buffer) {
+            out.extend(buffer[..t.size].chunks(t.segment_size.unwrap_or(t.size)).map(<[u8]>::to_vec));
+            buffer.clear();
+        }
+    }
+
+    fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        let mut buffer = Vec::new();
+        match self.endpoint.handle(now, from, None, None, BytesMut::from(bytes), &mut buffer) {
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                self.connection = Some(self.endpoint.accept(incoming, now, &mut buffer, None).unwrap());
+            }
+            Some(DatagramEvent::ConnectionEvent(_, event)) => self.connection.as_mut().unwrap().1.handle_event(event),
+            Some(DatagramEvent::Response(_)) | None => {}
+        }
+    }
+}
+
+/// What is sent over the line, and how the sender is set up.
+pub(in crate::quic) struct Config {
+    pub(in crate::quic) there: LinkConfig,
+    pub(in crate::quic) back: LinkConfig,
+    /// Bits per second of the source, in frames.
+    pub(in crate::quic) source: u64,
+    /// Changes the sender's transport, and its connection once it stands.
+    pub(in crate::quic) transport: fn(&mut quinn::TransportConfig),
+    pub(in crate::quic) connected: fn(&Connection),
+}
+
+/// What was seen.
+#[derive(Default)]
+pub(in crate::quic) struct Seen {
+    /// Of each datagram that came: microseconds of the clock at which its frame was made, and at which it came.
+    arrived: Vec<(u64, u64)>,
+    /// Of each packet that left the line: when, and its wait for the line, in microseconds.
+    waited: Vec<(u64, u64)>,
+    /// When each datagram was made that was handed over.
+    made: Vec<u64>,
+}
+
+impl Seen {
+    /// Bits per second of datagrams that came between two seconds.
+    pub(in crate::quic) fn goodput(&self, from: u64, to: u64) -> f64 {
+        let within = |a: &&(u64, u64)| (from * 1_000_000..to * 1_000_000).contains(&a.1);
+        self.arrived.iter().filter(within).count() as f64 * DATAGRAM as f64 * 8.0 / (to - from) as f64
+    }
+
+    /// Bits per second of datagrams that were handed over between two seconds.
+    pub(in crate::quic) fn offered(&self, from: u64, to: u64) -> f64 {
+        let within = |at: &&u64| (from * 1_000_000..to * 1_000_000).contains(*at);
+        self.made.iter().filter(within).count() as f64 * DATAGRAM as f64 * 8.0 / (to - from) as f64
+    }
+
+    /// A quantile of the wait for the line, in milliseconds.
+    pub(in crate::quic) fn queue(&self, from: u64, share: f64) -> f64 {
+        quantile(self.waited.iter().filter(|w| w.0 >= from * 1_000_000).map(|w| w.1), share)
+    }
+
+    /// A quantile of the time from the making of a frame to the arrival of its datagrams, in milliseconds.
+    pub(in crate::quic) fn age(&self, from: u64, share: f64) -> f64 {
+        quantile(self.arrived.iter().filter(|a| a.1 >= from * 1_000_000).map(|a| a.1 - a.0), share)
+    }
+}
+
+fn quantile(values: impl Iterator<Item = u64>, share: f64) -> f64 {
+    let mut all: Vec<u64> = values.collect();
+    all.sort_unstable();
+    let at = (all.len() as f64 * share) as usize;
+    all.get(at).map_or(f64::NAN, |v| *v as f64 / 1_000.0)
+}
+
+/// Runs a connection for so many seconds.
+pub(in crate::quic) fn run(config: &Config, seconds: u64) -> Seen {
+    let id = identity();
+    let server = server_config(id.duplicate()).unwrap();
+    let mut client = client_config(id).unwrap();
+    let mut transport = crate::quic::transport_config();
+    (config.transport)(&mut transport);
+    client.transport_config(Arc::new(transport));
+    let origin = Instant::now();
+    let end = |port: u16, server: Option<quinn::ServerConfig>| End {
+        address: SocketAddr::from(([127, 0, 0, 1], port)),
+        endpoint: Endpoint::new(Arc::new(EndpointConfig::default()), server.map(Arc::new), true, Some([7; 32])),
+        connection: None,
+    };
+    let (mut near, mut far) = (end(1_000, None), end(2_000, Some(server)));
+    near.connection = Some(near.endpoint.connect(origin, client, far.address, "localhost").unwrap());
+    let mut links = [Link::new(&config.there, 3).unwrap(), Link::new(&config.back, 4).unwrap()];
+    let (mut seen, mut source) = (Seen::default(), Frames::default());
+    let mut out = Vec::new();
+    for us in (0..seconds * 1_000_000).step_by(STEP_US as usize) {
+        let (now, at) = (origin + Duration::from_micros(us), Micros(us));
+        let (_, c) = near.connection.as_mut().unwrap();
+        if !c.is_handshaking() {
+            source.make(us, config, c, &mut seen);
+        }
+        near.drive(now, &mut out);
+        for bytes in out.drain(..) {
+            let _ = links[0].handle_packet(at, bytes.len() as u32, bytes);
+        }
+        far.drive(now, &mut out);
+        for bytes in out.drain(..) {
+            let _ = links[1].handle_packet(at, bytes.len() as u32, bytes);
+        }
+        while let Some(d) = links[0].poll_departure(at) {
+            let Fate::Delivered { at: when, .. } = d.entry.fate else { continue };
+            seen.waited.push((when.0, when.since(d.entry.arrived) - config.there.delay.range().0));
+            far.handle(now, near.address, &d.payload);
+        }
+        while let Some(d) = links[1].poll_departure(at) {
+            near.handle(now, far.address, &d.payload);
+        }
+        links.iter_mut().for_each(|l| while l.poll_drop().is_some() {});
+        if let Some((_, c)) = &mut far.connection {
+            while let Some(d) = c.datagrams().recv() {
+                seen.arrived.push((u64::from_be_bytes(d[..8].try_into().unwrap()), us));
+            }
+        }
+    }
+    seen
+}
+
+/// Frames of one size, at the rate of the source.
+#[derive(Default)]
+struct Frames {
+    next: u64,
+    connected: bool,
+    buffer: usize,
+}
+
+impl Frames {
+    fn make(&mut self, us: u64, config: &Config, c: &mut Connection, seen: &mut Seen) {
+        if !self.connected {
+            self.connected = true;
+            self.next = us;
+            self.buffer = c.datagrams().send_buffer_space();
+            (config.connected)(c);
+        }
+        if us < self.next {
+            return;
+        }
+        self.next += 1_000_000 / FPS;
+        let waiting = (self.buffer - c.datagrams().send_buffer_space()) as u64;
+        if waiting > config.source / 8 * WAIT_MS / 1_000 {
+            return;
+        }
+        for _ in 0..config.source / 8 / FPS / DATAGRAM as u64 {
+            let mut d = vec![0; DATAGRAM];
+            d[..8].copy_from_slice(&us.to_be_bytes());
+            if c.datagrams().send(Bytes::from(d), false).is_ok() {
+                seen.made.push(us);
+            }
+        }
+    }
+}

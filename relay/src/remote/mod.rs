@@ -1,0 +1,135 @@
+//! Admission from another machine (docs/CLUSTER.md): signaling asks over HTTP with mutual TLS what it asks of a relay in its
+//! own process by a call, and hears events on one long answer.
+//!
+//! The relay needs none of it to keep what runs running: when nobody listens, events are written into the book ([`book`])
+//! and a signaling that comes (back) is first told all that is there.
+
+mod book;
+mod problem;
+mod routes;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use problem::Refusal;
+
+use crate::Relay;
+use book::Book;
+use routes::Shared;
+use server::Door;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use trocar_control::trust::{Identity, IdentityError, TrustError, TrustList};
+use trocar_proto::session::admission::RelayEvent;
+use trocar_proto::session::ids::RealmId;
+use trocar_proto::session::remote::RelayHello;
+
+/// How admission is set up.
+pub struct AdmissionListener {
+    /// TCP address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// The relay's certificate, role `relay`, for server and client use, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Who is trusted: a PEM file of authorities; a `crl.pem` beside it counts. Looked at again when it changes.
+    pub trust: PathBuf,
+    /// Realms that the relay has listeners for.
+    pub realms: Vec<RealmId>,
+}
+
+/// Why admission cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The own certificate.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The own certificate is of something else.
+    #[error("{}: role relay is right, this is {role}", file.display())]
+    Role {
+        /// Which file.
+        file: PathBuf,
+        /// What it says.
+        role: String,
+    },
+    /// The trust list.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The address.
+    #[error("{0}: cannot listen: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// Admission that is served. Dropping it ends it.
+pub struct RemoteAdmission {
+    address: SocketAddr,
+    hello: RelayHello,
+    close: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl RemoteAdmission {
+    /// Serves admission to `relay`, whose events come by `events`. To be called on a runtime.
+    ///
+    /// # Errors
+    /// [`RemoteError`] names the file or address.
+    pub async fn start(
+        listener: AdmissionListener,
+        relay: Relay,
+        events: mpsc::Receiver<RelayEvent>,
+    ) -> Result<Self, RemoteError> {
+        let identity = Identity::from_pem_files(&listener.cert, &listener.key)?;
+        let name = identity.name();
+        if name.role != "relay" {
+            return Err(RemoteError::Role { file: listener.cert, role: name.role.clone() });
+        }
+        let trust = TrustList::of_file(&listener.trust)?;
+        trust.current().server_config(&identity, b"http/1.1")?;
+        let failed = |e| RemoteError::Listen(listener.address, e);
+        let socket = TcpListener::bind(listener.address).await.map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        let hello = RelayHello {
+            name: name.name.clone(),
+            instance: instance()?,
+            realm: name.realm.clone(),
+            realms: listener.realms,
+            certificate: identity.hash(),
+            control: relay.control_address(),
+        };
+        let (close, closing) = watch::channel(false);
+        let shared = Arc::new(Shared { relay, book: Book::new(hello.clone()) });
+        let door = Door { identity, trust: Arc::new(Mutex::new(trust)), shared };
+        Ok(Self { address, hello, close, tasks: server::start(door, socket, events, closing) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who the relay says it is.
+    #[must_use]
+    pub const fn hello(&self) -> &RelayHello {
+        &self.hello
+    }
+
+    /// Ends listeners and event streams.
+    pub async fn shutdown(mut self) {
+        let _ = self.close.send(true);
+        self.tasks.shutdown().await;
+    }
+}
+
+fn instance() -> Result<String, RemoteError> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| RemoteError::Random)?;
+    Ok(hex::encode(bytes))
+}

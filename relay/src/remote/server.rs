@@ -1,0 +1,179 @@
+//! The admission listener: TLS 1.3, a client certificate of role `signaling`, bounded in connections, sizes and time.
+
+use super::routes::{Shared, router};
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::UnixTime;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use trocar_control::trust::{Identity, PeerIdentity, TrustList};
+use trocar_proto::session::admission::RelayEvent;
+
+/// Largest request body, in bytes: signaling takes offers of 64 KiB, and JSON writes some bytes as six.
+pub(super) const BODY_BYTES: usize = 512 << 10;
+/// Longest wait for a whole body.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for TLS and for a request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections at a time. Loss policy: one more is closed at once.
+const CONNECTIONS: usize = 64;
+/// After an error of `accept`, which is mostly "too many open files".
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a listener to events hears that the relay is there.
+const ALIVE_EVERY: Duration = Duration::from_millis(500);
+/// How often the trust list is looked at.
+const TRUST_EVERY: Duration = Duration::from_millis(250);
+/// Protocol by ALPN.
+const ALPN: &[u8] = b"http/1.1";
+
+/// Who asks, and the list that it is judged by: what was let in yesterday may be revoked today.
+#[derive(Clone)]
+pub(super) struct Asker {
+    peer: Option<Arc<PeerIdentity>>,
+    realm: trocar_proto::session::ids::RealmId,
+    trust: Arc<Mutex<TrustList>>,
+}
+
+impl Asker {
+    /// Whether it may ask; the error says why not.
+    pub(super) fn judge(&self) -> Result<(), String> {
+        let peer = self.peer.as_ref().ok_or("the certificate has no name trocar://REALM/signaling/NAME")?;
+        let name = &peer.name;
+        if name.role != "signaling" || name.realm != self.realm {
+            return Err(format!("the certificate is of {name}: trocar://{}/signaling/NAME is right", self.realm));
+        }
+        let trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner).current();
+        if trust.taken_back([peer.as_ref()]).is_empty() { Ok(()) } else { Err(format!("{name} is revoked")) }
+    }
+}
+
+/// What the tasks of the listener share.
+pub(super) struct Door {
+    pub(super) identity: Identity,
+    pub(super) trust: Arc<Mutex<TrustList>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Listens until `close` turns true.
+pub(super) fn start(
+    door: Door,
+    listener: TcpListener,
+    events: mpsc::Receiver<RelayEvent>,
+    close: watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let door = Arc::new(door);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(hear(Arc::clone(&door.shared), events));
+    tasks.spawn(keep_trust(Arc::clone(&door.trust)));
+    tasks.spawn(accept(door, listener, close));
+    tasks
+}
+
+/// Takes events off the relay's hands, whether anybody listens or not.
+async fn hear(shared: Arc<Shared>, mut events: mpsc::Receiver<RelayEvent>) {
+    let mut ticks = interval(ALIVE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            event = events.recv() => match event {
+                Some(event) => shared.book.hear(event),
+                None => return tracing::error!("the media worker has ended"),
+            },
+            _ = ticks.tick() => shared.book.alive(),
+        }
+    }
+}
+
+async fn keep_trust(trust: Arc<Mutex<TrustList>>) {
+    let mut ticks = interval(TRUST_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = None;
+    loop {
+        ticks.tick().await;
+        let read = trust.lock().unwrap_or_else(PoisonError::into_inner).reload();
+        match read {
+            Ok(true) => tracing::info!("the trust list has changed"),
+            Ok(false) => told = None,
+            Err(error) if told.as_ref() != Some(&error) => {
+                tracing::error!(%error, "the trust list cannot be read; what it said before stays in force");
+                told = Some(error);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+async fn accept(door: Arc<Door>, listener: TcpListener, mut close: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let router = router(Arc::clone(&door.shared));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = close.wait_for(|close| *close) => return,
+            accepted = listener.accept() => accepted,
+            // Ended connections give their memory back.
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        match accepted {
+            Ok((stream, from)) => match Arc::clone(&places).try_acquire_owned() {
+                Ok(place) => {
+                    let (door, router) = (Arc::clone(&door), router.clone());
+                    connections.spawn(async move {
+                        serve(&door, router, stream, from).await;
+                        drop(place);
+                    });
+                }
+                Err(_) => tracing::warn!(%from, "admission: too many connections"),
+            },
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(door: &Door, router: Router, stream: TcpStream, from: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    let trust = door.trust.lock().unwrap_or_else(PoisonError::into_inner).current();
+    let config = match trust.server_config(&door.identity, ALPN) {
+        Ok(config) => config,
+        Err(error) => return tracing::error!(%error, "admission: TLS"),
+    };
+    let tls = match timeout(HEAD_TIMEOUT, TlsAcceptor::from(Arc::new(config)).accept(stream)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tracing::warn!(%from, %error, "admission: no TLS with a certificate that is trusted"),
+        Err(_) => return tracing::debug!(%from, "admission: TLS took too long"),
+    };
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = PeerIdentity::of(chain, UnixTime::now()).map(Arc::new);
+    let realm = door.identity.name().realm.clone();
+    let asker = Asker { peer, realm, trust: Arc::clone(&door.trust) };
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(asker.clone());
+        TowerToHyperService::new(router.clone()).call(request.map(Body::new))
+    });
+    let served = http1::Builder::new()
+        // Without a timer the header timeout does nothing.
+        .timer(TokioTimer::new())
+        .header_read_timeout(Some(HEAD_TIMEOUT * 6))
+        .max_headers(32)
+        .serve_connection(TokioIo::new(tls), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%from, %error, "admission connection ended");
+    }
+}

@@ -1,0 +1,398 @@
+//! How a native leg leaves: over one connection or two, by datagrams or by a stream per frame.
+
+use super::out::MAX_QUEUE_US;
+use super::state::{Core, Way};
+use crate::frames::{FrameCounters, FrameStreams, datagram};
+use crate::quic;
+use quinn::Connection;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use trocar_proto::media::ring::PacketInfo;
+use trocar_proto::media::roq::FlowPrefix;
+use trocar_proto::session::api::{LegRequest, MAX_PATHS};
+use trocar_proto::session::feed::RoqMode;
+use trocar_proto::session::ids::CertHash;
+use trocar_proto::units::{Bitrate, FlowId, Micros, SeqNo};
+
+/// What a packet takes of QUIC's send buffer at most: a slot of a ring, a flow id, and the 32 bytes that quinn counts with it.
+const LARGEST: usize = 2_048 + 40;
+/// Turns of a connection that are remembered, to tell how long its queue is in time.
+const TURNS: usize = 512;
+
+/// What is settled when a leg is opened.
+pub(crate) struct RoqWayConfig {
+    pub(crate) cnf: CertHash,
+    pub(crate) rtcp_flow: FlowId,
+    pub(crate) prefix: FlowPrefix,
+    pub(crate) rtcp_prefix: FlowPrefix,
+    pub(crate) asked: LegRequest,
+    /// Bits per second that the feed was granted.
+    pub(crate) rate: Bitrate,
+    pub(crate) budget_ms: u32,
+}
+
+/// One native viewer. Its connections are the ones that its RTCP came by last: several stations may show one certificate.
+pub(crate) struct RoqWay {
+    pub(crate) cnf: CertHash,
+    pub(crate) rtcp_flow: FlowId,
+    pub(crate) prefix: FlowPrefix,
+    pub(crate) rtcp_prefix: FlowPrefix,
+    asked: LegRequest,
+    rate: Bitrate,
+    /// After its arrival here plus this a frame is of no more use.
+    budget: Duration,
+    lines: Vec<RoqLine>,
+    /// What became of frames on lines that are over.
+    before: FrameCounters,
+}
+
+/// What became of one packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handed {
+    /// A line has it.
+    Sent,
+    /// No line takes its frame, or the rest of it.
+    Refused,
+}
+
+impl RoqWay {
+    pub(crate) fn new(c: RoqWayConfig) -> Self {
+        Self {
+            cnf: c.cnf,
+            rtcp_flow: c.rtcp_flow,
+            prefix: c.prefix,
+            rtcp_prefix: c.rtcp_prefix,
+            asked: c.asked,
+            rate: c.rate,
+            budget: Duration::from_millis(u64::from(c.budget_ms)),
+            lines: Vec::with_capacity(MAX_PATHS),
+            before: FrameCounters::default(),
+        }
+    }
+
+    /// The connection that the viewer was heard by last.
+    pub(crate) fn connection(&self) -> Option<&Connection> {
+        self.lines.iter().max_by_key(|l| l.heard).map(|l| &l.connection)
+    }
+
+    /// The connections that it leaves by.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.lines.iter().map(|l| &l.connection)
+    }
+
+    /// Connections that it leaves by now.
+    pub(crate) const fn paths(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Connections that it is to leave by.
+    fn paths_asked(&self) -> usize {
+        usize::from(self.asked.paths).clamp(1, MAX_PATHS)
+    }
+
+    /// What became of frames that went as streams, on all lines.
+    pub(crate) fn frames(&self) -> FrameCounters {
+        self.lines.iter().fold(self.before, |sum, l| add(sum, l.streams.counters()))
+    }
+
+    /// The viewer was heard by a connection; whether the leg leaves by it already.
+    pub(crate) fn hear(&mut self, connection: &Connection, at: Micros) -> bool {
+        let id = connection.stable_id();
+        let line = self.lines.iter_mut().find(|l| l.connection.stable_id() == id);
+        // Said again with each report: a connection that moved to another address begins anew.
+        line.map(|l| (l.heard, ()) = (at, l.grant())).is_some()
+    }
+
+    /// The leg leaves by that connection from the next frame on. True where that begins the leg: it had no connection, or has
+    /// another one now.
+    pub(crate) fn attach(&mut self, connection: &Connection, queue: Option<Rc<SendQueue>>, at: Micros) -> bool {
+        let is_full = self.lines.len() >= self.paths_asked();
+        let begins = self.lines.is_empty() || is_full && self.lines.len() == 1;
+        if is_full && let Some((stale, _)) = self.lines.iter().enumerate().min_by_key(|(_, l)| l.heard) {
+            let line = self.lines.swap_remove(stale);
+            self.before = add(self.before, line.streams.counters());
+        }
+        let streams = FrameStreams::new(connection.clone(), self.prefix);
+        let queue = queue.unwrap_or_default();
+        queue.granted.set(queue.granted.get().saturating_add(self.rate.0));
+        let (connection, rate) = (connection.clone(), self.rate);
+        let line = RoqLine { connection, queue, rate, streams, frame: None, takes: false, heard: at };
+        line.grant();
+        self.lines.push(line);
+        begins
+    }
+
+    /// A connection is over. True where the leg left by it.
+    pub(crate) fn forget(&mut self, id: usize) -> bool {
+        let Some(place) = self.lines.iter().position(|l| l.connection.stable_id() == id) else { return false };
+        let line = self.lines.swap_remove(place);
+        self.before = add(self.before, line.streams.counters());
+        true
+    }
+
+    /// Whether a frame may be begun, or the one that goes on is taken by a line.
+    pub(crate) fn has_room(&self, next: Option<u64>, at: Micros) -> bool {
+        self.lines.iter().any(|l| {
+            let goes_on = next.is_some() && l.frame.map(|(name, _)| name) == next;
+            if goes_on { l.takes && l.has_buffer() } else { l.may_begin(self.asked.mode, at) }
+        })
+    }
+
+    /// Hands a packet to every line that takes its frame; `arrived` is when its budget begins.
+    pub(crate) fn send_packet(
+        &mut self,
+        info: &PacketInfo,
+        packet: &[u8],
+        (now, at): (Instant, Micros),
+        arrived: Micros,
+    ) -> Handed {
+        let waited = Duration::from_micros(at.since(arrived));
+        let deadline = now.checked_sub(waited).unwrap_or(now) + self.budget;
+        let (mut datagram_of, mut handed) = (None, Handed::Refused);
+        for line in &mut self.lines {
+            let sent = match self.asked.mode {
+                _ if !line.takes_frame_of(info, self.asked.mode, at) => false,
+                RoqMode::Datagram if self.prefix.as_bytes().len() + packet.len() <= line.largest() => {
+                    let bytes = datagram_of.get_or_insert_with(|| datagram(self.prefix, packet));
+                    line.send_datagram(bytes.clone())
+                }
+                // What fits no datagram of the path goes with its frame's stream.
+                RoqMode::Datagram | RoqMode::Stream => line.send_by_stream(info, packet, deadline),
+            };
+            if sent {
+                handed = Handed::Sent;
+            }
+        }
+        handed
+    }
+
+    /// What was sent in this turn, for the time that it waits.
+    pub(crate) fn end_turn(&self, at: Micros) {
+        self.lines.iter().for_each(|l| l.queue.end_turn(at));
+    }
+
+    /// Resets what is too late. True where the leg must go on at a frame that needs no other: what one path gave up may have
+    /// come by the other.
+    pub(crate) fn expire(&mut self, now: Instant) -> bool {
+        let alone = self.lines.len() == 1;
+        self.lines.iter_mut().fold(false, |broken, l| l.streams.expire(now) || broken) && alone
+    }
+
+    /// A packet outside of its frame's turn, such as a repeat that was asked for: by the line that the viewer was heard by last.
+    pub(crate) fn send_again(&mut self, packet: &[u8], now: Instant) -> bool {
+        let (prefix, deadline) = (self.prefix, now + self.budget);
+        let Some(line) = self.lines.iter_mut().max_by_key(|l| l.heard) else { return false };
+        if prefix.as_bytes().len() + packet.len() <= line.largest() {
+            line.send_datagram(datagram(prefix, packet))
+        } else {
+            line.streams.send_late_packet(packet, deadline)
+        }
+    }
+
+    /// RTCP to the viewer, by every line: it says the same on each. Loss policy: what a connection does not take is not sent; it
+    /// is said again.
+    pub(crate) fn send_rtcp(&self, rtcp: &[u8]) {
+        let bytes = datagram(self.rtcp_prefix, rtcp);
+        for line in &self.lines {
+            let _ = line.connection.send_datagram(bytes.clone());
+        }
+    }
+}
+
+fn add(a: FrameCounters, b: FrameCounters) -> FrameCounters {
+    FrameCounters {
+        begun: a.begun + b.begun,
+        delivered: a.delivered + b.delivered,
+        late: a.late + b.late,
+        refused: a.refused + b.refused,
+    }
+}
+
+/// The name of a packet's frame on a leg: its source and its time.
+pub(crate) fn frame_name(info: &PacketInfo) -> u64 {
+    u64::from(info.generation) << 32 | u64::from(info.timestamp)
+}
+
+/// One connection that a leg leaves by.
+struct RoqLine {
+    connection: Connection,
+    queue: Rc<SendQueue>,
+    /// What this leg may send.
+    rate: Bitrate,
+    streams: FrameStreams,
+    /// The newest frame and the number of its first packet here; packets of older ones come late.
+    frame: Option<(u64, SeqNo)>,
+    /// Whether that frame goes by this line.
+    takes: bool,
+    heard: Micros,
+}
+
+impl Drop for RoqLine {
+    fn drop(&mut self) {
+        self.queue.granted.set(self.queue.granted.get().saturating_sub(self.rate.0));
+        self.grant();
+    }
+}
+
+impl RoqLine {
+    /// Tells the connection's rate control what all legs together may send by it.
+    fn grant(&self) {
+        quic::set_granted(&self.connection, Bitrate(self.queue.granted.get()));
+    }
+
+    fn largest(&self) -> usize {
+        self.connection.max_datagram_size().unwrap_or(0)
+    }
+
+    fn has_buffer(&self) -> bool {
+        self.connection.datagram_send_buffer_space() > LARGEST
+    }
+
+    fn may_begin(&self, mode: RoqMode, at: Micros) -> bool {
+        match mode {
+            RoqMode::Stream => self.streams.has_room(),
+            RoqMode::Datagram => self.has_buffer() && self.queue.waited_us(&self.connection, at) <= MAX_QUEUE_US,
+        }
+    }
+
+    /// Decides at a frame's first packet whether it goes by this line, whole or not at all.
+    fn takes_frame_of(&mut self, info: &PacketInfo, mode: RoqMode, at: Micros) -> bool {
+        let name = frame_name(info);
+        if self.is_late(info) {
+            return self.has_buffer();
+        }
+        if self.frame.is_none_or(|(now, _)| now != name) {
+            self.takes = self.may_begin(mode, at);
+            self.frame = Some((name, info.seq));
+        }
+        self.takes
+    }
+
+    fn is_late(&self, info: &PacketInfo) -> bool {
+        self.frame.is_some_and(|(name, first)| {
+            name != frame_name(info) && name >> 32 == u64::from(info.generation) && info.seq < first
+        })
+    }
+
+    fn send_datagram(&mut self, bytes: bytes::Bytes) -> bool {
+        let len = bytes.len();
+        let sent = self.has_buffer() && self.connection.send_datagram(bytes).is_ok();
+        if sent {
+            self.queue.handed(len);
+        } else {
+            // Nobody can use the rest of a torn frame.
+            self.takes = false;
+        }
+        sent
+    }
+
+    fn send_by_stream(&mut self, info: &PacketInfo, packet: &[u8], deadline: Instant) -> bool {
+        if self.is_late(info) {
+            return self.streams.send_late_packet(packet, deadline);
+        }
+        let marks = info.frame.marks;
+        let sent = self.streams.send_packet(frame_name(info), packet, deadline, marks.independent);
+        if marks.end || info.marker {
+            self.streams.finish();
+        }
+        self.takes &= sent;
+        sent
+    }
+}
+
+/// How long what a connection was handed as datagrams waits in it: shared by all legs of the connection.
+#[derive(Default)]
+pub(crate) struct SendQueue {
+    handed: Cell<u64>,
+    /// Bits per second that the legs of the connection may send.
+    granted: Cell<u64>,
+    /// Bytes handed over up to the end of a turn, and when that was.
+    turns: RefCell<VecDeque<(u64, Micros)>>,
+}
+
+impl SendQueue {
+    fn handed(&self, len: usize) {
+        // As quinn counts it.
+        self.handed.set(self.handed.get() + len as u64 + 32);
+    }
+
+    fn end_turn(&self, at: Micros) {
+        let Ok(mut turns) = self.turns.try_borrow_mut() else { return };
+        let handed = self.handed.get();
+        if turns.back().is_some_and(|(bytes, _)| *bytes == handed) {
+            return;
+        }
+        if turns.len() >= TURNS {
+            turns.pop_front();
+        }
+        turns.push_back((handed, at));
+    }
+
+    /// How long the oldest datagram has waited that the connection has not sent, in microseconds.
+    fn waited_us(&self, connection: &Connection, at: Micros) -> u64 {
+        let waiting = quic::DATAGRAM_SEND_BUFFER.saturating_sub(connection.datagram_send_buffer_space());
+        self.waited_for(waiting as u64, at)
+    }
+
+    fn waited_for(&self, waiting: u64, at: Micros) -> u64 {
+        if waiting == 0 {
+            return 0;
+        }
+        let left = self.handed.get().saturating_sub(waiting);
+        let Ok(mut turns) = self.turns.try_borrow_mut() else { return 0 };
+        while turns.front().is_some_and(|(bytes, _)| *bytes <= left) {
+            turns.pop_front();
+        }
+        turns.front().map_or(0, |(_, when)| at.since(*when))
+    }
+}
+
+impl Core {
+    /// Resets what is too late on native legs, and lets them go on where they can.
+    pub(super) fn expire_frames(&mut self, now: Instant) {
+        for (_, leg) in &mut self.legs {
+            let Way::Roq(way) = &mut leg.way else { continue };
+            if way.expire(now)
+                && let Some(f) = leg.feed.and_then(|f| self.feeds.get_mut(f))
+            {
+                leg.leg.skip_to_now(&f.feed);
+                f.feed.handle_key_frame_request();
+            }
+        }
+    }
+
+    /// The queue of a connection that some leg leaves by already.
+    pub(super) fn queue_of(&self, id: usize) -> Option<Rc<SendQueue>> {
+        self.legs.iter().find_map(|(_, l)| match &l.way {
+            Way::Roq(w) => w.lines.iter().find(|l| l.connection.stable_id() == id).map(|l| Rc::clone(&l.queue)),
+            Way::Webrtc(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_as_long_as_its_oldest_datagram_has_waited_whatever_the_rate() {
+        let q = SendQueue::default();
+        for turn in 0..10_u64 {
+            for _ in 0..5 {
+                q.handed(1_000 - 32);
+            }
+            q.end_turn(Micros(turn * 10_000));
+        }
+        assert_eq!(q.waited_for(0, Micros(100_000)), 0, "all has left");
+        assert_eq!(q.waited_for(1_000, Micros(100_000)), 10_000, "one of the newest turn");
+        assert_eq!(q.waited_for(5_001, Micros(100_000)), 10_000, "what was asked before is forgotten");
+        for turn in 10..20_u64 {
+            q.handed(1_000 - 32);
+            q.end_turn(Micros(turn * 10_000));
+        }
+        assert_eq!(q.waited_for(10_000, Micros(200_000)), 100_000);
+        assert_eq!(q.waited_for(4_000, Micros(200_000)), 40_000);
+    }
+}

@@ -1,0 +1,145 @@
+//! Policing of feeds at their grants: who sends more than was granted loses whole frames, so that others lose nothing.
+
+use super::state::FeedEntry;
+use trocar_proto::media::rate::Police;
+use trocar_proto::media::rtp::Header;
+use trocar_proto::units::{Bitrate, Micros};
+
+/// Frames whose fate is remembered, for packets that come out of order.
+const REMEMBERED: usize = 4;
+/// The log tells of one feed at most this often, in microseconds.
+const LOG_EVERY_US: u64 = 10_000_000;
+
+/// Watches a feed packet by packet. A frame is what has one RTP time.
+pub(crate) struct FeedPolice {
+    police: Police,
+    /// Times of the newest frames and whether they go on, the newest first.
+    frames: [Option<(u32, bool)>; REMEMBERED],
+    /// When the log told of it last, and how many packets had been dropped then.
+    told: Option<Micros>,
+    told_packets: u64,
+}
+
+impl FeedPolice {
+    pub(crate) const fn new(grant: Bitrate) -> Self {
+        Self { police: Police::new(grant), frames: [None; REMEMBERED], told: None, told_packets: 0 }
+    }
+
+    /// Packets dropped so far.
+    pub(crate) const fn dropped(&self) -> u64 {
+        self.police.dropped_packets()
+    }
+
+    /// Whether a packet goes on.
+    fn admit(&mut self, at: Micros, timestamp: u32, bytes: usize) -> bool {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let [newest, ..] = self.frames;
+        if newest.is_some_and(|(t, _)| t == timestamp) {
+            let goes = self.police.admit(at, bytes, false);
+            if let Some(Some((_, admitted))) = self.frames.first_mut() {
+                *admitted &= goes;
+            }
+            return goes;
+        }
+        // A packet of a frame before goes its frame's way.
+        if let Some((_, admitted)) = self.frames.iter().flatten().find(|(t, _)| *t == timestamp) {
+            return self.police.admit_late(at, bytes, *admitted);
+        }
+        let goes = self.police.admit(at, bytes, true);
+        self.frames.rotate_right(1);
+        if let Some(first) = self.frames.first_mut() {
+            *first = Some((timestamp, goes));
+        }
+        goes
+    }
+
+    /// What to tell the log now, if anything: packets dropped since it was told last.
+    fn news(&mut self, at: Micros) -> Option<u64> {
+        if self.told.is_some_and(|t| at.since(t) < LOG_EVERY_US) {
+            return None;
+        }
+        let all = self.dropped();
+        let dropped = all - std::mem::replace(&mut self.told_packets, all);
+        self.told = Some(at);
+        Some(dropped)
+    }
+}
+
+impl FeedEntry {
+    /// Whether a packet is within what its feed was granted.
+    pub(super) fn is_granted(&mut self, at: Micros, header: &Header, packet: &[u8]) -> bool {
+        if self.police.admit(at, header.timestamp, packet.len()) {
+            return true;
+        }
+        if let Some(dropped) = self.police.news(at) {
+            let (granted, taken) = (self.descriptor.max_bitrate.0, self.police.police.rate().0);
+            tracing::warn!(
+                session = %self.key.session, feed = %self.key.feed, dropped, granted, taken,
+                "the feed sends more than 1.5 times its grant for a second: whole frames are dropped (packets, bit/s)"
+            );
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames of ten packets at 50 a second, at so many times the grant of 8 Mbit/s, for so many seconds; the times of those
+    /// that went on whole. None goes on in parts.
+    fn run(p: &mut FeedPolice, times: u32, seconds: u32, late: bool) -> Vec<u32> {
+        let bytes = (2_000 * times) as usize;
+        let mut goes = |frame: u32, packet: u32| {
+            let at = Micros(u64::from(frame) * 20_000 + u64::from(packet) * 100);
+            p.admit(at, frame * 1_800, bytes)
+        };
+        let mut whole = Vec::new();
+        let mut last_of_before: Option<(u32, usize)> = None;
+        for frame in 0..50 * seconds {
+            let (first, rest) = (goes(frame, 0), (1..if late { 9 } else { 10 }).filter(|i| goes(frame, *i)).count());
+            let mut came = usize::from(first) + rest;
+            if late && let Some((before, n)) = last_of_before.replace((frame, came)) {
+                // The last packet of the frame before comes after the first of this one.
+                came = n + usize::from(goes(before, 10));
+                if came == 10 {
+                    whole.push(before);
+                }
+            } else if came == 10 {
+                whole.push(frame);
+            }
+            assert!(
+                matches!(came, 0 | 10) || late && last_of_before.is_some_and(|(f, _)| f == 0),
+                "{came} of frame {frame}"
+            );
+        }
+        whole
+    }
+
+    #[test]
+    fn within_the_grant_every_frame_goes_and_above_it_whole_frames_are_dropped() {
+        let mut p = FeedPolice::new(Bitrate(8_000_000));
+        assert_eq!(run(&mut p, 1, 10, false).len(), 500);
+        assert_eq!(p.dropped(), 0);
+        for late in [false, true] {
+            let mut p = FeedPolice::new(Bitrate(8_000_000));
+            let n = run(&mut p, 3, 10, late).len();
+            assert!((230..280).contains(&n), "{n} of 500 frames at three times the grant");
+        }
+    }
+
+    #[test]
+    fn the_log_tells_once_in_ten_seconds_what_was_dropped_since() {
+        let mut p = FeedPolice::new(Bitrate(8_000));
+        let mut told = Vec::new();
+        for t in 0..250_u32 {
+            let at = Micros(u64::from(t) * 100_000);
+            if !p.admit(at, t * 90, 1_000) {
+                told.extend(p.news(at));
+            }
+        }
+        assert_eq!(told.len(), 3);
+        assert_eq!(told[0], 1);
+        assert!(told[1] > 50, "{told:?}");
+    }
+}

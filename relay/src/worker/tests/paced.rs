@@ -1,0 +1,240 @@
+//! When the packets of a WebRTC leg leave: at once on a short line, paced on a long one, faster than they came for a joiner, in
+//! whole frames where the line is too slow; and nobody else notices.
+
+use super::*;
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+use trocar_proto::media::ext::transport_sequence;
+use trocar_proto::media::rtp::Header;
+use trocar_proto::media::twcc::Feedback;
+
+/// A browser's end: the socket that its packets come to, and its keys.
+struct Browser {
+    leg: usize,
+    peer: usize,
+    socket: UdpSocket,
+    srtp: Srtp,
+    transport_cc: u8,
+}
+
+/// One packet as the browser sees it.
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    seq: u16,
+    marker: bool,
+    transport: Option<u16>,
+}
+
+impl Browser {
+    fn join(w: &mut World, name: &str) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20).unwrap();
+        let from = Remote::udp(socket.local_addr().unwrap());
+        let leg = LegId::new(name).unwrap();
+        let grant = grant_of(&leg);
+        let offer = include_str!("../../webrtc/sdp/offers/chromium-whep.sdp").replace('\n', "\r\n");
+        let answer = w.core.open_webrtc_leg(grant, &offer, w.now).unwrap().sdp;
+        let of = |name: &str| answer.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
+        let Some(super::super::state::Resource::Peer(peer)) = w.core.leg_by_id.get(&leg).copied() else {
+            unreachable!("a WebRTC leg is a peer");
+        };
+        let ours = (of("a=ice-ufrag:"), of("a=ice-pwd:"));
+        let theirs = w.core.peers[peer].transport.remote_ufrag().unwrap().to_owned();
+        let to = w.core.listeners[0].candidates[0].address;
+        w.core.handle_datagram(0, from, to, w.now, &mut check(&ours, &theirs));
+        let srtp = |client| Srtp::from_dtls(Profile::Aes128Gcm, &[7; 56], client).unwrap();
+        w.core.connected(peer, srtp(false), w.now);
+        let transport_cc = answer
+            .lines()
+            .find_map(|l| l.strip_prefix("a=extmap:").filter(|l| l.contains("transport-wide-cc")))
+            .and_then(|l| l.split(' ').next()?.parse().ok())
+            .unwrap();
+        Self { leg: w.core.peers[peer].legs[0], peer, socket, srtp: srtp(true), transport_cc }
+    }
+
+    /// What has come since the last call: STUN and RTCP are passed over.
+    fn came(&mut self) -> Vec<Came> {
+        let mut out = Vec::new();
+        let mut buffer = [0; 2_048];
+        loop {
+            let len = match self.socket.recv(&mut buffer) {
+                Ok(len) => len,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return out,
+                Err(e) => panic!("{e}"),
+            };
+            let data = &mut buffer[..len];
+            if !(128..=191).contains(&data[0]) || trocar_proto::media::rtp::is_rtcp(data) {
+                continue;
+            }
+            let (len, _) = self.srtp.receive.open(data).unwrap();
+            let packet = &data[..len];
+            let h = Header::parse(packet).unwrap();
+            let transport = transport_sequence(&h, packet, self.transport_cc);
+            out.push(Came { seq: h.seq, marker: h.marker, transport });
+        }
+    }
+}
+
+fn grant_of(leg: &LegId) -> LegGrant {
+    LegGrant {
+        leg: leg.clone(),
+        feed: key("scope"),
+        realm: north(),
+        companion: None,
+        viewer: None,
+        roq: Default::default(),
+        flows: None,
+    }
+}
+
+impl World {
+    /// Time passes millisecond by millisecond, as the worker's timer would have it.
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.advance(1);
+            if self.core.wake_at.is_some_and(|t| t <= self.now) {
+                self.core.due(self.now);
+            }
+        }
+    }
+
+    /// A picture of so many packets of 1,100 bytes.
+    fn large(&mut self, feed: usize, key: bool, packets: usize) {
+        let first = if key { &KEY[..] } else { &DELTA[..] };
+        let rest = vec![0; 1_100];
+        let all: Vec<&[u8]> = std::iter::once(first).chain((1..packets).map(|_| &rest[..])).collect();
+        // VP8's later packets of a picture do not begin a partition.
+        self.picture(feed, &all);
+    }
+
+    fn far(&mut self, b: &Browser) {
+        self.core.legs[b.leg].viewer.round_trip_us = Some(30_000);
+    }
+
+    fn near(&mut self, b: &Browser) {
+        self.core.legs[b.leg].viewer.round_trip_us = Some(300);
+    }
+}
+
+#[tokio::test]
+async fn a_frame_leaves_at_once_on_a_short_line_and_spread_on_a_long_one() {
+    let mut w = World::new();
+    let feed = w.feed("VP8", "");
+    let (mut near, mut far) = (Browser::join(&mut w, "near"), Browser::join(&mut w, "far"));
+    w.near(&near);
+    w.far(&far);
+    w.large(feed, true, 2);
+    w.pass(1_000);
+    assert_eq!((near.came().len(), far.came().len()), (2, 2));
+    // 110 kB: at twice the grant of 4 Mbit/s, less a burst of 20 kB, 90 ms.
+    w.large(feed, false, 100);
+    assert_eq!(near.came().len(), 100);
+    let first = far.came().len();
+    assert!((10..=20).contains(&first), "{first} in the burst");
+    w.pass(45);
+    let half = first + far.came().len();
+    assert!((45..=65).contains(&half), "{half} after 45 ms");
+    w.pass(60);
+    let rest = far.came();
+    assert_eq!(half + rest.len(), 100);
+    assert!(rest.last().unwrap().marker && w.core.legs[far.leg].due.is_none());
+    assert_eq!(w.core.legs[far.leg].leg.counters().shed, 0);
+}
+
+#[tokio::test]
+async fn a_joiner_has_a_picture_at_once_and_the_present_one_after_as_long_again() {
+    let mut w = World::new();
+    let feed = w.feed("VP8", "");
+    w.large(feed, true, 20);
+    for _ in 0..30 {
+        w.pass(33);
+        w.large(feed, false, 4);
+    }
+    // 140 packets in a second; the joiner gets 280 a second.
+    let mut late = Browser::join(&mut w, "late");
+    let at_once = late.came().len();
+    assert!((10..40).contains(&at_once), "{at_once}");
+    let mut came = at_once;
+    for n in 0..30 {
+        w.pass(33);
+        w.large(feed, false, 4);
+        came += late.came().len();
+        let behind = w.core.legs[late.leg].leg.behind(&w.core.feeds[feed].feed);
+        if n == 10 {
+            assert!((40..110).contains(&behind), "{behind} behind after 0.36 s");
+        }
+    }
+    w.pass(40);
+    came += late.came().len();
+    assert_eq!(came, 20 + 60 * 4);
+    let leg = &w.core.legs[late.leg].leg;
+    assert!(!leg.is_catching_up() && leg.counters().shed == 0);
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_slow_shows_fewer_pictures_and_slows_nobody() {
+    let mut w = World::new();
+    let feed = w.feed_of("VP8", "", 16_000_000);
+    let (mut near, mut far) = (Browser::join(&mut w, "near"), Browser::join(&mut w, "far"));
+    w.near(&near);
+    w.far(&far);
+    w.core.peers[far.peer].line = std::cell::RefCell::new(super::super::out::Line::new(Bitrate(4_000_000)));
+    w.large(feed, true, 2);
+    w.pass(33);
+    assert_eq!((near.came().len(), far.came().len()), (2, 2));
+    // 16 Mbit/s, of which a line of 4 Mbit/s is sent 8 at most.
+    let mut whole = Vec::new();
+    for n in 1..=60 {
+        w.large(feed, n % 15 == 0, 60);
+        assert_eq!(near.came().len(), 60, "at once");
+        w.pass(33);
+        whole.extend(far.came());
+        let waited = w.core.legs[far.leg].leg.oldest_waiting(&w.core.feeds[feed].feed);
+        let waited = waited.map_or(0, |t| w.core.micros(w.now).since(t));
+        assert!(waited <= 240_000, "{waited} µs");
+    }
+    assert!((600..2_000).contains(&whole.len()), "{}", whole.len());
+    assert!(w.core.legs[far.leg].leg.counters().shed > 1_000);
+    assert_eq!(w.core.legs[near.leg].leg.counters().shed, 0);
+    // What it left out closes up: no gap for the browser to wait for.
+    assert!(whole.windows(2).all(|p| p[1].seq == p[0].seq.wrapping_add(1)));
+}
+
+#[tokio::test]
+async fn packets_have_transport_wide_numbers_and_feedback_of_a_queue_lowers_the_rate() {
+    let mut w = World::new();
+    let feed = w.feed("VP8", "");
+    let mut far = Browser::join(&mut w, "far");
+    w.far(&far);
+    let peer = far.peer;
+    let target = |w: &World| w.core.peers[peer].line.borrow().figures().target.0;
+    let before = target(&w);
+    assert_eq!(before, 4_000_000, "what was granted");
+    let mut next = None::<u16>;
+    let mut delay = 0_i64;
+    let mut count = 0;
+    for n in 0..90_i64 {
+        w.large(feed, n == 0, 13);
+        w.pass(33);
+        let came = far.came();
+        for c in &came {
+            let number = c.transport.unwrap();
+            assert_eq!(next.map_or(number, |n| n.wrapping_add(1)), number);
+            next = Some(number);
+        }
+        let (Some(first), true) = (came.first(), n > 20) else { continue };
+        // Each frame comes 3 ms later than its pace: 93 % of the rate pass.
+        delay += 3_000;
+        let reference = (n * 33_000 + delay) / 64_000;
+        let base = first.transport.unwrap();
+        let ticks = ((n * 33_000 + delay) % 64_000 / 250) as i16;
+        let arrivals = came.iter().enumerate().map(|(i, _)| Some(if i == 0 { ticks } else { 0 })).collect();
+        let feedback = Feedback { base, reference: reference as u32, count, arrivals };
+        count = count.wrapping_add(1);
+        let at = w.core.micros(w.now);
+        w.core.handle_line_feedback(far.peer, at, &feedback);
+    }
+    let after = target(&w);
+    assert!(after < before, "{after} of {before}");
+}

@@ -1,0 +1,4 @@
+//! The book of several relays, and real relays asked over real HTTP.
+
+mod book;
+mod served;

@@ -250,8 +250,9 @@ impl Tally {
         };
         let since = (now - self.second.0).as_secs_f64();
         if second && since >= 0.2 {
-            self.rates =
-                (((c.bytes - self.second.1) * 8) as f64 / since / 1e6, (c.frames - self.second.2) as f64 / since);
+            // The next leg counts from 0, and its line may not be there yet.
+            let (bytes, frames) = (c.bytes.saturating_sub(self.second.1), c.frames.saturating_sub(self.second.2));
+            self.rates = ((bytes * 8) as f64 / since / 1e6, frames as f64 / since);
             self.second = (now, c.bytes, c.frames);
             if !matches!(self.output, Output::Screen(..)) {
                 self.print("second", self.rates);

@@ -203,6 +203,10 @@ impl Watcher<'_> {
             reading.receiver.leave();
         }
         self.take_frames(&mut reading);
+        if let Some(c) = reading.repair.as_ref().map(ViewerRepair::counters) {
+            let (nack, fec) = (c.nack, c.fec);
+            tracing::info!(nack.asked, nack.recovered, nack.given_up, fec.restored, fec.useless, c.late, "repair");
+        }
         if reading.begun {
             self.sink.end_leg(reading.receiver.counters(), again.then_some("the leg ended"));
         }

@@ -6,8 +6,12 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-# serde and thiserror, their derive macros, and what those are made of; base64, which is bytes to text.
-allowed=(trocar-proto base64 serde serde_core serde_derive thiserror thiserror-impl proc-macro2 quote syn unicode-ident)
+# serde and thiserror, their derive macros, and what those are made of; base64, which is bytes to text; Reed-Solomon, which
+# is arithmetic over bytes: it looks which instructions the processor has, and fills its tables once.
+allowed=(
+    trocar-proto base64 serde serde_core serde_derive thiserror thiserror-impl proc-macro2 quote syn unicode-ident
+    reed-solomon-simd cpufeatures fixedbitset once_cell
+)
 
 found=$(cargo tree --quiet --package trocar-proto --edges normal --prefix none --format '{p}' | cut -d' ' -f1 | sort -u)
 strangers=$(grep -vxF -f <(printf '%s\n' "${allowed[@]}") <<<"$found" || true)

@@ -49,6 +49,7 @@ if [ "$tier" = test ]; then
         "foreign clients and encoders: aiortc, ffmpeg, RTSP|python3-venv ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0"
         "windows are tested on a display without a screen|xvfb x11-apps imagemagick"
         "wall clocks that jump are tested with a clock of their own|faketime"
+        "instructions per packet are counted in the tests|valgrind"
         "the services are checked as systemd would read them|systemd"
     )
     if ! scripts/fixtures.sh has natural && ! python3 -m pip --version >/dev/null 2>&1; then

@@ -8,6 +8,8 @@ use trocar_media_tests::bench::packet::{HEADER, Maker, PACKET, PAYLOAD_TYPE};
 use trocar_media_tests::bench::road::{UNIT, feed, stream};
 use trocar_proto::media::codec::Codec;
 use trocar_proto::media::ext::{ExtensionIds, read_marks};
+use trocar_proto::media::fec::block::BlockEncoder;
+use trocar_proto::media::fec::policy::Plan;
 use trocar_proto::media::ingest::{Ingest, IngestConfig};
 use trocar_proto::media::leg::{Leg, Next, Numbering};
 use trocar_proto::media::nack::NackGenerator;
@@ -107,5 +109,24 @@ fn srtp(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, header, road, srtp);
+/// Redundancy over a frame of 744 packets, an eighth of a second at 50 Mbit/s, at 20 %.
+fn redundancy(c: &mut Criterion) {
+    let mut maker = Maker::new(744);
+    let frame: Vec<Vec<u8>> = (0..744).map(|n| maker.next(n, WallMicros(0)).to_vec()).collect();
+    let mut group = c.benchmark_group("Reed-Solomon");
+    group.throughput(Throughput::Elements(744));
+    let mut encoder = BlockEncoder::new(Ssrc(77), 127, 0);
+    encoder.set_plan(Plan { rtx: false, fec_percent: 20, interleave: 1 });
+    group.bench_function("protect a frame", |b| {
+        b.iter(|| {
+            for (n, packet) in frame.iter().enumerate() {
+                encoder.handle_packet(Micros(0), packet, n == 743);
+            }
+            std::iter::from_fn(|| encoder.poll_repair().map(<[u8]>::len)).count()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, header, road, srtp, redundancy);
 criterion_main!(benches);

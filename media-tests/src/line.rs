@@ -25,8 +25,9 @@ pub struct Switches {
     pub delay: AtomicU64,
     /// Packets in a million that are lost, each way, each by itself.
     pub loss: AtomicU64,
-    /// Packets that were lost by that, and that were not.
+    /// Packets that were lost by that.
     pub lost: AtomicU64,
+    /// Packets that were not.
     pub carried: AtomicU64,
     /// Each client's packets come from another port from now on, as after a change of path. Counts up.
     pub rebinds: AtomicU64,

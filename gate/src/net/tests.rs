@@ -524,7 +524,7 @@ async fn a_path_that_falls_silent_is_told_within_a_second_and_a_station_that_lea
     assert_eq!(theatre.protection().await, Protection::Unprotected);
     assert!(silent.elapsed() < Duration::from_secs(1), "{:?}", silent.elapsed());
     a.abort();
-    [&first, &second].map(|line| line.writer.close());
+    [&first, &second].into_iter().for_each(|line| line.writer.close());
     drop((first, second));
     assert_eq!(theatre.protection().await, Protection::Single);
 }

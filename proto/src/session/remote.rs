@@ -7,8 +7,8 @@ use super::event::{LegState, VoiceSlot};
 use super::feed::FeedDescriptor;
 use super::ids::{CertHash, LegId, ParticipantId, PublicationId, RealmId, SessionId};
 use crate::units::WallMicros;
+use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
 
 /// A feed that is fetched from other relays and sent on here as if its publisher were here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -159,26 +159,3 @@ fn whatever_comes_as_a_repair_packet_does_no_harm() {
     assert!(d.blocks() <= 128);
     assert!(d.counters().malformed > 0);
 }
-
-/// Prints what redundancy costs: `cargo test --release -p trocar-proto what_redundancy_costs -- --nocapture`.
-#[test]
-fn what_redundancy_costs() {
-    let packets: Vec<_> = (0..744).map(|i| packet(i, 1_120)).collect();
-    let mut e = encoder(plan(20, 1));
-    let begin = std::time::Instant::now();
-    let mut repairs = Vec::new();
-    for _ in 0..20 {
-        repairs = protect(&mut e, &packets);
-    }
-    let made = begin.elapsed().as_secs_f64() * 1e6 / (20.0 * 744.0);
-    let mut here = by_number(&packets);
-    (0..744).step_by(20).for_each(|s| drop(here.remove(&s)));
-    let begin = std::time::Instant::now();
-    let mut back = 0;
-    for _ in 0..20 {
-        back += decode(&mut BlockDecoder::new(), &repairs, &here).len();
-    }
-    let restored = begin.elapsed().as_secs_f64() * 1e6 / (20.0 * 744.0);
-    assert_eq!(back, 20 * 38);
-    println!("a frame of 744 packets, 20 %: {made:.2} µs per source packet to make, {restored:.2} µs to restore 5 %");
-}

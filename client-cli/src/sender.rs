@@ -60,15 +60,28 @@ struct Line {
 
 impl Line {
     /// Decides whether a frame goes by this line.
-    fn begin_frame(&mut self, frame: &Frame) {
+    fn begin_frame(&mut self, frame: &Frame, budget: Duration) {
         self.takes = match &mut self.streams {
             Some(streams) => {
                 // Another frame follows: what is late has no part in it, for viewers ask for a key frame where they need one.
                 let _ = streams.expire(Instant::now());
                 streams.has_room()
             }
-            None => self.connection.datagram_send_buffer_space() >= needed(frame),
+            None => {
+                let space = self.connection.datagram_send_buffer_space();
+                // A picture behind which half of its budget would pass is left out: it would only make the next ones late.
+                let in_time = frame.audio_level.is_some() || self.waits(space) <= budget / 2;
+                space >= needed(frame) && in_time
+            }
         };
+    }
+
+    /// How long a datagram that is handed over now waits for those before it, at the pace of the line.
+    fn waits(&self, space: usize) -> Duration {
+        // quinn keeps room for one more datagram's own bytes free.
+        let waiting = quic::DATAGRAM_SEND_BUFFER.saturating_sub(space + size_of::<Bytes>());
+        let pace = quic::line_figures(&self.connection).map_or(u64::MAX, |f| f.pace.0.max(1));
+        Duration::from_micros((waiting as u64).saturating_mul(8_000_000) / pace)
     }
 
     /// Hands over one packet of that frame, which stands behind its flow id in `datagram`; false where it does not go.
@@ -200,7 +213,7 @@ impl Sender {
         let sending =
             SendingFrame { name: u64::from(frame_id), key: frame.key, deadline: Instant::now() + state.budget };
         let mut lines: [Option<&mut Line>; MAX_PATHS] = state.lines.each_mut().map(Option::as_mut);
-        lines.iter_mut().flatten().for_each(|l| l.begin_frame(frame));
+        lines.iter_mut().flatten().for_each(|l| l.begin_frame(frame, state.budget));
         let taken = lines.iter().flatten().any(|l| l.takes);
         let whole = match state.prefix {
             Some(prefix) if taken => {

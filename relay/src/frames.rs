@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use quinn::{Connection, SendStream, VarInt};
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use trocar_proto::media::roq::{self, FlowPrefix, error_code, put_on_stream};
 
 /// Frames of one feed under way at a time. Loss policy: beyond, a frame is left out whole.
@@ -56,6 +56,9 @@ pub struct FrameStreams {
     torn: Option<u64>,
     /// Finished and not yet acknowledged, oldest first.
     flying: VecDeque<Flying>,
+    /// Single packets that came after their frames' streams had ended, each with its deadline: nothing goes by what becomes of
+    /// one, for the frames behind it may do without.
+    late: VecDeque<(SendStream, Instant)>,
     counters: FrameCounters,
 }
 
@@ -69,6 +72,7 @@ impl FrameStreams {
             open: None,
             torn: None,
             flying: VecDeque::with_capacity(MAX_FRAMES),
+            late: VecDeque::new(),
             counters: FrameCounters::default(),
         }
     }
@@ -82,7 +86,7 @@ impl FrameStreams {
     /// Whether another frame may be begun.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.flying.len() + usize::from(self.open.is_some()) < MAX_FRAMES
+        self.flying.len() + self.late.len() + usize::from(self.open.is_some()) < MAX_FRAMES
     }
 
     /// Writes a packet to the stream of frame `name`; the first one opens it, and ends the frame before. False where the
@@ -148,7 +152,7 @@ impl FrameStreams {
             return false;
         }
         let _ = stream.finish();
-        self.flying.push_front(Flying { stream, deadline, independent: false });
+        self.late.push_back((stream, deadline));
         true
     }
 
@@ -158,6 +162,7 @@ impl FrameStreams {
     pub fn expire(&mut self, now: Instant) -> bool {
         // An acknowledgement takes half a round trip: what came in time is not reset for that.
         let grace = self.connection.rtt() / 2;
+        self.expire_late_packets(now, grace);
         let mut broken = false;
         while let Some(oldest) = self.flying.front_mut() {
             // A stream of which everything was acknowledged has no priority any more. One that the other side has stopped ends at
@@ -184,6 +189,21 @@ impl FrameStreams {
         }
         broken && !goes_on && self.open.as_ref().is_none_or(|(_, f)| !f.independent)
     }
+
+    /// The same for single packets: whether the other side can do without one is for it to say.
+    fn expire_late_packets(&mut self, now: Instant, grace: Duration) {
+        let counters = &mut self.counters;
+        self.late.retain_mut(|(stream, deadline)| {
+            let delivered = stream.priority().is_err();
+            let is_late = !delivered && now > *deadline + grace;
+            if is_late {
+                let _ = stream.reset(error_code::FRAME_CANCELLED.into());
+            }
+            counters.delivered += u64::from(delivered);
+            counters.late += u64::from(is_late);
+            !delivered && !is_late
+        });
+    }
 }
 
 /// Writes a packet whole; what is written of it in part is of no use.
@@ -204,4 +224,4 @@ pub fn datagram(prefix: FlowPrefix, packet: &[u8]) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

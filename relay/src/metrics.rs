@@ -124,7 +124,7 @@ metrics! { METRICS:
     LEG_DROPPED = "trocar_leg_dropped_packets", true, "Packets that socket or connection did not take";
     LEG_LATE_FRAMES = "trocar_leg_late_frames", true, "Frames whose stream was reset because the feed's budget had passed";
     LEG_PATHS = "trocar_leg_paths_alive", false, "QUIC connections that a native leg leaves by";
-    LEG_TOO_LARGE = "trocar_leg_too_large_packets", true, "Packets larger than a QUIC datagram of that path";
+    LEG_TOO_LARGE = "trocar_leg_too_large_packets", true, "Packets too large for a batch to a browser";
     LEG_REPEATED = "trocar_leg_repeated_packets", true, "Packets sent again on a NACK";
     LEG_GONE = "trocar_leg_repair_misses", true, "NACKed packets that the ring no longer had";
     LEG_UNREPAIRED = "trocar_leg_repair_refusals", true, "NACKed packets that the leg's repair budget did not allow";

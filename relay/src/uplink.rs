@@ -67,19 +67,45 @@ impl Uplink {
     /// [`AdmitError::Full`] with the figures and what would be right.
     pub(crate) fn admit(&self, worker: usize, leg: &LegId, demand: Demand) -> Result<(), AdmitError> {
         let mut places = self.places();
-        let there: Vec<usize> = places.iter().enumerate().filter(|(_, p)| !p.shed).map(|(i, _)| i).collect();
-        let demands: Vec<Demand> = there.iter().filter_map(|i| places.get(*i)).map(|p| p.demand).collect();
         if demand.purpose == Purpose::Voice {
             // Too little for a picture to go for it, and never refused: it counts for whoever comes next.
             places.push(Place { leg: leg.clone(), worker, demand, shed: false });
             return Ok(());
         }
-        let out = admit(self.capacity, &demands, &demand).map_err(|no| self.refusal(demand, no.taken, no.left))?;
-        for place in out.into_iter().filter_map(|i| there.get(i)) {
-            places.get_mut(*place).into_iter().for_each(|p| p.shed = true);
+        let others = places.iter().enumerate().filter(|(_, p)| !p.shed);
+        let there: Vec<(usize, Demand)> = others.map(|(i, p)| (i, p.demand)).collect();
+        for place in self.room_for(&there, demand)? {
+            places.get_mut(place).into_iter().for_each(|p| p.shed = true);
         }
         places.push(Place { leg: leg.clone(), worker, demand, shed: false });
         Ok(())
+    }
+
+    /// Makes a leg's place larger, with what [`Self::admit`] would ask of one that has none. A place that is large enough, or
+    /// is no more, stays as it is: [`Self::settle`] makes it smaller.
+    ///
+    /// # Errors
+    /// [`AdmitError::Full`] as there; the leg keeps what it has.
+    pub(crate) fn raise(&self, leg: &LegId, demand: Demand) -> Result<(), AdmitError> {
+        let mut places = self.places();
+        let own = places.iter().position(|p| p.leg == *leg && !p.shed);
+        let Some(own) = own.filter(|i| places.get(*i).is_some_and(|p| p.demand.wanted < demand.wanted)) else {
+            return Ok(());
+        };
+        let others = places.iter().enumerate().filter(|(i, p)| *i != own && !p.shed);
+        let there: Vec<(usize, Demand)> = others.map(|(i, p)| (i, p.demand)).collect();
+        let out = self.room_for(&there, demand)?;
+        for place in out {
+            places.get_mut(place).into_iter().for_each(|p| p.shed = true);
+        }
+        places.get_mut(own).into_iter().for_each(|p| p.demand = demand);
+        Ok(())
+    }
+
+    /// What a leg has from now on: it takes no more any longer.
+    pub(crate) fn settle(&self, leg: &LegId, demand: Demand) {
+        let mut places = self.places();
+        places.iter_mut().filter(|p| p.leg == *leg && !p.shed).for_each(|p| p.demand = demand);
     }
 
     /// Forgets the legs of a worker that it no longer has, and tells it which ones have to go.
@@ -87,6 +113,13 @@ impl Uplink {
         let mut places = self.places();
         places.retain(|p| p.worker != worker || has(&p.leg));
         places.iter().filter(|p| p.worker == worker && p.shed).map(|p| p.leg.clone()).collect()
+    }
+
+    /// Those of `there` that have to go.
+    fn room_for(&self, there: &[(usize, Demand)], demand: Demand) -> Result<Vec<usize>, AdmitError> {
+        let demands: Vec<Demand> = there.iter().map(|(_, d)| *d).collect();
+        let out = admit(self.capacity, &demands, &demand).map_err(|no| self.refusal(demand, no.taken, no.left))?;
+        Ok(out.into_iter().filter_map(|i| there.get(i)).map(|(place, _)| *place).collect())
     }
 
     fn places(&self) -> MutexGuard<'_, Vec<Place>> {
@@ -152,6 +185,25 @@ mod tests {
         assert!(u.keep(1, |_| true).is_empty(), "no scope goes for a voice");
         u.keep(1, |l| *l != leg("scope2"));
         assert!(u.admit(1, &leg("scope3"), demand(Purpose::Scope, 40)).is_err(), "but the voice counts");
+    }
+
+    #[test]
+    fn a_place_grows_where_the_line_has_room_and_shrinks_when_its_leg_takes_less() {
+        let u = uplink(100);
+        u.admit(0, &leg("a"), demand(Purpose::Scope, 30)).unwrap();
+        u.admit(0, &leg("room"), demand(Purpose::Room, 30)).unwrap();
+        u.admit(1, &leg("b"), demand(Purpose::Scope, 40)).unwrap();
+        let refused = u.raise(&leg("a"), demand(Purpose::Scope, 70)).unwrap_err();
+        assert!(refused.to_string().contains("needs 70.0 and 60.0 are left"), "its own place counts for it: {refused}");
+        assert!(u.keep(0, |_| true).is_empty(), "nobody goes for what is refused");
+        u.raise(&leg("a"), demand(Purpose::Scope, 60)).unwrap();
+        assert_eq!(u.keep(0, |_| true), vec![leg("room")]);
+        u.keep(0, |l| *l != leg("room"));
+        // It takes as much until it says that it does not.
+        u.raise(&leg("a"), demand(Purpose::Scope, 10)).unwrap();
+        assert!(u.admit(1, &leg("c"), demand(Purpose::Scope, 50)).is_err());
+        u.settle(&leg("a"), demand(Purpose::Scope, 10));
+        u.admit(1, &leg("c"), demand(Purpose::Scope, 50)).unwrap();
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn an_installation_has_its_files_and_keeps_a_configuration_that_is_there() -> an
         mine.push(text);
     }
     let read = || settings.iter().map(std::fs::read_to_string).collect::<Result<Vec<_>, _>>();
-    ensure!(system.script("install")?.matches("stays as it is").count() == 2);
+    ensure!(system.script("install")?.matches("stays as it is").count() == 3);
     ensure!(read()? == mine, "the settings were overwritten");
 
     system.script("uninstall")?;

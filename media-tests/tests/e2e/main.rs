@@ -23,6 +23,7 @@ mod operating;
 mod paths;
 mod readme;
 mod refusals;
+mod repair;
 mod rtc;
 mod screen;
 mod simulcast;

@@ -14,7 +14,7 @@ use trocar_media_tests::stack::{PATIENCE, Stack, path, scope_fixture, summary};
 const ALARM: Duration = Duration::from_secs(1);
 
 /// A way to the relay that can be made bad, and cut.
-struct Way {
+pub(crate) struct Way {
     process: Option<Process>,
     to: String,
     listen: String,
@@ -22,7 +22,7 @@ struct Way {
 }
 
 impl Way {
-    fn open(to: &str, flags: &[&'static str]) -> anyhow::Result<Self> {
+    pub(crate) fn open(to: &str, flags: &[&'static str]) -> anyhow::Result<Self> {
         let mut way =
             Self { process: None, to: to.to_owned(), listen: "127.0.0.1:0".to_owned(), flags: flags.to_vec() };
         way.mend()?;
@@ -48,7 +48,7 @@ impl Way {
     }
 
     /// As `--path` names it.
-    fn option(&self) -> String {
+    pub(crate) fn option(&self) -> String {
         format!("127.0.0.1={}", self.listen)
     }
 }

@@ -131,7 +131,9 @@ fn publish_whip(stack: &Stack, token: &str) -> anyhow::Result<Process> {
     let url = format!("{}v1/sessions/{}/whip?feed=cam", stack.text("/page")?, stack.text("/session")?);
     let source = ["--source", "test:640x360@30", "--audio", "tone"];
     // Its address is of http, which has no certificate to check.
-    let fixed = ["publish", "--whip", &url, "--token", token];
+    // A token may begin with a dash.
+    let token = format!("--token={token}");
+    let fixed = ["publish", "--whip", &url, &token];
     Process::trocar("trocar publish --whip", &[&fixed[..], &source[..]].concat())
 }
 

@@ -9,9 +9,18 @@ use crate::units::{Bitrate, Micros, SeqNo, Ssrc};
 
 /// Key frames are asked for upstream at most this often, in microseconds.
 pub const KEY_FRAME_SPACING_US: u64 = 500_000;
-/// A joiner starts from a key frame that is at most this old, in microseconds; else it waits for the next one. It is sent
-/// [`CATCH_UP`] times as fast as it came, so that it shows a picture at once and the present one after as long again.
-pub const JOIN_FROM_CACHE_US: u64 = 2_000_000;
+/// A joiner starts from a key frame that is at most this old, in microseconds; else it waits for the next one, which is asked
+/// for: a fresh picture is worth a moment.
+pub const JOIN_FROM_CACHE_US: u64 = 600_000;
+/// The same where the publisher did not answer the last request for a key frame: a recording, an encoder that ignores them.
+pub const JOIN_UNANSWERED_US: u64 = 2_000_000;
+/// A request that was answered within this time, in microseconds, was answered.
+const ANSWER_US: u64 = 500_000;
+/// As much as this a joiner is sent at once; more is sent at [`CATCH_UP`] times the pace at which it came, so that it shows a
+/// picture at once and the present one after as long again.
+const JOIN_BURST_BYTES: u64 = 256 << 10;
+/// The pace of a group of pictures is known after so long, in microseconds.
+const PACE_US: u64 = 100_000;
 /// The same where a leg is given another feed: what was said a second ago is not said late.
 pub const SWITCH_FROM_CACHE_US: u64 = 600_000;
 /// How many times faster than its feed came a joiner is sent what came before it.
@@ -81,6 +90,14 @@ struct KeyPoint {
     bytes_since: u64,
 }
 
+impl KeyPoint {
+    /// The rate since then, once that is known.
+    fn pace(&self, now: Micros) -> Option<Bitrate> {
+        let took = now.since(self.at);
+        (took >= PACE_US).then(|| Bitrate(self.bytes_since.saturating_mul(8_000_000) / took))
+    }
+}
+
 /// A packet was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
@@ -127,6 +144,10 @@ pub struct Feed {
     /// That packet.
     held: Vec<u8>,
     last_key: Option<KeyPoint>,
+    /// The pace of the group of pictures before.
+    pace_before: Option<Bitrate>,
+    /// The last request for a key frame was not answered in time.
+    unanswered: bool,
     last_arrival: Option<Micros>,
     key_wanted: bool,
     key_asked: Option<Micros>,
@@ -147,6 +168,8 @@ impl Feed {
             probation: None,
             held: Vec::new(),
             last_key: None,
+            pace_before: None,
+            unanswered: false,
             last_arrival: None,
             key_wanted: false,
             key_asked: None,
@@ -323,9 +346,12 @@ impl Feed {
         let stored = (entry.index..=index).filter_map(|i| self.ring.get(i));
         let bytes_since = stored.map(|(_, packet)| packet.len() as u64).sum();
         let at = self.ring.get(entry.index).map_or(entry.start.arrived, |(first, _)| first.arrived);
+        self.pace_before = self.last_key.and_then(|k| k.pace(at)).or(self.pace_before);
+        if let Some(asked) = self.key_asked_first.take() {
+            self.unanswered = at.since(asked) > ANSWER_US;
+        }
         self.last_key = Some(KeyPoint { entry, at, bytes_since });
         self.key_wanted = false;
-        self.key_asked_first = None;
     }
 
     /// Where a viewer begins to whom the packet of that index shows that its frame is independent: at the frame's first
@@ -401,13 +427,20 @@ impl Feed {
         (fresh && since <= self.ring.slots() as u64 / 4 * 3).then_some(k.entry.index)
     }
 
+    /// How old a key frame may be that a joiner starts from, in microseconds.
+    #[must_use]
+    pub fn join_age_us(&self, now: Micros) -> u64 {
+        let waits = self.key_asked_first.is_some_and(|t| now.since(t) > ANSWER_US);
+        if waits || self.unanswered { JOIN_UNANSWERED_US } else { JOIN_FROM_CACHE_US }
+    }
+
     /// Rate at which a joiner is sent what came before it.
     #[must_use]
     pub fn catch_up_rate(&self, now: Micros) -> Bitrate {
-        let Some(k) = self.last_key else { return Bitrate(u64::MAX) };
-        // A key frame that is just coming has no pace yet: ten milliseconds is less than a frame takes.
-        let took = now.since(k.at).max(10_000);
-        Bitrate(k.bytes_since.saturating_mul(8 * CATCH_UP).saturating_mul(1_000_000) / took)
+        let Some(k) = self.last_key.filter(|k| k.bytes_since > JOIN_BURST_BYTES) else { return Bitrate(u64::MAX) };
+        // A key frame alone says nothing about the pace of its group.
+        let pace = k.pace(now).into_iter().chain(self.pace_before).max_by_key(|p| p.0);
+        pace.map_or(Bitrate(u64::MAX), |p| Bitrate(p.0.saturating_mul(CATCH_UP)))
     }
 
     /// The stored packets.

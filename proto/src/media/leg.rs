@@ -2,7 +2,7 @@
 //! the socket sends it. A leg never holds a packet, so its queue is the distance between its cursor and the ring's head.
 
 use super::fec;
-use super::feed::{Entry, Feed, JOIN_FROM_CACHE_US, SWITCH_FROM_CACHE_US};
+use super::feed::{Entry, Feed, SWITCH_FROM_CACHE_US};
 use super::ring::PacketInfo;
 use super::rtp::HeaderFields;
 use super::seq::nearest;
@@ -145,7 +145,7 @@ impl Leg {
 
     /// Puts the leg at the feed's join point; to be called again when its transport is connected.
     pub fn start(&mut self, feed: &Feed, now: Micros) {
-        self.start_within(feed, now, JOIN_FROM_CACHE_US);
+        self.start_within(feed, now, feed.join_age_us(now));
     }
 
     fn start_within(&mut self, feed: &Feed, now: Micros, age_us: u64) {
@@ -368,10 +368,19 @@ impl Leg {
         found
     }
 
-    /// A NACKed sequence number of a verbatim leg: the packet's index, where the ring still has it and the leg has passed it.
+    /// A NACKed sequence number of a verbatim leg: the packet's index, where the ring still has it and the leg has sent it. What
+    /// the leg left out is a gap to its viewer, too: nobody could use it, and it was left out for want of room.
     #[must_use]
     pub fn handle_verbatim_nack(&self, feed: &Feed, seq: u16) -> Option<u64> {
-        fec::packet_of(feed, seq).map(|(index, ..)| index).filter(|index| *index < self.cursor)
+        let (index, info, _) = fec::packet_of(feed, seq)?;
+        // What went in a piece are the leg's numbers from its first to the next piece's first.
+        let mut end = self.last?.seq + 1;
+        let sent = self.pieces.iter().rev().any(|p| {
+            let numbers = p.first..std::mem::replace(&mut end, p.first);
+            let number = info.seq.0.checked_add_signed(p.offset);
+            self.is_piece_of(p, info) && number.is_some_and(|n| numbers.contains(&n))
+        });
+        (sent && index < self.cursor).then_some(index)
     }
 
     /// Leaves out what has come so far and waits for the next key frame: after a pause, old pictures are of no use.

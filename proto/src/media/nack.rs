@@ -111,7 +111,12 @@ pub struct NackGenerator {
     /// A number that was given up after it was asked for. When it comes, it shows a round trip longer than the budget.
     late: Option<(u64, Asked)>,
     asking: Vec<u16>,
+    /// When [`Self::poll`] looked last, and the number that it has not looked at since.
+    looked: Option<(Micros, u64)>,
     counters: NackCounters,
+    /// Numbers that were looked at.
+    #[cfg(test)]
+    steps: usize,
 }
 
 impl NackGenerator {
@@ -130,7 +135,10 @@ impl NackGenerator {
             given_up: VecDeque::new(),
             late: None,
             asking: Vec::with_capacity(MAX_ASKED),
+            looked: None,
             counters: NackCounters::default(),
+            #[cfg(test)]
+            steps: 0,
         }
     }
 
@@ -145,16 +153,19 @@ impl NackGenerator {
     /// What the transport measures, in microseconds: to be told every few hundred milliseconds.
     pub const fn set_round_trip(&mut self, round_trip_us: u64, variation_us: u64) {
         self.measured = Some((round_trip_us, variation_us));
+        self.looked = None;
     }
 
     /// How long what is missing is left to come by another path before it is asked for, in microseconds.
     pub const fn set_patience(&mut self, us: u64) {
         self.patience_us = us;
+        self.looked = None;
     }
 
     /// The time for repair from now on, in microseconds: as the way itself takes more or less of the feed's budget.
     pub const fn set_budget(&mut self, us: u64) {
         self.budget_us = us;
+        self.looked = None;
     }
 
     fn max_jump(&self) -> i64 {
@@ -188,6 +199,7 @@ impl NackGenerator {
     /// Takes the number of a packet that came, for the first time or again. Before the first one of another SSRC,
     /// [`Self::begin_source`] is to be called.
     pub fn handle_packet(&mut self, now: Micros, seq: u16) -> Arrival {
+        self.looked = None;
         // One cycle up, so that a packet from before the first has a number.
         let Some(highest) = self.highest else {
             self.highest = Some(0x1_0000 + u64::from(seq));
@@ -297,7 +309,15 @@ impl NackGenerator {
         let reorder_us = (round_trip_us / 4).clamp(MIN_REORDER_US, REORDER_US).max(self.patience_us);
         let reorder_packets = if self.patience_us == 0 { REORDER_PACKETS } else { u64::MAX };
         self.asking.clear();
-        for m in &mut self.missing {
+        // Where there is too much for one call, the next one goes on from there: at one time each number is looked at once.
+        let left = self.looked.filter(|(at, _)| *at == now).map_or(0, |(_, seq)| seq);
+        let left = self.missing.partition_point(|m| m.seq < left);
+        let mut next = highest + 1;
+        for m in self.missing.range_mut(left..) {
+            #[cfg(test)]
+            {
+                self.steps += 1;
+            }
             let age = now.since(m.since);
             let fits = age.saturating_add(round_trip_us) <= self.budget_us;
             let settled = highest.saturating_sub(m.seq) > reorder_packets || age >= reorder_us;
@@ -306,6 +326,7 @@ impl NackGenerator {
                 continue;
             }
             if self.asking.len() >= MAX_ASKED {
+                next = m.seq;
                 break;
             }
             match &mut m.asked {
@@ -321,6 +342,7 @@ impl NackGenerator {
             }
             self.asking.push((m.seq & 0xffff) as u16);
         }
+        self.looked = Some((now, next));
         (!self.asking.is_empty()).then_some(&self.asking)
     }
 

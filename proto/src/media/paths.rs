@@ -15,6 +15,13 @@ const NUMBERS: usize = 512;
 /// ([`silence_us`]).
 pub const PATH_SILENCE_US: u64 = 500_000;
 
+/// For so long a source that was replaced is not taken back, in microseconds: what comes of it is what a slow path still brings.
+const OVER_US: u64 = 2_000_000;
+/// Numbers this far behind the newest are no copies of a slower path, but of a source that begins anew.
+const FAR: u64 = 3_000;
+/// So many of those in a row begin it, where nothing newer came for [`MAX_SKEW_US`].
+const FAR_IN_A_ROW: u32 = 64;
+
 /// How long a path of a feed of this many frames a second may be silent before it is said to be gone: half a second, or three
 /// frames where that is longer. 0 is a feed whose pace is not known.
 #[must_use]
@@ -49,7 +56,8 @@ pub struct PathCounters {
 /// One source's numbers, on one path.
 #[derive(Debug, Clone, Copy)]
 struct OwnNumbers {
-    ssrc: Ssrc,
+    /// Of which beginning of which source.
+    of: (Ssrc, u32),
     numbers: SeqExtender,
     first: SeqNo,
     came: u64,
@@ -65,15 +73,18 @@ struct Path {
 }
 
 impl Path {
-    fn handle_packet(&mut self, now: Micros, ssrc: Ssrc, seq: u16) {
-        self.counters.packets += 1;
-        self.last = Some(now);
-        if self.own.is_none_or(|o| o.ssrc != ssrc) {
+    /// A packet of the source that the feed has now.
+    fn count(&mut self, of: (Ssrc, u32), seq: u16) {
+        if self.own.is_none_or(|o| o.of != of) {
             self.missing_before = self.counters.missing;
             let numbers = SeqExtender::default();
-            self.own = Some(OwnNumbers { ssrc, first: numbers.peek(seq), numbers, came: 0 });
+            self.own = Some(OwnNumbers { of, first: numbers.peek(seq), numbers, came: 0 });
         }
         let Some(own) = &mut self.own else { return };
+        // What begins anew fills none of the holes before.
+        if own.numbers.highest().is_some_and(|h| own.numbers.peek(seq).0 + FAR < h.0) {
+            return;
+        }
         let highest = own.numbers.extend(seq).0.max(own.numbers.highest().map_or(0, |h| h.0));
         own.came += 1;
         self.counters.missing =
@@ -85,8 +96,35 @@ impl Path {
 #[derive(Debug, Clone)]
 struct Source {
     ssrc: Ssrc,
+    /// How often a source has begun, or begun anew.
+    beginning: u32,
     numbers: SeqExtender,
     seen: Window<NUMBERS>,
+    /// When it brought something last, and when something newer than all before.
+    last: Micros,
+    advanced: Micros,
+    /// Numbers far behind the newest that came last, in a row.
+    far: u32,
+}
+
+impl Source {
+    fn begin(now: Micros, ssrc: Ssrc, beginning: u32) -> Self {
+        let (numbers, seen) = (SeqExtender::default(), Window::default());
+        Self { ssrc, beginning, numbers, seen, last: now, advanced: now, far: 0 }
+    }
+
+    fn take(&mut self, now: Micros, seq: u16) -> Seen {
+        let (wide, highest) = (self.numbers.peek(seq), self.numbers.highest());
+        self.far = if highest.is_some_and(|h| wide.0 + FAR < h.0) { self.far + 1 } else { 0 };
+        if self.far > FAR_IN_A_ROW && now.since(self.advanced) > MAX_SKEW_US {
+            *self = Self::begin(now, self.ssrc, self.beginning.wrapping_add(1));
+        } else if highest.is_none_or(|h| wide > h) {
+            self.advanced = now;
+        }
+        self.last = now;
+        let wide = self.numbers.extend(seq);
+        if self.seen.take(wide.0) { Seen::First } else { Seen::Again }
+    }
 }
 
 /// Puts what two paths bring into one, by (SSRC, number).
@@ -94,38 +132,60 @@ struct Source {
 pub struct PathMerge {
     paths: [Path; MAX_PATHS],
     source: Option<Source>,
-    /// The source before, whose packets the slower path still brings.
-    replaced: Option<Ssrc>,
+    /// The newest packet of what may be another source: as in the feed behind, the packet after it makes it one.
+    candidate: Option<(Ssrc, u16)>,
+    /// The source before, whose packets the slower path still brings, and when it was replaced.
+    replaced: Option<(Ssrc, Micros)>,
 }
 
 impl PathMerge {
     /// Takes note of a packet that came by a path, and says whether it is the first copy.
     pub fn handle_packet(&mut self, now: Micros, path: usize, ssrc: Ssrc, seq: u16) -> Seen {
-        let seen = self.classify(ssrc, seq);
-        if let Some(p) = self.paths.get_mut(path) {
-            if seen != Seen::Over {
-                p.handle_packet(now, ssrc, seq);
-            }
-            match seen {
-                Seen::First => p.counters.first += 1,
-                Seen::Again => p.counters.again += 1,
-                Seen::Over => p.last = Some(now),
+        let seen = self.classify(now, ssrc, seq);
+        let now_on = self.source.as_ref().map(|s| (s.ssrc, s.beginning)).filter(|of| of.0 == ssrc);
+        // A path that brings nothing but what is over brings the feed nothing.
+        if let Some(p) = self.paths.get_mut(path).filter(|_| seen != Seen::Over) {
+            p.last = Some(now);
+            p.counters.packets += 1;
+            p.counters.first += u64::from(seen == Seen::First);
+            p.counters.again += u64::from(seen == Seen::Again);
+            if let Some(of) = now_on {
+                p.count(of, seq);
             }
         }
         seen
     }
 
-    fn classify(&mut self, ssrc: Ssrc, seq: u16) -> Seen {
-        if self.replaced == Some(ssrc) {
+    fn classify(&mut self, now: Micros, ssrc: Ssrc, seq: u16) -> Seen {
+        if let Some(source) = self.source.as_mut().filter(|s| s.ssrc == ssrc) {
+            return source.take(now, seq);
+        }
+        if self.is_over(now, ssrc) {
             return Seen::Over;
         }
-        if self.source.as_ref().is_none_or(|s| s.ssrc != ssrc) {
-            let before = self.source.replace(Source { ssrc, numbers: SeqExtender::default(), seen: Window::default() });
-            self.replaced = before.map(|s| s.ssrc);
+        let before = self.source.as_ref().map(|s| (s.ssrc, s.beginning));
+        // The very first source needs no second packet: there is nothing that it could end.
+        let follows = self.candidate.filter(|(s, n)| *s == ssrc && n.wrapping_add(1) == seq);
+        if before.is_some() && follows.is_none() {
+            let is_copy = self.candidate.replace((ssrc, seq)) == Some((ssrc, seq));
+            return if is_copy { Seen::Again } else { Seen::First };
         }
-        let Some(source) = &mut self.source else { return Seen::First };
-        let wide = source.numbers.extend(seq);
-        if source.seen.take(wide.0) { Seen::First } else { Seen::Again }
+        let mut source = Source::begin(now, ssrc, before.map_or(0, |(_, n)| n.wrapping_add(1)));
+        if let Some((_, first)) = follows {
+            source.take(now, first);
+        }
+        let seen = source.take(now, seq);
+        self.source = Some(source);
+        self.candidate = None;
+        self.replaced = before.map(|(s, _)| (s, now));
+        seen
+    }
+
+    /// Whether it is the source before, and has not come back: the one that replaced it lives, or has only just begun.
+    fn is_over(&self, now: Micros, ssrc: Ssrc) -> bool {
+        let Some(since) = self.replaced.filter(|(s, _)| *s == ssrc).map(|(_, since)| since) else { return false };
+        let lives = self.source.as_ref().is_some_and(|s| now.since(s.last) < PATH_SILENCE_US);
+        lives || now.since(since) < OVER_US
     }
 
     /// A path begins anew: what it brought before is forgotten.
@@ -217,13 +277,65 @@ mod tests {
         for seq in 0..10 {
             m.handle_packet(Micros(0), 0, S, seq);
         }
+        assert_eq!(m.handle_packet(Micros(1), 0, Ssrc(8), 399), Seen::First);
         assert_eq!(m.handle_packet(Micros(1), 0, Ssrc(8), 400), Seen::First);
         for seq in 5..15 {
             assert_eq!(m.handle_packet(Micros(2), 1, S, seq), Seen::Over);
         }
+        assert_eq!((m.last(1), m.counters(1)), (None, PathCounters::default()), "what is over is no sign of life");
         assert_eq!(m.handle_packet(Micros(3), 1, Ssrc(8), 400), Seen::Again);
         assert_eq!(m.handle_packet(Micros(3), 1, Ssrc(8), 401), Seen::First);
         assert_eq!(m.counters(1).missing, 0);
+    }
+
+    #[test]
+    fn one_stray_packet_ends_no_source_and_one_that_was_replaced_comes_back() {
+        let mut m = PathMerge::default();
+        let at = |ms: u64| Micros(ms * 1_000);
+        for seq in 0..10 {
+            m.handle_packet(at(0), 0, S, seq);
+        }
+        assert_eq!(m.handle_packet(at(1), 0, Ssrc(8), 399), Seen::First, "the feed holds it");
+        assert_eq!(m.handle_packet(at(1), 1, Ssrc(8), 399), Seen::Again);
+        assert_eq!(m.handle_packet(at(2), 0, S, 10), Seen::First, "a stray packet changes nothing");
+        assert_eq!(m.counters(0), PathCounters { packets: 12, first: 12, again: 0, missing: 0 });
+        assert_eq!(m.handle_packet(at(3), 0, Ssrc(8), 400), Seen::First);
+        assert_eq!(m.handle_packet(at(4), 1, Ssrc(8), 399), Seen::Again, "of the two that began it");
+        // Two publishers that run at once do not take turns.
+        for t in 1..30_u16 {
+            assert_eq!(m.handle_packet(at(u64::from(t) * 100), 0, Ssrc(8), 400 + t), Seen::First);
+            assert_eq!(m.handle_packet(at(u64::from(t) * 100), 1, S, 10 + t), Seen::Over, "{t}");
+        }
+        // The new one is silent: the old one is heard again, from its second packet on as the only one.
+        for seq in 100..110 {
+            assert_eq!(m.handle_packet(at(3_500), 0, S, seq), Seen::First);
+        }
+        assert_eq!(m.handle_packet(at(3_501), 0, Ssrc(8), 430), Seen::Over);
+    }
+
+    #[test]
+    fn a_source_that_begins_anew_behind_its_own_numbers_is_heard_within_a_few_packets() {
+        let mut m = PathMerge::default();
+        let ms = |ms: u64| Micros(ms * 1_000);
+        for n in 0..40_000_u16 {
+            m.handle_packet(ms(u64::from(n) / 4), 0, S, n);
+        }
+        assert_eq!(m.counters(0).missing, 0);
+        let again = |m: &mut PathMerge, from: u64, path, seqs: std::ops::Range<u16>| {
+            let seen = seqs.map(|n| m.handle_packet(ms(from + u64::from(n % 1_000) / 4), path, S, n));
+            seen.filter(|s| *s == Seen::Again).count()
+        };
+        // Copies of the slower path never begin it, near or far, while the faster one goes on.
+        assert_eq!(again(&mut m, 10_000, 1, 38_000..39_000), 1_000);
+        for n in 0..1_000 {
+            assert_eq!(m.handle_packet(ms(10_000), 1, S, 30_000 + n), Seen::Again);
+            assert_eq!(m.handle_packet(ms(10_000), 0, S, 40_000 + n), Seen::First);
+        }
+        // The publisher is started anew with the same source and another number, a second later.
+        let refused = again(&mut m, 11_000, 0, 15_000..16_000);
+        assert_eq!(refused as u32, FAR_IN_A_ROW);
+        assert_eq!((m.counters(0).missing, m.alive(ms(11_250), PATH_SILENCE_US)), (0, 1));
+        assert_eq!(again(&mut m, 11_000, 1, 15_064..16_000), 936, "one copy of each");
     }
 
     #[test]

@@ -5,7 +5,6 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use tokio::net::UdpSocket;
 use trocar_proto::media::roq::StreamReader;
 use trocar_proto::units::FlowId;
@@ -26,9 +25,9 @@ fn identity() -> Identity {
 }
 
 /// A connection through a line that can be cut.
-struct Pair {
-    sender: Connection,
-    receiver: Connection,
+pub(crate) struct Pair {
+    pub(crate) sender: Connection,
+    pub(crate) receiver: Connection,
     open: Arc<AtomicBool>,
     _endpoints: [quinn::Endpoint; 2],
 }
@@ -52,7 +51,7 @@ async fn forward(front: UdpSocket, to: SocketAddr, open: Arc<AtomicBool>) {
     }
 }
 
-async fn pair() -> Pair {
+pub(crate) async fn pair() -> Pair {
     let id = identity();
     let at = LOOPBACK.parse().unwrap();
     let server = quinn::Endpoint::server(server_config(id.duplicate()).unwrap(), at).unwrap();
@@ -172,6 +171,35 @@ async fn without_a_key_frame_under_way_the_next_frame_must_be_one() {
     assert_eq!(s.counters().late, 2);
     assert!(!s.send_packet(1, &[1; 900], now + 9 * BUDGET, false), "the rest of it is left out");
     assert!(!s.expire(now + BUDGET + p.sender.rtt()), "said once");
+}
+
+#[tokio::test]
+async fn a_late_packet_that_is_given_up_takes_no_frame_with_it() {
+    let p = pair().await;
+    let mut s = FrameStreams::new(p.sender.clone(), prefix());
+    p.open.store(false, Ordering::SeqCst);
+    let (now, long) = (Instant::now(), Instant::now() + Duration::from_secs(60));
+    for name in 0..3 {
+        assert!(send(&mut s, name, long, false));
+    }
+    assert!(s.send_late_packet(&[99; 40], now + BUDGET));
+    assert!(s.send_packet(3, &[3; 900], long, false));
+    // The other side may have done without it long since: no frame is reset, and nobody waits for a key frame.
+    assert!(!s.expire(now + BUDGET + p.sender.rtt()));
+    assert_eq!(s.counters().late, 1);
+    assert!(s.send_packet(3, &[3; 900], long, false), "the frame under way goes on");
+    s.finish();
+    p.open.store(true, Ordering::SeqCst);
+    let mut whole = Vec::new();
+    let mut reset = 0;
+    for _ in 0..5 {
+        match read(&p.receiver).await {
+            Ok(packets) => whole.push((packets[0][0], packets.len())),
+            Err(_) => reset += 1,
+        }
+    }
+    whole.sort_unstable();
+    assert_eq!((reset, whole), (1, vec![(0, 5), (1, 5), (2, 5), (3, 2)]));
 }
 
 #[tokio::test]

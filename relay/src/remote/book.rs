@@ -12,6 +12,7 @@ use trocar_proto::session::admission::{
 };
 use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
+use trocar_proto::session::feed::FeedDescriptor;
 use trocar_proto::session::ids::{LegId, PublicationId};
 use trocar_proto::session::remote::{FeedHeld, FeedOrigin, LegHeld, LegShape, PublicationHeld, RelayHello, RelayState};
 use trocar_proto::session::remote::{StreamLine, Word};
@@ -50,6 +51,8 @@ struct Written {
     cascades: BTreeSet<FeedKey>,
     /// Legs and publications that are being asked for, and what their transports became meanwhile.
     asked: BTreeMap<String, LegState>,
+    /// Feeds that are being asked for, and what the worker said of them meanwhile.
+    asked_feeds: BTreeMap<FeedKey, Option<FeedDescriptor>>,
     listeners: Vec<Listener>,
 }
 
@@ -68,16 +71,28 @@ impl Book {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A feed is being asked for: the worker may describe it before it answers.
+    pub(super) fn ask_feed(&self, key: &FeedKey) {
+        self.written().asked_feeds.insert(key.clone(), None);
+    }
+
+    /// It was refused.
+    pub(super) fn refused_feed(&self, key: &FeedKey) {
+        self.written().asked_feeds.remove(key);
+    }
+
+    /// Notes a feed that was opened, after [`Self::ask_feed`].
     pub(super) fn note_feed(&self, grant: FeedGrant, binding: FlowBinding) {
+        let mut written = self.written();
+        let said = written.asked_feeds.remove(&grant.key).flatten();
         let held = FeedHeld {
             key: grant.key.clone(),
             publisher: grant.publisher.clone(),
-            descriptor: grant.descriptor.clone(),
+            descriptor: said.unwrap_or_else(|| grant.descriptor.clone()),
             origin: FeedOrigin::Roq { grant: Box::new(grant), binding },
             state: FeedState::Waiting,
             since: crate::worker::wall_now(),
         };
-        let mut written = self.written();
         written.feeds.insert(held.key.clone(), held);
     }
 
@@ -223,6 +238,8 @@ impl Written {
             RelayEvent::Descriptor { key, descriptor } => {
                 if let Some(held) = self.feeds.get_mut(key) {
                     held.descriptor = descriptor.clone();
+                } else if let Some(said) = self.asked_feeds.get_mut(key) {
+                    *said = Some(descriptor.clone());
                 }
             }
             RelayEvent::Leg { leg, state } => match (state, self.legs.get_mut(leg)) {

@@ -128,9 +128,17 @@ impl Shared {
     }
 
     async fn open_feed(&self, grant: FeedGrant) -> Answered {
-        let binding = self.relay.open_feed(grant.clone()).await?;
-        self.book.note_feed(grant, binding.clone());
-        json(&binding)
+        self.book.ask_feed(&grant.key);
+        match self.relay.open_feed(grant.clone()).await {
+            Ok(binding) => {
+                self.book.note_feed(grant, binding.clone());
+                json(&binding)
+            }
+            Err(e) => {
+                self.book.refused_feed(&grant.key);
+                Err(e.into())
+            }
+        }
     }
 
     async fn open_roq_leg(&self, asked: ForCertificate) -> Answered {

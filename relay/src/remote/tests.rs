@@ -1,11 +1,13 @@
 use super::book::Book;
 use super::problem::Refusal;
-use trocar_proto::session::admission::{AdmitError, FeedKey, LegGrant, RelayEvent};
+use trocar_proto::media::ext::FRAME_URI;
+use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, RelayEvent};
 use trocar_proto::session::api::{FeedState, LegRequest};
 use trocar_proto::session::event::LegState;
-use trocar_proto::session::ids::{CertHash, FeedId, LegId, RealmId, SessionId};
+use trocar_proto::session::feed::FeedDescriptor;
+use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId, RealmId, SessionId};
 use trocar_proto::session::remote::{LegShape, RelayHello, StreamLine, Word};
-use trocar_proto::units::WallMicros;
+use trocar_proto::units::{FlowId, WallMicros};
 
 fn hello() -> RelayHello {
     let realm = RealmId::new("north").unwrap();
@@ -138,4 +140,52 @@ fn more_listeners_than_allowed_are_refused_until_one_goes() {
     assert!(book.listen().is_none());
     all.pop();
     assert!(book.listen().is_some());
+}
+
+#[test]
+fn what_the_worker_says_of_a_feed_before_its_answer_is_written_down() {
+    let descriptor = |ids: serde_json::Value| -> FeedDescriptor {
+        let all = serde_json::json!({
+            "feed": "scope", "source": "tower-1", "view": "overview", "kind": "video", "purpose": "scope", "codec": "VP8",
+            "clock_rate": 90_000, "payload_type": 96, "max_bitrate": 4_000_000, "budget_ms": 100,
+            "header_extensions": ids, "transport": { "roq": { "mode": "datagram" } },
+        });
+        serde_json::from_value(all).unwrap()
+    };
+    let granted = descriptor(serde_json::json!({ "urn:x": 9 }));
+    let of_house = descriptor(serde_json::json!({ FRAME_URI: 1 }));
+    let grant = FeedGrant {
+        key: key(),
+        realm: RealmId::new("north").unwrap(),
+        publisher: ParticipantId::new("p1").unwrap(),
+        cnf: CertHash([1; 32]),
+        descriptor: granted.clone(),
+        flows: None,
+    };
+    let binding = FlowBinding {
+        relay: "127.0.0.1:1".into(),
+        relay_alternates: Vec::new(),
+        also: Vec::new(),
+        server_name: "x".into(),
+        rtp_flow_id: FlowId(2),
+        rtcp_flow_id: FlowId(3),
+    };
+    let book = Book::new(hello());
+    let says = || book.hear(RelayEvent::Descriptor { key: key(), descriptor: of_house.clone() });
+    let opened = || {
+        book.note_feed(grant.clone(), binding.clone());
+        let held = book.state().feeds.remove(0).descriptor;
+        book.forget_feed(&key());
+        held
+    };
+    book.ask_feed(&key());
+    says();
+    assert_eq!(opened(), of_house);
+    // What was said of one that was refused, or that nobody asked for, is about no other.
+    book.ask_feed(&key());
+    says();
+    book.refused_feed(&key());
+    says();
+    book.ask_feed(&key());
+    assert_eq!(opened(), granted);
 }

@@ -240,7 +240,6 @@ impl Core {
         let listener = self.listener_of(&grant.realm)?;
         let feed_index = self.find_feed(&grant.feed)?;
         self.check_room(1)?;
-        self.admit_leg(listener, &grant.leg, &[feed_index])?;
         let (rtp_flow, rtcp_flow) = self.flows_for(grant.flows)?;
         let prefix = FlowPrefix::new(rtp_flow).ok_or(AdmitError::Unavailable)?;
         let rtcp_prefix = FlowPrefix::new(rtcp_flow).ok_or(AdmitError::Unavailable)?;
@@ -255,6 +254,8 @@ impl Core {
             budget_ms: d.budget_ms,
         }));
         let repair = repair::of_leg(d, grant.roq.mode);
+        // Last: others may have to go for it, and nothing is refused any more after that.
+        self.admit_leg(listener, &grant.leg, &[feed_index])?;
         let index = self.insert_leg(&grant.leg, feed_index, Numbering::Verbatim, way, now)?;
         if let Some(leg) = self.legs.get_mut(index) {
             leg.repair = repair;

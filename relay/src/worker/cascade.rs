@@ -5,10 +5,12 @@
 //! A feed that nobody views for [`IDLE_US`] is fetched no more; signaling is told, and asks again when somebody comes. A lost
 //! connection is made again for as long as somebody views.
 
+use super::repair;
 use super::state::{Core, Flow, Origin};
 use crate::quic;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use rustls::pki_types::CertificateDer;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tokio::time::{interval, sleep, timeout};
+use trocar_control::trust::cert_name;
 use trocar_proto::media::ext::AUDIO_LEVEL_URI;
 use trocar_proto::media::roq::{self, FlowPrefix, StreamReader, error_code};
 use trocar_proto::media::rtcp::Builder;
@@ -116,7 +119,7 @@ pub(super) fn open(
 }
 
 impl Core {
-    fn open_cascade(&mut self, grant: CascadeGrant, _now: Instant) -> Result<usize, AdmitError> {
+    pub(super) fn open_cascade(&mut self, grant: CascadeGrant, _now: Instant) -> Result<usize, AdmitError> {
         if let Some(index) = self.feed_by_key.get(&grant.key).copied() {
             let cascade = self.cascades.of.get_mut(&index).ok_or(AdmitError::FeedExists)?;
             cascade.idle = None;
@@ -130,6 +133,7 @@ impl Core {
         let index = self.insert_feed(grant.key, grant.publisher, grant.descriptor, origin, None);
         if let Some(entry) = self.feeds.get_mut(index) {
             entry.level_id = level_id;
+            entry.repair = Some(repair::of_cascade(&entry.descriptor));
         }
         self.flows.insert(rtp_flow, (NOBODY, Flow::FeedRtp(index)));
         self.flows.insert(rtcp_flow, (NOBODY, Flow::FeedRtcp(index)));
@@ -288,7 +292,13 @@ impl Fetch {
         let connecting = endpoint.connect_with(self.config.clone(), remote, &self.from.server_name);
         let connecting = connecting.map_err(|e| e.to_string())?;
         match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => Ok((endpoint, connection)),
+            Ok(Ok(connection)) => match is_relay(&connection) {
+                Ok(()) => Ok((endpoint, connection)),
+                Err(error) => {
+                    connection.close(error_code::NO_ERROR.into(), b"not a relay");
+                    Err(error)
+                }
+            },
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())),
         }
@@ -337,6 +347,16 @@ impl Fetched {
         if let Some(prefix) = FlowPrefix::new(self.there.1) {
             let _ = self.connection.send_datagram([prefix.as_bytes(), &rtcp].concat().into());
         }
+    }
+}
+
+/// Whether a relay is at the other end: a device's certificate may be of the same authority and host.
+pub(super) fn is_relay(connection: &quinn::Connection) -> Result<(), String> {
+    let chain = connection.peer_identity().and_then(|i| i.downcast::<Vec<CertificateDer<'static>>>().ok());
+    match chain.as_ref().and_then(|c| c.first()).and_then(|leaf| cert_name(leaf)) {
+        Some(name) if name.role == "relay" => Ok(()),
+        Some(name) => Err(format!("{name} is no relay")),
+        None => Err("its certificate has no name trocar://REALM/relay/NAME".to_owned()),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::state::{Core, Way};
 use crate::quic;
+use crate::uplink::Uplink;
 use std::collections::BTreeMap;
 use trocar_proto::media::rate::Demand;
 use trocar_proto::session::admission::AdmitError;
@@ -33,12 +34,40 @@ impl Core {
 
     /// Takes a leg's place on the realm's line, where that is counted; see [`crate::uplink::Uplink::admit`].
     pub(crate) fn admit_leg(&self, listener: usize, leg: &LegId, feeds: &[usize]) -> Result<(), AdmitError> {
+        self.admit(listener, leg, self.demand_of(feeds).ok_or(AdmitError::NoSuchFeed)?)
+    }
+
+    /// What feeds that leave together take of a line, by the purpose of the first.
+    fn demand_of(&self, feeds: &[usize]) -> Option<Demand> {
         let grants = feeds.iter().filter_map(|f| self.feeds.get(*f)).map(|f| f.descriptor.max_bitrate.0);
         let wanted = Bitrate(grants.fold(0, u64::saturating_add));
-        let Some(d) = feeds.first().and_then(|f| self.feeds.get(*f)).map(|f| &f.descriptor) else {
-            return Err(AdmitError::NoSuchFeed);
-        };
-        self.admit(listener, leg, Demand { purpose: d.purpose, priority: d.priority, wanted, floor: wanted })
+        let d = feeds.first().and_then(|f| self.feeds.get(*f)).map(|f| &f.descriptor)?;
+        Some(Demand { purpose: d.purpose, priority: d.priority, wanted, floor: wanted })
+    }
+
+    /// A leg's place on the realm's line is to hold that feed too, which it goes on with soon.
+    pub(super) fn raise_place(&self, index: usize, feed: usize) -> Result<(), AdmitError> {
+        let Some((uplink, leg, demand)) = self.place_with(index, feed) else { return Ok(()) };
+        uplink.keep(self.cross.me, |l| self.leg_by_id.contains_key(l));
+        uplink.raise(leg, demand)
+    }
+
+    /// A leg takes no more of the realm's line than for the feed that it shows.
+    pub(super) fn settle_place(&self, index: usize) {
+        let feed = self.legs.get(index).and_then(|l| l.feed);
+        if let Some((uplink, leg, demand)) = feed.and_then(|f| self.place_with(index, f)) {
+            uplink.settle(leg, demand);
+        }
+    }
+
+    /// The line of a WebRTC leg and what it takes of it with that feed, and with its sound as it is.
+    fn place_with(&self, index: usize, feed: usize) -> Option<(&Uplink, &LegId, Demand)> {
+        let leg = self.legs.get(index)?;
+        let peer = self.peers.get(leg.webrtc()?.peer)?;
+        let uplink = self.listeners.get(peer.listener)?.uplink.as_deref()?;
+        let beside = peer.legs.iter().filter(|l| **l != index).filter_map(|l| self.legs.get(*l)?.feed);
+        let feeds: Vec<usize> = std::iter::once(feed).chain(beside).collect();
+        Some((uplink, &leg.id, self.demand_of(&feeds)?))
     }
 
     /// The same for so many places for voices.

@@ -2,6 +2,7 @@
 //! packet's arrival and its SRTP departure (RoQ departures go through quinn, which copies and queues).
 
 use super::out::{Turn, Ways, send_leg};
+use super::repair;
 use super::state::{Core, FeedEntry, Flow, LegEntry, Way};
 use super::voices::SessionVoices;
 use bytes::Bytes;
@@ -262,14 +263,15 @@ fn serve(leg: &mut LegEntry, entry: &mut FeedEntry, ways: Ways<'_>, turn: &mut T
     need_key
 }
 
-/// Notes when a leg goes on, where it must wait for its pace.
+/// Notes when a leg goes on, where it must wait for its pace. Returns when the worker is to look again, for that or for the
+/// leg's redundancy.
 fn note_due(leg: &mut LegEntry, index: usize, again: Option<Micros>, paced: &mut Vec<usize>) -> Option<Micros> {
     leg.due = again;
     if again.is_some() && !leg.listed {
         leg.listed = true;
         paced.push(index);
     }
-    again
+    again.into_iter().chain(repair::next_wakeup(leg)).min()
 }
 
 /// Notes how loud a voice is.

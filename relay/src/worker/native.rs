@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use trocar_proto::media::feed::JOIN_FROM_CACHE_US;
 use trocar_proto::media::ring::PacketInfo;
 use trocar_proto::media::roq::FlowPrefix;
 use trocar_proto::session::api::{LegRequest, MAX_PATHS};
@@ -18,6 +19,10 @@ use trocar_proto::units::{Bitrate, FlowId, Micros, SeqNo};
 
 /// What a packet takes of QUIC's send buffer at most: a slot of a ring, a flow id, and the 32 bytes that quinn counts with it.
 const LARGEST: usize = 2_048 + 40;
+/// What quinn counts for each datagram beside its bytes, and keeps free for one more: an empty queue has that much less room.
+const PER_DATAGRAM: usize = size_of::<bytes::Bytes>();
+/// A connection by which the viewer was heard so lately is in use, in microseconds.
+const IN_USE_US: u64 = 300_000;
 /// Turns of a connection that are remembered, to tell how long its queue is in time.
 const TURNS: usize = 512;
 
@@ -55,6 +60,8 @@ pub(crate) enum Handed {
     Sent,
     /// No line takes its frame, or the rest of it.
     Refused,
+    /// It came late, as a repair of a frame that went before, and no line had room for it.
+    Missed,
 }
 
 impl RoqWay {
@@ -102,15 +109,19 @@ impl RoqWay {
         let id = connection.stable_id();
         let line = self.lines.iter_mut().find(|l| l.connection.stable_id() == id);
         // Said again with each report: a connection that moved to another address begins anew.
-        line.map(|l| (l.heard, ()) = (at, l.grant())).is_some()
+        line.map(|l| (l.heard, l.known, ()) = (at, l.known.or(Some(at)), l.grant())).is_some()
     }
 
-    /// The leg leaves by that connection from the next frame on. True where that begins the leg: it had no connection, or has
-    /// another one now.
+    /// The leg leaves by that connection from the next frame on, where it has not enough that are in use. True where that begins
+    /// the leg: it had no connection, or has another one now.
     pub(crate) fn attach(&mut self, connection: &Connection, queue: Option<Rc<SendQueue>>, at: Micros) -> bool {
         let is_full = self.lines.len() >= self.paths_asked();
         let begins = self.lines.is_empty() || is_full && self.lines.len() == 1;
-        if is_full && let Some((stale, _)) = self.lines.iter().enumerate().min_by_key(|(_, l)| l.heard) {
+        let stalest = self.lines.iter().enumerate().min_by_key(|(_, l)| (l.is_held(at), l.heard));
+        if is_full && let Some((stale, line)) = stalest {
+            if line.is_held(at) {
+                return false;
+            }
             let line = self.lines.swap_remove(stale);
             self.before = add(self.before, line.streams.counters());
         }
@@ -118,7 +129,10 @@ impl RoqWay {
         let queue = queue.unwrap_or_default();
         queue.granted.set(queue.granted.get().saturating_add(self.rate.0));
         let (connection, rate) = (connection.clone(), self.rate);
-        let line = RoqLine { connection, queue, rate, streams, frame: None, takes: false, heard: at };
+        let half = u64::try_from(self.budget.as_micros() / 2).unwrap_or(u64::MAX);
+        let longest_us = MAX_QUEUE_US.min(half);
+        let line =
+            RoqLine { connection, queue, rate, longest_us, streams, frame: None, takes: false, heard: at, known: None };
         line.grant();
         self.lines.push(line);
         begins
@@ -151,9 +165,11 @@ impl RoqWay {
         let waited = Duration::from_micros(at.since(arrived));
         let deadline = now.checked_sub(waited).unwrap_or(now) + self.budget;
         let (mut datagram_of, mut handed) = (None, Handed::Refused);
+        let alone = self.lines.len() == 1;
         for line in &mut self.lines {
+            let late = line.is_late(info);
             let sent = match self.asked.mode {
-                _ if !line.takes_frame_of(info, self.asked.mode, at) => false,
+                _ if !line.takes_frame_of(info, self.asked.mode, at, alone) => false,
                 RoqMode::Datagram if self.prefix.as_bytes().len() + packet.len() <= line.largest() => {
                     let bytes = datagram_of.get_or_insert_with(|| datagram(self.prefix, packet));
                     line.send_datagram(bytes.clone())
@@ -163,6 +179,11 @@ impl RoqWay {
             };
             if sent {
                 handed = Handed::Sent;
+            } else if !late {
+                // Nobody can use the rest of a torn frame.
+                line.takes = false;
+            } else if handed == Handed::Refused {
+                handed = Handed::Missed;
             }
         }
         handed
@@ -196,7 +217,9 @@ impl RoqWay {
     pub(crate) fn send_rtcp(&self, rtcp: &[u8]) {
         let bytes = datagram(self.rtcp_prefix, rtcp);
         for line in &self.lines {
-            let _ = line.connection.send_datagram(bytes.clone());
+            if line.connection.send_datagram(bytes.clone()).is_ok() {
+                line.queue.handed(bytes.len());
+            }
         }
     }
 }
@@ -221,18 +244,26 @@ struct RoqLine {
     queue: Rc<SendQueue>,
     /// What this leg may send.
     rate: Bitrate,
+    /// What may wait in the connection when a frame is begun, in microseconds: what has waited for half of its budget there is
+    /// of no more use at the viewer.
+    longest_us: u64,
     streams: FrameStreams,
     /// The newest frame and the number of its first packet here; packets of older ones come late.
     frame: Option<(u64, SeqNo)>,
     /// Whether that frame goes by this line.
     takes: bool,
     heard: Micros,
+    /// When the viewer was first heard by it; none where it is only thought to be the viewer's.
+    known: Option<Micros>,
 }
 
 impl Drop for RoqLine {
     fn drop(&mut self) {
         self.queue.granted.set(self.queue.granted.get().saturating_sub(self.rate.0));
-        self.grant();
+        // Without a leg the connection keeps what it has learnt of its line.
+        if self.queue.granted.get() > 0 {
+            self.grant();
+        }
     }
 }
 
@@ -240,6 +271,12 @@ impl RoqLine {
     /// Tells the connection's rate control what all legs together may send by it.
     fn grant(&self) {
         quic::set_granted(&self.connection, Bitrate(self.queue.granted.get()));
+    }
+
+    /// Whether it is not given up for another one: each new one is sent what a joiner is sent.
+    fn is_held(&self, at: Micros) -> bool {
+        let in_use = |known| at.since(known) < JOIN_FROM_CACHE_US || at.since(self.heard) < IN_USE_US;
+        self.known.is_some_and(in_use) && self.connection.close_reason().is_none()
     }
 
     fn largest(&self) -> usize {
@@ -253,18 +290,20 @@ impl RoqLine {
     fn may_begin(&self, mode: RoqMode, at: Micros) -> bool {
         match mode {
             RoqMode::Stream => self.streams.has_room(),
-            RoqMode::Datagram => self.has_buffer() && self.queue.waited_us(&self.connection, at) <= MAX_QUEUE_US,
+            RoqMode::Datagram => self.has_buffer() && self.queue.waited_us(&self.connection, at) <= self.longest_us,
         }
     }
 
     /// Decides at a frame's first packet whether it goes by this line, whole or not at all.
-    fn takes_frame_of(&mut self, info: &PacketInfo, mode: RoqMode, at: Micros) -> bool {
+    fn takes_frame_of(&mut self, info: &PacketInfo, mode: RoqMode, at: Micros, alone: bool) -> bool {
         let name = frame_name(info);
         if self.is_late(info) {
             return self.has_buffer();
         }
         if self.frame.is_none_or(|(now, _)| now != name) {
-            self.takes = self.may_begin(mode, at);
+            // A path that came in the middle of a frame leaves that one to the other path.
+            let from_its_start = alone || self.frame.is_some() || info.frame.marks.start;
+            self.takes = from_its_start && self.may_begin(mode, at);
             self.frame = Some((name, info.seq));
         }
         self.takes
@@ -276,14 +315,11 @@ impl RoqLine {
         })
     }
 
-    fn send_datagram(&mut self, bytes: bytes::Bytes) -> bool {
+    fn send_datagram(&self, bytes: bytes::Bytes) -> bool {
         let len = bytes.len();
         let sent = self.has_buffer() && self.connection.send_datagram(bytes).is_ok();
         if sent {
             self.queue.handed(len);
-        } else {
-            // Nobody can use the rest of a torn frame.
-            self.takes = false;
         }
         sent
     }
@@ -314,8 +350,7 @@ pub(crate) struct SendQueue {
 
 impl SendQueue {
     fn handed(&self, len: usize) {
-        // As quinn counts it.
-        self.handed.set(self.handed.get() + len as u64 + 32);
+        self.handed.set(self.handed.get() + (len + PER_DATAGRAM) as u64);
     }
 
     fn end_turn(&self, at: Micros) {
@@ -332,7 +367,8 @@ impl SendQueue {
 
     /// How long the oldest datagram has waited that the connection has not sent, in microseconds.
     fn waited_us(&self, connection: &Connection, at: Micros) -> u64 {
-        let waiting = quic::DATAGRAM_SEND_BUFFER.saturating_sub(connection.datagram_send_buffer_space());
+        let most = quic::DATAGRAM_SEND_BUFFER - PER_DATAGRAM;
+        let waiting = most.saturating_sub(connection.datagram_send_buffer_space());
         self.waited_for(waiting as u64, at)
     }
 
@@ -394,5 +430,34 @@ mod tests {
         }
         assert_eq!(q.waited_for(10_000, Micros(200_000)), 100_000);
         assert_eq!(q.waited_for(4_000, Micros(200_000)), 40_000);
+    }
+
+    #[tokio::test]
+    async fn a_queue_of_quic_that_is_empty_is_empty_however_long_ago_something_was_sent() {
+        let pair = crate::frames::tests::pair().await;
+        let prefix = FlowPrefix::new(FlowId(70)).unwrap();
+        let mut way = RoqWay::new(RoqWayConfig {
+            cnf: CertHash([1; 32]),
+            rtcp_flow: FlowId(71),
+            prefix,
+            rtcp_prefix: FlowPrefix::new(FlowId(71)).unwrap(),
+            asked: LegRequest::default(),
+            rate: Bitrate(10_000_000),
+            budget_ms: 400,
+        });
+        way.attach(&pair.sender, None, Micros(0));
+        assert!(way.send_again(&[7; 1_000], Instant::now()));
+        way.end_turn(Micros(0));
+        // It has left when the other side has it.
+        let came = pair.receiver.read_datagram().await.unwrap();
+        assert_eq!(came.len(), 1_000 + prefix.as_bytes().len());
+        for at in [1_000, MAX_QUEUE_US + 1, 60_000_000] {
+            assert!(way.has_room(None, Micros(at)), "{at} µs later");
+        }
+        // What does wait is seen, and for how long.
+        let line = &way.lines[0];
+        line.queue.handed(5_000);
+        way.end_turn(Micros(70_000_000));
+        assert_eq!(line.queue.waited_for(5_000, Micros(70_300_000)), 300_000);
     }
 }

@@ -8,8 +8,8 @@ use crate::webrtc::codec::{choose_for_viewer, fec_for, rtx_for};
 use crate::webrtc::layers::Demux;
 use crate::webrtc::remote::Remote;
 use crate::webrtc::sdp::{
-    AcceptedMedia, CandidateAddress, Codec, Feedback, Fragment, FragmentAnswer, Media, MediaDirection, Offer, SdpError,
-    SendIds, SessionAnswer,
+    AcceptedMedia, CandidateAddress, Codec, Feedback, Fragment, FragmentAnswer, Media, MediaDirection, Offer,
+    PeerTransport, SdpError, SendIds, SessionAnswer,
 };
 use crate::webrtc::transport::{Setup, Transport, new_credentials};
 use std::cell::RefCell;
@@ -163,6 +163,8 @@ impl Core {
             feeds.push(index);
             lines.push(line);
         }
+        // Others may have to go for a leg: never for one that comes to nothing.
+        transport_for(&offer, &lines)?;
         self.admit_leg(listener, &grant.leg, &feeds)?;
         let role = Role::Viewer(grant.leg.clone());
         let (peer, answer) = self.insert_peer(listener, role, &offer, &lines, grant.feed.feed.as_str(), now)?;
@@ -204,6 +206,7 @@ impl Core {
             return Err(not_acceptable(detail.to_owned(), Vec::new()));
         }
         self.check_room(lines.len())?;
+        transport_for(&offer, &lines)?;
         let rate = Bitrate(VOICE_RATE.0.saturating_mul(lines.len() as u64));
         self.admit_voices(listener, &grant.leg, rate)?;
         let who = Listening { leg: grant.leg.clone(), session: grant.session.clone(), listener: grant.listener };
@@ -266,14 +269,13 @@ impl Core {
         now: Instant,
     ) -> Result<(usize, WebrtcAnswer), AdmitError> {
         let accepted: Vec<usize> = lines.iter().map(|l| l.index).collect();
-        let apart = || AdmitError::BadSdp("the accepted m-lines have no common transport: offer max-bundle".to_owned());
-        let remote = offer.transport(&accepted).ok_or_else(apart)?;
+        let remote = transport_for(offer, lines)?;
         let local = new_credentials().map_err(|_| AdmitError::Unavailable)?;
         let addresses = self.listeners.get(listener).map(|l| l.candidates.clone()).unwrap_or_default();
         let candidates: Vec<CandidateAddress> = addresses.iter().map(candidate).collect();
         // The transport belongs to the first of the accepted m-lines in the group's order (RFC 9143 section 7.3.1).
         let tagged = offer.bundle.iter().find(|i| accepted.contains(i)).or(accepted.first());
-        let tagged = tagged.and_then(|i| offer.media.get(*i)).ok_or_else(apart)?;
+        let tagged = tagged.and_then(|i| offer.media.get(*i)).ok_or_else(no_common_transport)?;
         let media: Vec<AcceptedMedia<'_>> = lines.iter().map(|l| accept(l, stream)).collect();
         let sdp = SessionAnswer {
             ufrag: &local.0,
@@ -367,6 +369,16 @@ impl Core {
             FragmentAnswer { ufrag: &ours, password: &secret, kind: &kind, mid: &mid, candidates: &candidates };
         Ok(Some((answer.render(), ours)))
     }
+}
+
+/// The transport of an offer for these m-lines.
+fn transport_for<'a>(offer: &'a Offer, lines: &[Line<'_>]) -> Result<&'a PeerTransport, AdmitError> {
+    let accepted: Vec<usize> = lines.iter().map(|l| l.index).collect();
+    offer.transport(&accepted).ok_or_else(no_common_transport)
+}
+
+fn no_common_transport() -> AdmitError {
+    AdmitError::BadSdp("the accepted m-lines have no common transport: offer max-bundle".to_owned())
 }
 
 fn candidate(at: &Remote) -> CandidateAddress {

@@ -5,15 +5,18 @@ use trocar_proto::media::rate::Police;
 use trocar_proto::media::rtp::Header;
 use trocar_proto::units::{Bitrate, Micros};
 
-/// Frames whose fate is remembered, for packets that come out of order.
-const REMEMBERED: usize = 4;
+/// Frames whose fate is remembered, for packets that come out of order or as repairs: 266 ms at 60 Hz.
+const REMEMBERED: usize = 16;
+/// A frame that is no further behind the newest is older than it, in ticks of its clock: two seconds at 90 kHz. What lies further
+/// behind is another source, whose times begin anywhere.
+const OLDER: u32 = 180_000;
 /// The log tells of one feed at most this often, in microseconds.
 const LOG_EVERY_US: u64 = 10_000_000;
 
 /// Watches a feed packet by packet. A frame is what has one RTP time.
 pub(crate) struct FeedPolice {
     police: Police,
-    /// Times of the newest frames and whether they go on, the newest first.
+    /// Times of the newest frames and whether they go on, the newest first; behind another source's those of the one before.
     frames: [Option<(u32, bool)>; REMEMBERED],
     /// When the log told of it last, and how many packets had been dropped then.
     told: Option<Micros>,
@@ -45,12 +48,30 @@ impl FeedPolice {
         if let Some((_, admitted)) = self.frames.iter().flatten().find(|(t, _)| *t == timestamp) {
             return self.police.admit_late(at, bytes, *admitted);
         }
-        let goes = self.police.admit(at, bytes, true);
-        self.frames.rotate_right(1);
-        if let Some(first) = self.frames.first_mut() {
-            *first = Some((timestamp, goes));
+        if newest.is_some_and(|(t, _)| is_older(timestamp, t)) {
+            // Its frame was lost but for this, is shown before the newest one, or is forgotten.
+            let goes = self.police.has_room(at);
+            self.remember(timestamp, goes);
+            return self.police.admit_late(at, bytes, goes);
         }
+        let goes = self.police.admit(at, bytes, true);
+        self.put(0, timestamp, goes);
         goes
+    }
+
+    /// Remembers a frame at its place by time, where it is not older than all of those.
+    fn remember(&mut self, timestamp: u32, goes: bool) {
+        let younger = |f: &Option<(u32, bool)>| f.is_some_and(|(t, _)| is_older(timestamp, t));
+        let place = self.frames.iter().take_while(|f| younger(f)).count();
+        self.put(place, timestamp, goes);
+    }
+
+    fn put(&mut self, place: usize, timestamp: u32, goes: bool) {
+        let Some(rest) = self.frames.get_mut(place..) else { return };
+        if let Some(last) = rest.last_mut() {
+            *last = Some((timestamp, goes));
+            rest.rotate_right(1);
+        }
     }
 
     /// What to tell the log now, if anything: packets dropped since it was told last.
@@ -63,6 +84,11 @@ impl FeedPolice {
         self.told = Some(at);
         Some(dropped)
     }
+}
+
+const fn is_older(timestamp: u32, than: u32) -> bool {
+    let behind = than.wrapping_sub(timestamp);
+    behind > 0 && behind <= OLDER
 }
 
 impl FeedEntry {
@@ -126,6 +152,54 @@ mod tests {
             let n = run(&mut p, 3, 10, late).len();
             assert!((230..280).contains(&n), "{n} of 500 frames at three times the grant");
         }
+    }
+
+    #[test]
+    fn a_repair_that_comes_late_leaves_the_frames_under_way_whole() {
+        // 60 Hz at the limit; between two halves of each frame come packets of frames before it. The time wraps.
+        let mut p = FeedPolice::new(Bitrate(8_000_000));
+        let time = |frame: u32| frame.wrapping_mul(1_500).wrapping_add(u32::MAX - 150_000);
+        let (mut whole, mut late) = (0, 0);
+        for frame in 0..600_u32 {
+            let mut goes = |of: u32, us: u64, bytes: usize| {
+                let at = Micros(u64::from(frame) * 16_667 + us);
+                p.admit(at, time(of), bytes)
+            };
+            let first = (0..10).filter(|i| goes(frame, *i, 1_250)).count();
+            for back in [3, 5, 7, 9, 12, 40] {
+                late += usize::from(frame >= back && goes(frame - back, 50, 100));
+            }
+            let all = first + (0..10).filter(|i| goes(frame, 100 + *i, 1_250)).count();
+            assert!(matches!(all, 0 | 20), "{all} of frame {frame}");
+            whole += all / 20;
+        }
+        assert!((500..600).contains(&whole), "{whole} of 600 frames");
+        assert!(late > 2_500, "{late} of 3,524 repairs");
+    }
+
+    #[test]
+    fn frames_that_are_shown_before_the_newest_are_dropped_whole_as_well_and_another_source_is_the_newest() {
+        let mut p = FeedPolice::new(Bitrate(8_000_000));
+        let mut whole = 0;
+        // Each picture of four comes first that is shown last, at three times the grant.
+        for n in 0..500_u32 {
+            let shown = n / 4 * 4 + [3, 0, 1, 2][(n % 4) as usize];
+            let came = (0..10_u32).filter(|i| p.admit(Micros(u64::from(n * 20_000 + i * 100)), shown * 1_800, 6_000));
+            let came = came.count();
+            assert!(matches!(came, 0 | 10), "{came} of picture {n}");
+            whole += came / 10;
+        }
+        assert!((230..280).contains(&whole), "{whole} of 500");
+        // The publisher is started anew; its times are far behind, and its frames are judged like any others.
+        let start = 500 * 20_000;
+        let mut again = 0;
+        for n in 0..500_u32 {
+            let at = |i: u32| Micros(u64::from(start + n * 20_000 + i * 100));
+            let came = (0..10_u32).filter(|i| p.admit(at(*i), 3_000_000_000 + n * 1_800, 6_000)).count();
+            assert!(matches!(came, 0 | 10), "{came} of frame {n}");
+            again += came / 10;
+        }
+        assert!((230..280).contains(&again), "{again} of 500");
     }
 
     #[test]

@@ -147,18 +147,27 @@ impl Core {
         }
         let waiting: Vec<usize> = newest.into_values().map(|(_, index)| index).collect();
         for index in waiting {
-            self.attach(index, connection, now);
+            self.leave_by(index, connection, now);
         }
     }
 
-    /// Sends a native leg over this connection from now on; nothing changes where it goes there already.
+    /// The viewer of a native leg was heard by this connection: sends it there from now on. Nothing changes where it goes there
+    /// already, or by others that are in use.
     pub(super) fn attach(&mut self, index: usize, connection: &quinn::Connection, now: Instant) {
-        let at = self.micros(now);
-        if let Some(Way::Roq(w)) = self.legs.get_mut(index).map(|l| &mut l.way)
-            && w.hear(connection, at)
-        {
-            return;
+        if !self.hear(index, connection, now) {
+            self.leave_by(index, connection, now);
+            self.hear(index, connection, now);
         }
+    }
+
+    fn hear(&mut self, index: usize, connection: &quinn::Connection, now: Instant) -> bool {
+        let at = self.micros(now);
+        let Some(Way::Roq(w)) = self.legs.get_mut(index).map(|l| &mut l.way) else { return false };
+        w.hear(connection, at)
+    }
+
+    fn leave_by(&mut self, index: usize, connection: &quinn::Connection, now: Instant) {
+        let at = self.micros(now);
         let queue = self.queue_of(connection.stable_id());
         let Some(leg) = self.legs.get_mut(index) else { return };
         let Way::Roq(w) = &mut leg.way else { return };
@@ -195,5 +204,57 @@ impl Core {
         for index in gone {
             self.set_leg_state(index, LegState::Connecting);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::frames::tests::pair;
+    use crate::worker::native::{RoqWay, RoqWayConfig};
+    use trocar_proto::media::roq::FlowPrefix;
+    use trocar_proto::session::api::LegRequest;
+    use trocar_proto::session::ids::CertHash;
+    use trocar_proto::units::{Bitrate, FlowId, Micros};
+
+    #[tokio::test]
+    async fn two_connections_that_are_heard_by_turns_do_not_begin_the_leg_anew_each_time() {
+        let pair = pair().await;
+        let (a, b) = (&pair.sender, &pair.receiver);
+        let flow = |n| FlowPrefix::new(FlowId(n)).unwrap();
+        let mut way = RoqWay::new(RoqWayConfig {
+            cnf: CertHash([1; 32]),
+            rtcp_flow: FlowId(71),
+            prefix: flow(70),
+            rtcp_prefix: flow(71),
+            asked: LegRequest::default(),
+            rate: Bitrate(10_000_000),
+            budget_ms: 400,
+        });
+        let ms = |ms: u64| Micros(ms * 1_000);
+        // One that is only thought to be the viewer's gives way to the one that it is heard by.
+        assert!(way.attach(a, None, ms(0)) && way.attach(b, None, ms(0)) && way.hear(b, ms(0)));
+        let mut begun = 0;
+        for t in 0..1_000 {
+            let by = if t % 2 == 0 { a } else { b };
+            if !way.hear(by, ms(t * 10)) {
+                begun += u32::from(way.attach(by, None, ms(t * 10)));
+                way.hear(by, ms(t * 10));
+            }
+        }
+        assert_eq!(begun, 0, "the one that is in use stays");
+        // Heard so rarely that neither is in use: at most one turn of what a joiner is sent at a time.
+        for t in 0..100 {
+            let (by, at) = (if t % 2 == 0 { a } else { b }, ms(10_000 + t * 400));
+            if !way.hear(by, at) {
+                begun += u32::from(way.attach(by, None, at));
+                way.hear(by, at);
+            }
+        }
+        assert!((1..=20).contains(&begun), "{begun} within 40 seconds");
+        // What is closed is given up at once.
+        let (held, other) = if way.hear(a, ms(50_000)) { (a, b) } else { (b, a) };
+        assert!(way.hear(held, ms(50_000)) && !way.attach(other, None, ms(50_000)));
+        held.close(0_u32.into(), b"");
+        assert!(way.attach(other, None, ms(50_000)));
     }
 }

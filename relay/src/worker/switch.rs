@@ -36,8 +36,11 @@ impl Core {
         self.admit_mirrors(images);
         let target = self.find_feed(to)?;
         self.check_switch(index, target)?;
+        // What it carries goes on until the other one comes: the larger of both has to fit.
+        self.raise_place(index, target)?;
         self.switching.retain(|s| s.leg != index);
         if self.legs.get(index).is_some_and(|l| l.feed == Some(target)) {
+            self.settle_place(index);
             self.tell(RelayEvent::Switched { leg: id.clone(), feed: to.clone() });
             return Ok(());
         }
@@ -106,6 +109,7 @@ impl Core {
         self.switching = waiting;
         for Switching { leg, id, to, .. } in ready {
             if self.give_feed(leg, &id, feed, at) {
+                self.settle_place(leg);
                 self.tell(RelayEvent::Switched { leg: id, feed: to });
             }
         }
@@ -131,7 +135,16 @@ impl Core {
     /// Forgets what waits for a feed that has ended, or for a leg that has.
     pub(super) fn forget_switches(&mut self) {
         let Self { switching, legs, feed_by_key, .. } = self;
-        switching.retain(|s| legs.get(s.leg).is_some_and(|l| l.id == s.id) && feed_by_key.contains_key(&s.to));
+        let mut stay = Vec::new();
+        switching.retain(|s| {
+            let is_there = legs.get(s.leg).is_some_and(|l| l.id == s.id);
+            let comes = feed_by_key.contains_key(&s.to);
+            if is_there && !comes {
+                stay.push(s.leg);
+            }
+            is_there && comes
+        });
+        stay.into_iter().for_each(|leg| self.settle_place(leg));
     }
 }
 

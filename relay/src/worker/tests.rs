@@ -1,10 +1,12 @@
 //! The wiring of a worker: what its parts do is tested beside each; here, that packets, lines and the clock reach them.
 
+mod admission;
 mod allocations;
 mod cross;
 mod layers;
 mod paced;
 mod policed;
+mod repaired;
 
 use super::tcp::TcpOut;
 use super::*;

@@ -1,10 +1,10 @@
 //! Opening at one relay or another, and one copy of a feed from its own relay to the one that shows it.
 
 use super::Inner;
-use super::places::{Places, upstream_prefix};
+use super::places::{Act, Owed, Places, upstream_prefix};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use trocar_proto::session::admission::{
     AdmitError, CHOSEN_FLOWS, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant,
     VoicesGrant, WebrtcAnswer,
@@ -71,13 +71,22 @@ impl Inner {
 
     /// Names are given out by signaling: one that it takes for free and the relay does not is of something left behind.
     async fn open_feed_at(&self, member: usize, grant: &FeedGrant) -> Result<FlowBinding, AdmitError> {
-        match self.ask(member, "open-feed", grant).await {
-            Err(AdmitError::FeedExists) => {
-                let () = self.ask(member, "close-feed", &grant.key).await?;
-                self.ask(member, "open-feed", grant).await
-            }
-            other => other,
+        self.places().ask_feed(member, &grant.key);
+        let mut answer = self.ask(member, "open-feed", grant).await;
+        if matches!(answer, Err(AdmitError::FeedExists)) {
+            answer = match self.ask::<()>(member, "close-feed", &grant.key).await {
+                Ok(()) => {
+                    // What was said until now is about the one that is closed.
+                    self.places().ask_feed(member, &grant.key);
+                    self.ask(member, "open-feed", grant).await
+                }
+                Err(error) => Err(error),
+            };
         }
+        if answer.is_err() {
+            self.places().refuse_feed(member, &grant.key);
+        }
+        answer
     }
 
     pub(super) async fn open_publication(
@@ -242,7 +251,8 @@ impl Inner {
 
     /// Has a relay fetch a feed that is not at home there. Quick where it does already.
     pub(super) async fn fetch(&self, key: &FeedKey, member: usize) -> Result<(), AdmitError> {
-        let _turn = self.turns.get(member).ok_or(AdmitError::Unavailable)?.lock().await;
+        let turn = self.turn(key, member);
+        let _held = turn.lock().await;
         let (plan, certificate, realm) = {
             let places = self.places();
             let Some(plan) = places.plan_cascade(key, member) else { return Ok(()) };
@@ -256,25 +266,9 @@ impl Inner {
         let mut refusal = AdmitError::Unavailable;
         let mut opened = Vec::new();
         for home in plan.open_at {
-            let serial = crate::secret::leg_id().map_err(|_| AdmitError::Unavailable)?;
-            // The two parts are letters and digits, and short enough.
-            let name = format!("{}{}", upstream_prefix(certificate), serial.as_str());
-            let leg = LegId::new(name).map_err(|_| AdmitError::Unavailable)?;
-            let grant = LegGrant {
-                leg: leg.clone(),
-                feed: key.clone(),
-                viewer: None,
-                realm: realm.clone(),
-                companion: None,
-                roq: LegRequest::default(),
-                flows: None,
-            };
-            let binding: Result<FlowBinding, _> =
-                self.ask(home, "open-roq-leg", &ForCertificate { grant, cnf: certificate }).await;
-            match binding {
-                Ok(binding) => {
-                    self.places().note_upstream(home, leg.clone(), key.clone(), binding.clone());
-                    opened.push((home, leg));
+            match self.open_upstream(home, key, certificate, &realm).await {
+                Ok((leg, binding)) => {
+                    opened.push(leg);
                     upstream.push(binding);
                 }
                 Err(error) => refusal = error,
@@ -285,24 +279,66 @@ impl Inner {
         }
         let (publisher, descriptor) = (plan.publisher, plan.descriptor);
         let grant = CascadeGrant { key: key.clone(), publisher, descriptor, upstream };
-        let fetched: Result<(), AdmitError> = match self.ask(member, "open-cascade", &grant).await {
+        let fetched = self.open_cascade(member, &grant).await;
+        match fetched {
+            Ok(()) => self.places().note_mirror(key.clone(), member),
+            Err(_) => self.give_up(opened).await,
+        }
+        fetched
+    }
+
+    /// Whose turn it is to set up that mirror. The others wait, and find it there.
+    pub(super) fn turn(&self, key: &FeedKey, member: usize) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody holds those or waits for them.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry((key.clone(), member)).or_default())
+    }
+
+    /// A leg at a home by which the relay of that certificate fetches.
+    async fn open_upstream(
+        &self,
+        home: usize,
+        key: &FeedKey,
+        certificate: CertHash,
+        realm: &RealmId,
+    ) -> Result<(LegId, FlowBinding), AdmitError> {
+        let serial = crate::secret::leg_id().map_err(|_| AdmitError::Unavailable)?;
+        // The two parts are letters and digits, and short enough.
+        let name = format!("{}{}", upstream_prefix(certificate), serial.as_str());
+        let leg = LegId::new(name).map_err(|_| AdmitError::Unavailable)?;
+        let grant = LegGrant {
+            leg: leg.clone(),
+            feed: key.clone(),
+            viewer: None,
+            realm: realm.clone(),
+            companion: None,
+            roq: LegRequest::default(),
+            flows: None,
+        };
+        let asked = ForCertificate { grant, cnf: certificate };
+        let binding: FlowBinding = self.ask(home, "open-roq-leg", &asked).await?;
+        self.places().note_upstream(home, leg.clone(), key.clone(), binding.clone());
+        Ok((leg, binding))
+    }
+
+    async fn open_cascade(&self, member: usize, grant: &CascadeGrant) -> Result<(), AdmitError> {
+        match self.ask(member, "open-cascade", grant).await {
             Err(AdmitError::FeedExists) => {
                 // A feed of that name from when this relay was its home.
-                let () = self.ask(member, "close-feed", key).await?;
-                self.ask(member, "open-cascade", &grant).await
+                let () = self.ask(member, "close-feed", &grant.key).await?;
+                self.ask(member, "open-cascade", grant).await
             }
             other => other,
-        };
-        match fetched {
-            Ok(()) => {
-                self.places().note_mirror(key.clone(), member);
-                Ok(())
-            }
-            Err(error) => {
-                for (home, leg) in opened {
-                    let _: Result<(), _> = self.ask(home, "close-leg", &leg).await;
-                }
-                Err(error)
+        }
+    }
+
+    /// Closes upstream legs that nobody will use. A home that does not answer forgets them: nobody connects to them.
+    async fn give_up(&self, legs: Vec<LegId>) {
+        for leg in legs {
+            let act = self.places().give_up_upstream(leg);
+            if let Some(Act::Close(home, Owed::Leg(leg))) = act {
+                let _: Result<(), _> = self.ask(home, "close-leg", &leg).await;
             }
         }
     }

@@ -4,7 +4,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use trocar_control::trust::{Identity, TrustList, cert_hash, cert_name};
 use trocar_proto::session::admission::AdmitError;
@@ -47,6 +47,8 @@ pub(super) struct Door {
     identity: Identity,
     trust: Mutex<TrustList>,
     client: Mutex<reqwest::Client>,
+    /// The certificate of the relay whose events are heard.
+    heard: Mutex<Option<CertHash>>,
 }
 
 impl Door {
@@ -63,7 +65,7 @@ impl Door {
         let trust = TrustList::of_file(&config.ca).map_err(|e| e.to_string())?;
         let client = client(&identity, &trust)?;
         let base = config.url.trim_end_matches('/').to_owned();
-        Ok(Self { base, identity, trust: Mutex::new(trust), client: Mutex::new(client) })
+        Ok(Self { base, identity, trust: Mutex::new(trust), client: Mutex::new(client), heard: Mutex::default() })
     }
 
     /// Looks at the trust list again; true where it changed, and connections are to be made anew.
@@ -104,6 +106,10 @@ impl Door {
             AdmitError::Unavailable
         };
         let response = request.send().await.map_err(unavailable)?;
+        self.check_is_heard(&response).map_err(|error| {
+            tracing::error!(command, error, "another one answers in the relay's place");
+            AdmitError::Unavailable
+        })?;
         let status = response.status();
         let bytes = read(response).await.map_err(|error| {
             tracing::warn!(command, error, "the relay's answer cannot be read");
@@ -127,6 +133,7 @@ impl Door {
     pub(super) async fn figures(&self) -> Option<String> {
         let request = self.client().get(format!("{}/v1/metrics", self.base)).timeout(ANSWER_TIMEOUT);
         let response = request.send().await.ok()?.error_for_status().ok()?;
+        self.check_is_heard(&response).ok()?;
         String::from_utf8(read(response).await.ok()?).ok()
     }
 
@@ -142,14 +149,33 @@ impl Door {
             let refused = read(response).await.ok().and_then(|b| serde_json::from_slice::<Refused>(&b).ok());
             return Err((false, format!("{status}: {}", refused.map(|r| r.detail).unwrap_or_default())));
         }
-        let tls = response.extensions().get::<reqwest::tls::TlsInfo>();
-        let leaf = tls.and_then(|t| t.peer_certificate()).ok_or((false, "no certificate was shown".to_owned()))?;
-        let (name, hash) = (cert_name(leaf), cert_hash(leaf));
-        match name {
-            Some(name) if name.role == "relay" => Ok((response, hash)),
-            Some(name) => Err((false, format!("{name} is no relay"))),
-            None => Err((false, "the certificate has no name trocar://REALM/relay/NAME".to_owned())),
+        let hash = relay_of(&response).map_err(|why| (false, why))?;
+        *self.heard() = Some(hash);
+        Ok((response, hash))
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Option<CertHash>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an answer is of a relay, and of the one that is listened to, where one is.
+    fn check_is_heard(&self, response: &Response) -> Result<(), String> {
+        let hash = relay_of(response)?;
+        match *self.heard() {
+            Some(heard) if heard != hash => Err("its certificate is not the one of the event stream".to_owned()),
+            _ => Ok(()),
         }
+    }
+}
+
+/// The certificate of the relay that answered; an error where that is no relay.
+fn relay_of(response: &Response) -> Result<CertHash, String> {
+    let tls = response.extensions().get::<reqwest::tls::TlsInfo>();
+    let leaf = tls.and_then(|t| t.peer_certificate()).ok_or("no certificate was shown")?;
+    match cert_name(leaf) {
+        Some(name) if name.role == "relay" => Ok(cert_hash(leaf)),
+        Some(name) => Err(format!("{name} is no relay")),
+        None => Err("the certificate has no name trocar://REALM/relay/NAME".to_owned()),
     }
 }
 

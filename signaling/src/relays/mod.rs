@@ -22,6 +22,7 @@ use door::{Door, DoorConfig};
 use places::{Act, Member, Outcome, Owed, Places};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,8 +91,8 @@ struct Inner {
     places: Mutex<Places>,
     doors: Vec<Arc<Door>>,
     figures: Mutex<Vec<String>>,
-    /// One mirror is set up after the other at each relay: two viewers who come at once want one.
-    turns: Vec<tokio::sync::Mutex<()>>,
+    /// Mirrors that are being set up: two viewers who come at once want one.
+    turns: Mutex<BTreeMap<(FeedKey, usize), Arc<tokio::sync::Mutex<()>>>>,
     events: mpsc::Sender<RelayEvent>,
     acts: mpsc::Sender<Act>,
     /// How many relays were heard of, whatever came of it.
@@ -128,7 +129,7 @@ impl Relays {
         let inner = Arc::new(Inner {
             places: Mutex::new(Places::new(relays.iter().map(member).collect())),
             figures: Mutex::new(vec![String::new(); relays.len()]),
-            turns: relays.iter().map(|_| tokio::sync::Mutex::default()).collect(),
+            turns: Mutex::default(),
             doors,
             events,
             acts,

@@ -135,6 +135,8 @@ pub(super) struct Places {
     voices: BTreeMap<LegId, SessionId>,
     mirrors: BTreeMap<(FeedKey, usize), u64>,
     upstreams: BTreeMap<LegId, Upstream>,
+    /// Feeds that a relay is being asked to open, and what it said of them before its answer came.
+    asked: BTreeMap<(FeedKey, usize), Option<FeedDescriptor>>,
     turn: u64,
 }
 
@@ -226,6 +228,16 @@ impl Places {
         self.publications.get(publication).map(|p| p.member)
     }
 
+    /// A relay is being asked to open a feed. What it says of it comes by another way than its answer, and may be first.
+    pub(super) fn ask_feed(&mut self, member: usize, key: &FeedKey) {
+        self.asked.insert((key.clone(), member), None);
+    }
+
+    /// It has not opened it.
+    pub(super) fn refuse_feed(&mut self, member: usize, key: &FeedKey) {
+        self.asked.remove(&(key.clone(), member));
+    }
+
     /// A relay has opened a feed.
     pub(super) fn note_feed(
         &mut self,
@@ -237,12 +249,16 @@ impl Places {
     ) {
         let turn = self.next_turn();
         let home = Home { member, turn, state: FeedState::Waiting, paths: 0 };
+        let said = self.asked.remove(&(key.clone(), member)).flatten();
         let placed = self.feeds.entry(key.clone()).or_insert_with(|| Placed {
             publisher: publisher.clone(),
             descriptor: descriptor.clone(),
             publication: publication.cloned(),
             homes: Vec::new(),
         });
+        if let Some(said) = said {
+            placed.descriptor = said;
+        }
         placed.homes.retain(|h| h.member != member);
         placed.homes.push(home);
     }
@@ -266,6 +282,12 @@ impl Places {
     pub(super) fn note_upstream(&mut self, member: usize, leg: LegId, feed: FeedKey, binding: FlowBinding) {
         let turn = self.next_turn();
         self.upstreams.insert(leg, Upstream { member, turn, feed, binding: Some(binding) });
+    }
+
+    /// An upstream leg was opened for nothing; what is to be done.
+    pub(super) fn give_up_upstream(&mut self, leg: LegId) -> Option<Act> {
+        let gone = self.upstreams.remove(&leg)?;
+        self.owe(gone.member, Owed::Leg(leg))
     }
 
     /// A relay fetches a feed.
@@ -404,6 +426,10 @@ impl Places {
             RelayEvent::Descriptor { key, descriptor } => {
                 if let Some(placed) = self.feeds.get_mut(&key).filter(|p| p.homes.iter().any(|h| h.member == member)) {
                     placed.descriptor = descriptor.clone();
+                    outcome.tell.push(RelayEvent::Descriptor { key, descriptor });
+                } else if let Some(said) = self.asked.get_mut(&(key.clone(), member)) {
+                    // Whoever asked has written the name down already.
+                    *said = Some(descriptor.clone());
                     outcome.tell.push(RelayEvent::Descriptor { key, descriptor });
                 }
             }

@@ -8,6 +8,7 @@ pub mod policy;
 pub mod receive;
 pub mod repeats;
 pub mod send;
+mod went;
 pub mod xr;
 
 use super::feed::Feed;

@@ -122,7 +122,10 @@ impl RepairReceiver {
         if self.is_repair(h) {
             return Verdict::Repair;
         }
-        if self.source != Some(h.ssrc) && !self.is_new_source(h.ssrc) {
+        if self.source == Some(h.ssrc) {
+            // Packets of another one between those of this are strays, however many come.
+            self.other.1 = 0;
+        } else if !self.is_new_source(h.ssrc) {
             return Verdict::Take;
         }
         match self.nack.handle_packet(now, h.seq) {

@@ -3,6 +3,7 @@
 use super::block::{BlockEncoder, EncoderCounters};
 use super::policy::{Line, LossMeter, Plan};
 use super::repeats::{RepeatCounters, Repeats};
+use super::went::Went;
 use super::xr;
 use crate::media::rtcp::{Compound, NackList, Rtcp};
 use crate::units::{Bitrate, Micros, Ssrc};
@@ -39,6 +40,7 @@ pub struct SendCounters {
 pub struct RepairSender {
     budget_us: u64,
     repeats: Repeats,
+    went: Went,
     meter: LossMeter,
     encoder: Option<BlockEncoder>,
     plan: Plan,
@@ -61,6 +63,7 @@ impl RepairSender {
         Self {
             budget_us,
             repeats: Repeats::new(rate, budget_us),
+            went: Went::new(budget_us),
             meter: LossMeter::new(),
             encoder: fec.map(|f| BlockEncoder::new(f.ssrc, f.payload_type, f.first_seq)),
             plan: Plan { rtx: true, fec_percent: 0, interleave: 1 },
@@ -83,9 +86,10 @@ impl RepairSender {
     /// RTCP of the receiver: what it tells of loss. Gives what it asks for, to be answered by [`Self::admit`].
     pub fn handle_rtcp<'a>(&mut self, now: Micros, compound: &'a [u8]) -> impl Iterator<Item = u16> + use<'a> {
         let mut extended = false;
-        for (_, lost, packets) in xr::runs(compound) {
+        let Self { went, meter, .. } = self;
+        for run in xr::runs(compound) {
             extended = true;
-            self.meter.handle_run(now, lost, packets);
+            went.in_turn(&run, |packets| meter.handle_run(now, run.lost, packets));
         }
         if extended {
             (self.plain_reports, self.extended) = (0, true);
@@ -119,8 +123,10 @@ impl RepairSender {
         }
     }
 
-    /// How many copies to send of the packet of that number and length, first sent at `sent`.
-    pub fn admit(&mut self, now: Micros, seq: u16, sent: Micros, len: usize) -> u8 {
+    /// How many copies to send of the packet of that number and length, which was there to be sent at `since`. Where it went
+    /// later, as to a joiner what came before it, it is neither late for that nor lost while it is on its way.
+    pub fn admit(&mut self, now: Micros, seq: u16, since: Micros, len: usize) -> u8 {
+        let sent = self.went.sent_at(seq).map_or(since, |at| at.max(since));
         self.repeats.admit(now, seq, sent, len)
     }
 
@@ -131,6 +137,7 @@ impl RepairSender {
 
     /// A packet leaves for the first time. Then drain [`Self::poll_repair`].
     pub fn handle_sent(&mut self, now: Micros, packet: &[u8], frame_end: bool) {
+        self.went.note(now, packet);
         self.frame += 1;
         self.since_report += 1;
         if frame_end {
@@ -331,5 +338,56 @@ mod tests {
             p.receive.handle_packet(Micros(0), &other(s));
         }
         assert_eq!(p.receive.counters().nack.given_up, 1);
+    }
+
+    #[test]
+    fn strays_of_another_source_do_not_begin_it_however_many_come() {
+        let mut p = Pair::new(20_000);
+        p.come(Micros(0), &packet(0));
+        for s in [2, 3, 4, 5] {
+            let stray = Header { ssrc: Ssrc(5), seq: 600 + s, ..Header::parse(&packet(0)).unwrap() };
+            p.receive.handle_packet(Micros(0), &stray);
+            p.come(Micros(0), &packet(s));
+        }
+        let nack = p.receive.counters().nack;
+        assert_eq!((nack.missing, nack.given_up), (1, 0));
+        assert!(p.receive.poll_rtcp(Micros(6_000), Ssrc(1)).is_some(), "it is still asked for");
+    }
+
+    #[test]
+    fn what_was_lost_before_the_line_or_left_out_is_no_loss_of_the_line() {
+        let mut p = Pair::new(20_000);
+        // Each twentieth comes late here, and a thousand are left out; of what goes, one of 50 is lost.
+        let late = |i: u16| i % 20 == 3;
+        for i in (0..1_000_u16).chain(2_000..4_000) {
+            let now = Micros(u64::from(i) * 200);
+            let again = i.checked_sub(10).filter(|i| late(*i));
+            for s in Some(i).filter(|i| !late(*i)).into_iter().chain(again) {
+                p.send.handle_sent(now, &packet(s), false);
+                if i % 50 != 10 {
+                    p.come(now, &packet(s));
+                }
+            }
+            while p.send.poll_repair().is_some() {}
+            while let Some(due) = p.receive.poll_rtcp(now, Ssrc(1)) {
+                p.send.handle_rtcp(now, &due.rtcp).for_each(drop);
+            }
+        }
+        let loss = p.send.loss(Micros(800_000));
+        assert!((loss - 0.02).abs() < 0.004, "{loss}");
+    }
+
+    #[test]
+    fn a_joiner_is_sent_again_what_it_lost_of_the_past() {
+        let mut s = RepairSender::new(RATE, 100_000, None);
+        let ms = |n: u64| Micros(n * 1_000);
+        s.set_round_trip(ms(1_500), 20_000, 500);
+        (0..100).for_each(|i| s.handle_sent(ms(1_500), &packet(i), false));
+        let copies: Vec<u8> = [1_510, 1_520, 1_592].map(|t| s.admit(ms(t), 40, ms(0), 1_000)).to_vec();
+        assert_eq!(copies, [0, 1, 0], "on its way, in time, too late");
+        let c = s.counters().repeats;
+        assert_eq!((c.too_soon, c.repeated, c.too_late), (1, 1, 1));
+        // One that came late to be sent has its time from then.
+        assert_eq!(s.admit(ms(1_592), 41, ms(1_570), 1_000), 1);
     }
 }

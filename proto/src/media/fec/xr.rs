@@ -120,8 +120,21 @@ fn to_chunks(bits: &[bool]) -> (Vec<u16>, usize) {
     (chunks, at)
 }
 
-/// The runs of the loss RLE blocks of a compound: source, whether they were lost, how many packets. In their order.
-pub fn runs(compound: &[u8]) -> impl Iterator<Item = (Ssrc, bool, u64)> {
+/// Packets in a row that came, or were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Whose packets.
+    pub source: Ssrc,
+    /// Number of the first.
+    pub begin: u16,
+    /// Whether they were lost.
+    pub lost: bool,
+    /// How many they are.
+    pub packets: u64,
+}
+
+/// The runs of the loss RLE blocks of a compound, in their order.
+pub fn runs(compound: &[u8]) -> impl Iterator<Item = Run> {
     let blocks = parts(compound).filter(|p| p.get(1) == Some(&XR)).filter_map(|p| p.get(8..)).flat_map(blocks);
     blocks.filter(|b| b.first() == Some(&LOSS_RLE)).flat_map(block_runs)
 }
@@ -142,7 +155,7 @@ fn blocks(rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     parts(rest)
 }
 
-fn block_runs(block: &[u8]) -> impl Iterator<Item = (Ssrc, bool, u64)> {
+fn block_runs(block: &[u8]) -> impl Iterator<Item = Run> {
     let source = Ssrc(be32(block, 4).unwrap_or(0));
     let (begin, end) = (be16(block, 8).unwrap_or(0), be16(block, 10).unwrap_or(0));
     let mut left = u64::from(end.wrapping_sub(begin));
@@ -158,9 +171,10 @@ fn block_runs(block: &[u8]) -> impl Iterator<Item = (Ssrc, bool, u64)> {
     });
     // What exceeds the numbers that the block names is padding.
     all.map_while(move |(lost, n)| {
-        let n = n.min(left);
-        left -= n;
-        (n > 0).then_some((source, lost, n))
+        let packets = n.min(left);
+        let begin = end.wrapping_sub(u16::try_from(left).unwrap_or(0));
+        left -= packets;
+        (packets > 0).then_some(Run { source, begin, lost, packets })
     })
 }
 
@@ -178,10 +192,13 @@ mod tests {
             assert!(compound.len() <= 1_100);
             let parts: Vec<_> = Compound::new(&compound).collect();
             assert!(matches!(parts[..], [Rtcp::ReceiverReport(..), Rtcp::Other(XR)]), "{parts:?}");
-            for (source, lost, n) in runs(&compound) {
-                assert_eq!(source, Ssrc(9));
-                all.extend(std::iter::repeat_n(!lost, n as usize));
+            let mut begin = None;
+            for run in runs(&compound) {
+                assert_eq!((run.source, run.begin), (Ssrc(9), begin.unwrap_or(run.begin)));
+                begin = Some(run.begin.wrapping_add(run.packets as u16));
+                all.extend(std::iter::repeat_n(!run.lost, run.packets as usize));
             }
+            assert_eq!(begin, Some(r.begin as u16));
         }
         all
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::media::feed::tests::{CONFIG, Publisher};
+use crate::media::feed::{JOIN_FROM_CACHE_US, JOIN_UNANSWERED_US};
 
 const OWN: Numbering = Numbering::Own { ssrc: Ssrc(77), payload_type: 102, first_seq: 0x7ffe };
 
@@ -203,12 +204,9 @@ fn a_leg_that_was_overrun_starts_again_at_a_key_frame() {
 fn a_joiner_from_the_past_is_catching_up_until_it_is_in_the_present() {
     let (mut f, mut p) = (Feed::new(CONFIG), Publisher { ssrc: 1, seq: 10, frame: 0 });
     feed_with(&mut p, 0, 4, true, &mut f, &[]);
-    feed_with(&mut p, 500_000, 4, false, &mut f, &[]);
-    let mut leg = Leg::new(OWN, &f, Micros(1_000_000));
+    feed_with(&mut p, 300_000, 4, false, &mut f, &[]);
+    let mut leg = Leg::new(OWN, &f, Micros(600_000));
     assert!(leg.is_catching_up());
-    // Twice what came in the second since.
-    let bytes: usize = (0..8).map(|i| f.ring().get(i).unwrap().1.len()).sum();
-    assert_eq!(f.catch_up_rate(Micros(1_000_000)).0, 16 * bytes as u64);
     for n in 0..8 {
         assert_eq!(leg.next_len(&f).is_some(), n > 0, "before the first one it is not known to have a key frame");
         assert!(leg.is_catching_up());
@@ -218,6 +216,29 @@ fn a_joiner_from_the_past_is_catching_up_until_it_is_in_the_present() {
     assert!(!leg.is_catching_up());
     let late = Leg::new(OWN, &f, Micros(JOIN_FROM_CACHE_US + 1));
     assert!(!late.is_catching_up(), "too old: it waits for the next one");
+}
+
+#[test]
+fn a_publisher_that_does_not_answer_is_joined_at_an_older_key_frame_and_what_came_is_paced() {
+    let (mut f, mut p) = (Feed::new(CONFIG), Publisher { ssrc: 1, seq: 10, frame: 0 });
+    feed_with(&mut p, 0, 900, true, &mut f, &[]);
+    f.handle_key_frame_request();
+    assert!(f.poll_key_frame_request(Micros(1)).is_some());
+    assert_eq!(f.join_age_us(Micros(400_000)), JOIN_FROM_CACHE_US, "it may still answer");
+    assert_eq!(f.catch_up_rate(Micros(50_000)).0, u64::MAX, "its pace is not known");
+    let now = Micros(1_500_000);
+    assert!(!Leg::new(OWN, &f, now).is_catching_up(), "900 of 1,024 packets: the ring would not hold it");
+    feed_with(&mut p, 1_000_000, 4, true, &mut f, &[]);
+    assert_eq!(f.join_age_us(now), JOIN_UNANSWERED_US, "the answer took a second");
+    assert!(Leg::new(OWN, &f, now).is_catching_up());
+    assert_eq!(f.catch_up_rate(now).0, u64::MAX, "so little goes at once");
+    feed_with(&mut p, 1_500_000, 2_400, false, &mut f, &[]);
+    let bytes = 2_404 * f.ring().get(f.ring().head() - 1).unwrap().1.len() as u64;
+    assert_eq!(f.catch_up_rate(Micros(2_000_000)).0, 2 * bytes * 8, "twice what came in the second since");
+    f.handle_key_frame_request();
+    assert!(f.poll_key_frame_request(Micros(2_000_000)).is_some());
+    feed_with(&mut p, 2_100_000, 4, true, &mut f, &[]);
+    assert_eq!(f.join_age_us(Micros(3_000_000)), JOIN_FROM_CACHE_US, "this one was answered");
 }
 
 #[test]
@@ -247,4 +268,29 @@ fn frames_that_no_other_needs_are_left_out_whole_and_the_others_go_on() {
     leg.leave_out_discardable(false);
     discardable(&mut p, &mut f);
     assert_eq!(drain(&mut leg, &f).0.len(), 3);
+}
+
+#[test]
+fn a_verbatim_leg_answers_for_what_it_sent_and_not_for_what_it_left_out() {
+    let (mut f, mut p) = (Feed::new(CONFIG), Publisher { ssrc: 1, seq: 98, frame: 0 });
+    feed_with(&mut p, 0, 2, false, &mut f, &[]);
+    feed_with(&mut p, 0, 2, true, &mut f, &[]);
+    let mut leg = Leg::new(Numbering::Verbatim, &f, Micros(0));
+    assert_eq!(leg.handle_verbatim_nack(&f, 100), None, "not sent yet");
+    assert_eq!(drain(&mut leg, &f).0.len(), 2);
+    let answered =
+        |leg: &Leg, f: &Feed| (90..120).filter(|s| leg.handle_verbatim_nack(f, *s).is_some()).collect::<Vec<u16>>();
+    assert_eq!(answered(&leg, &f), vec![100, 101]);
+    feed_with(&mut p, 1, 4, false, &mut f, &[]);
+    assert!(matches!(leg.poll(&f, true), Next::Send { .. }));
+    assert_eq!(leg.poll(&f, false), Next::NeedKeyFrame, "the frame's other three do not fit");
+    assert_eq!(answered(&leg, &f), vec![100, 101, 102]);
+    feed_with(&mut p, 2, 2, true, &mut f, &[]);
+    assert_eq!(answered(&leg, &f), vec![100, 101, 102]);
+    assert_eq!(drain(&mut leg, &f).0.len(), 2);
+    assert_eq!(answered(&leg, &f), vec![100, 101, 102, 106, 107]);
+    leg.skip_to_now(&f);
+    feed_with(&mut p, 3, 2, false, &mut f, &[]);
+    assert_eq!(drain(&mut leg, &f).0, vec![]);
+    assert_eq!(answered(&leg, &f), vec![100, 101, 102, 106, 107]);
 }

@@ -252,3 +252,19 @@ fn what_comes_after_it_was_given_up_is_late_and_what_comes_twice_is_not() {
         [Arrival::Late, Arrival::Other, Arrival::Other, Arrival::Other]
     );
 }
+
+#[test]
+fn a_jump_of_thousands_is_asked_for_whole_and_each_number_is_looked_at_once() {
+    let mut g = NackGenerator::sized(200_000, 50_000);
+    g.handle_packet(ms(0), 0);
+    g.handle_packet(ms(0), 10_001);
+    g.handle_packet(ms(0), 10_004);
+    let named = |g: &mut NackGenerator, at| (0..200).map_while(|_| g.poll(at).map(<[u16]>::len)).sum::<usize>();
+    assert_eq!((named(&mut g, ms(0)), g.missing()), (10_000, 10_002), "the last two may be out of order");
+    // Each call looks again at the number that had no room in the one before.
+    assert!(g.steps <= 10_002 + 10_000 / MAX_ASKED, "{}", g.steps);
+    assert_eq!(named(&mut g, ms(0)), 0);
+    g.handle_packet(ms(0), 10_007);
+    assert_eq!(asked(&mut g, ms(0)), vec![10_002, 10_003], "what a packet changed is seen at the same time");
+    assert_eq!(named(&mut g, ms(5)), 2, "and what time changed");
+}

@@ -68,6 +68,12 @@ impl Police {
         goes
     }
 
+    /// Whether a frame that begins now goes on, for one that is not the newest: what becomes of that one is not touched.
+    pub fn has_room(&mut self, now: Micros) -> bool {
+        self.advance(now);
+        self.sum < self.allowance(ALLOWED_PERCENT)
+    }
+
     fn count(&mut self, bytes: u32, goes: bool) {
         if !goes {
             self.dropped_packets += 1;

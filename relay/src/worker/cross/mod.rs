@@ -29,7 +29,7 @@ use trocar_proto::session::feed::FeedDescriptor;
 /// Messages that wait for a worker. Loss policy: the sender keeps what finds it full and says it at the next tick.
 const MESSAGES: usize = 1_024;
 /// Messages that a worker keeps for later. Each is about a mirror, and there are fewer of those.
-/// Loss policy: the oldest is dropped, and said in the log.
+/// Loss policy: what is asked or said again is dropped first, then the oldest ([`Message::worth`]), and it is said in the log.
 const MAX_UNSENT: usize = 8_192;
 
 /// What workers say to each other.
@@ -44,6 +44,18 @@ pub(crate) enum Message {
     Closed { key: FeedKey, serial: u32 },
     /// To the mirror: more is known about the feed.
     Descriptor { key: FeedKey, serial: u32, descriptor: FeedDescriptor },
+}
+
+impl Message {
+    /// What is dropped first where there is no room: a key frame is asked for again within half a second, and without a
+    /// description a mirror still carries packets; without the others it would stay empty or open for ever.
+    const fn worth(&self) -> u8 {
+        match self {
+            Self::KeyFrame { .. } => 0,
+            Self::Descriptor { .. } => 1,
+            Self::Begin { .. } | Self::End { .. } | Self::Closed { .. } => 2,
+        }
+    }
 }
 
 /// What crossed to another worker, in packets.
@@ -142,12 +154,14 @@ impl Cross {
 
     /// Says something to another worker, after all that it was to be told before.
     fn send(&mut self, to: usize, message: Message) {
-        if self.unsent.len() >= MAX_UNSENT {
-            self.unsent.pop_front();
-            tracing::error!(worker = self.me, "a worker takes no messages any more");
-        }
         self.unsent.push_back((to, message));
         self.send_unsent();
+        if self.unsent.len() > MAX_UNSENT {
+            // The first one of those that are worth least.
+            let least = self.unsent.iter().enumerate().min_by_key(|(_, (_, m))| m.worth()).map(|(place, _)| place);
+            least.and_then(|place| self.unsent.remove(place));
+            tracing::error!(worker = self.me, "a worker takes no messages any more");
+        }
     }
 
     /// Says what could not be said before. A worker that is gone needs to be told nothing.
@@ -194,5 +208,46 @@ impl Core {
         self.cross.send_unsent();
         self.catch_up();
         self.drop_idle_mirrors();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trocar_proto::session::ids::{FeedId, SessionId};
+
+    #[test]
+    fn where_a_worker_takes_no_messages_its_mirrors_still_begin_and_end() {
+        let key = |n: usize| FeedKey {
+            session: SessionId::new("s1").unwrap(),
+            feed: FeedId::new(format!("scope{n}").as_str()).unwrap(),
+        };
+        let mut workers = connect_with(2, 4_096);
+        let (mut cross, _) = workers.remove(0);
+        let (_, mut there) = workers.remove(0);
+        // The channel is full before the first message that must not be lost.
+        for _ in 0..MESSAGES {
+            cross.send(1, Message::KeyFrame { key: key(0) });
+        }
+        for n in 0..2 * MAX_UNSENT {
+            let message = match n % 16 {
+                0 => Message::Begin { key: key(n), to: 0, place: Place { index: 1, serial: 1 } },
+                8 => Message::End { key: key(n), to: 0, serial: 1, delay: DelayHistogram::default() },
+                _ => Message::KeyFrame { key: key(n) },
+            };
+            cross.send(1, message);
+        }
+        assert_eq!(cross.unsent.len(), MAX_UNSENT);
+        let (mut begun, mut ended) = (Vec::new(), Vec::new());
+        while let Ok(message) = there.messages.try_recv() {
+            match message {
+                Message::Begin { key, .. } => begun.push(key),
+                Message::End { key, .. } => ended.push(key),
+                _ => {}
+            }
+            cross.send_unsent();
+        }
+        let each = |from: usize| (from..2 * MAX_UNSENT).step_by(16).map(key).collect::<Vec<_>>();
+        assert_eq!((begun, ended), (each(0), each(8)), "all of them, in order");
     }
 }

@@ -33,7 +33,8 @@ pub(super) fn send(what: Sending<'_>, way: &mut RoqWay, feed: &Feed, turn: &mut 
             *again = Some(when);
             break false;
         }
-        let next = leg.next_packet(feed).map(frame_name);
+        // While it waits for a key frame, what comes next is passed over and says nothing about room.
+        let next = leg.next_len(feed).and_then(|_| leg.next_packet(feed)).map(frame_name);
         let catching_up = leg.is_catching_up();
         match leg.poll(feed, way.has_room(next, *at)) {
             Next::Send { index, .. } => {
@@ -48,6 +49,7 @@ pub(super) fn send(what: Sending<'_>, way: &mut RoqWay, feed: &Feed, turn: &mut 
                             repair::note_sent(repair, way, packet, ends, *now, *at);
                         }
                     }
+                    Handed::Missed => sent.dropped += 1,
                     Handed::Refused => {
                         sent.dropped += 1;
                         leg.skip_to_now(feed);
@@ -55,7 +57,8 @@ pub(super) fn send(what: Sending<'_>, way: &mut RoqWay, feed: &Feed, turn: &mut 
                 }
             }
             Next::Idle => break false,
-            Next::NeedKeyFrame => break true,
+            // One that there is no room for would be left out too, and the next may be asked for half a second later.
+            Next::NeedKeyFrame => break way.has_room(None, *at),
         }
     };
     way.end_turn(*at);

@@ -33,10 +33,18 @@ pub(super) fn round_trip(connection: &quinn::Connection) -> (u64, u64) {
 pub(super) fn of_feed(d: &FeedDescriptor, origin: &Origin, is_foreign: bool) -> Option<Box<RepairReceiver>> {
     let datagrams = matches!(d.transport, Transport::Roq { mode: RoqMode::Datagram, .. });
     let by_quic = matches!(origin, Origin::Roq { .. });
+    (datagrams && by_quic).then(|| receiver(d, is_foreign))
+}
+
+/// The repair of a feed that is fetched from another relay: by datagrams, whatever its publisher sends it by.
+pub(super) fn of_cascade(d: &FeedDescriptor) -> Box<RepairReceiver> {
+    receiver(d, false)
+}
+
+fn receiver(d: &FeedDescriptor, is_foreign: bool) -> Box<RepairReceiver> {
     // What a foreign publisher sends is stored with other extensions than it came with, and so cannot be restored.
     let fec_payload_type = d.fec.filter(|_| !is_foreign).map(|f| f.payload_type);
-    let config = RepairConfig { budget_us: budget_us(d), rate: d.max_bitrate, fec_payload_type };
-    (datagrams && by_quic).then(|| Box::new(RepairReceiver::new(config)))
+    Box::new(RepairReceiver::new(RepairConfig { budget_us: budget_us(d), rate: d.max_bitrate, fec_payload_type }))
 }
 
 /// The repair of a leg that leaves by datagrams.
@@ -60,6 +68,11 @@ pub(super) fn note_sent(
 ) {
     repair.handle_sent(at, packet, ends);
     send_redundancy(repair, way, now);
+}
+
+/// When redundancy of a leg is due that waits for small frames.
+pub(super) fn next_wakeup(leg: &LegEntry) -> Option<Micros> {
+    leg.repair.as_ref()?.next_wakeup()
 }
 
 /// Loss policy: redundancy that the connection does not take is not sent.

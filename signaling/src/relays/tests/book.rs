@@ -247,3 +247,31 @@ fn closing_a_feed_closes_its_mirrors_and_an_unknown_leg_is_closed_everywhere() {
     assert_eq!(places.close_leg(&leg("viewer")), [Act::Close(1, Owed::Leg(leg("viewer")))]);
     assert_eq!(places.close_leg(&leg("late")).len(), 3, "one that was opened after the time was up");
 }
+
+#[test]
+fn what_a_relay_says_of_a_feed_before_its_answer_is_passed_on_and_goes_to_whoever_fetches() {
+    let mut of_house = scope();
+    of_house.header_extensions = [("urn:trocar:frame".to_owned(), 1)].into_iter().collect();
+    let said = RelayEvent::Descriptor { key: key(), descriptor: of_house.clone() };
+    let fetched = |places: &mut Places| {
+        places.note_feed(0, &key(), &publisher(), &scope(), None);
+        places.plan_cascade(&key(), 1).unwrap().descriptor
+    };
+    let mut places = three();
+    places.ask_feed(0, &key());
+    assert_eq!(places.hear(1, said.clone()).tell, [], "another relay was not asked");
+    assert_eq!(places.hear(0, said.clone()).tell, [said.clone()]);
+    assert_eq!(fetched(&mut places), of_house);
+    // A second home of the feed.
+    places.ask_feed(2, &key());
+    assert_eq!(places.hear(2, said.clone()).tell, [said.clone()]);
+    places.note_feed(2, &key(), &publisher(), &scope(), None);
+    assert_eq!(places.plan_cascade(&key(), 1).unwrap().descriptor, of_house);
+    // What was said of one that was refused, or that nobody asked for, is about no other.
+    let mut places = three();
+    places.ask_feed(0, &key());
+    places.hear(0, said.clone());
+    places.refuse_feed(0, &key());
+    assert_eq!(places.hear(0, said).tell, []);
+    assert_eq!(fetched(&mut places), scope());
+}

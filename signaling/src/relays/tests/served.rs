@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use trocar_proto::media::ext::FRAME_URI;
 use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, LegGrant, RelayEvent};
 use trocar_proto::session::api::LegRequest;
 use trocar_proto::session::event::LegState;
@@ -368,4 +369,110 @@ async fn a_feed_is_fetched_to_the_relay_of_the_viewers_and_a_relay_that_is_gone_
     });
     assert_eq!(gone.await, key("scope"));
     b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_a_foreign_feeds_packets_are_marked_is_known_to_all_however_soon_the_relay_says_it() {
+    let ca = Ca::new();
+    ca.issue("signaling", "signaling-1", 100);
+    let relay = Running::start(&ca, "a", 1, "127.0.0.1:0").await;
+    let (relays, mut events) = one(&ca, &relay).await;
+    relays.open_feed(feed("scope")).await.unwrap();
+    let described = event(&mut events, |e| match e {
+        RelayEvent::Descriptor { key, descriptor } => Some((key, descriptor)),
+        _ => None,
+    });
+    let (of, descriptor) = described.await;
+    assert_eq!(of, key("scope"));
+    assert!(descriptor.extension_id(FRAME_URI).is_some(), "{descriptor:?}");
+    drop((relays, events));
+    // A signaling that starts again is told the same.
+    let (_relays, mut events) = one(&ca, &relay).await;
+    assert_eq!(event(&mut events, state).await.feeds[0].descriptor, descriptor);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_cannot_be_fetched_leaves_nothing_behind_and_keeps_no_other_waiting() {
+    let ca = Ca::new();
+    ca.issue("signaling", "signaling-1", 100);
+    let a = Running::start(&ca, "a", 1, "127.0.0.1:0").await;
+    let b = Running::start(&ca, "b", 2, "127.0.0.1:0").await;
+    let list = vec![at(&ca, "a", a.url(), (true, false)), at(&ca, "b", b.url(), (false, true))];
+    let (relays, _events) = Relays::start(list, PATIENCE).await.unwrap();
+    relays.open_feed(feed("scope")).await.unwrap();
+    // b is full.
+    for name in ["own-1", "own-2"] {
+        b.relay.open_feed(feed(name)).await.unwrap();
+    }
+    let refused = relays.open_roq_leg(leg("l1", "scope"), CertHash([2; 32])).await;
+    assert!(matches!(refused, Err(AdmitError::Full(_))), "{refused:?}");
+    let plan = relays.inner.places().plan_cascade(&key("scope"), 1).unwrap();
+    assert_eq!((plan.open_at, plan.kept, plan.is_whole), (vec![0], vec![], false));
+    let figures = a.relay.snapshot().await.unwrap().render();
+    assert!(!figures.lines().any(|l| l.starts_with("trocar_leg_connected{")), "{figures}");
+
+    b.relay.close_feed(key("own-1")).await;
+    let turn = relays.inner.turn(&key("room"), 1);
+    let _somebody_waits_for_a_home_of_another_feed = turn.lock().await;
+    let opened = timeout(PATIENCE, relays.open_roq_leg(leg("l2", "scope"), CertHash([2; 32]))).await;
+    opened.expect("it waits for another feed").unwrap();
+    a.stop().await;
+    b.stop().await;
+}
+
+/// Answers every request with `null`, and shows that certificate.
+async fn answer_as(ca: &Ca, (cert, key): (PathBuf, PathBuf)) -> (String, tokio::task::JoinHandle<()>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use trocar_control::trust::{Identity, TrustList};
+    let identity = Identity::from_pem_files(&cert, &key).unwrap();
+    let trust = TrustList::of_file(&ca.file("ca.pem")).unwrap();
+    let tls = trust.current().server_config(&identity, b"http/1.1").unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", socket.local_addr().unwrap());
+    let answering = tokio::spawn(async move {
+        while let Ok((stream, _)) = socket.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = [0; 4_096];
+            if stream.read(&mut request).await.is_ok() {
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nnull";
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.shutdown().await;
+                while matches!(stream.read(&mut request).await, Ok(1..)) {}
+            }
+        }
+    });
+    (url, answering)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_relay_is_believed_and_only_the_one_that_is_listened_to() {
+    let ca = Ca::new();
+    let (cert, key) = ca.issue("signaling", "signaling-1", 100);
+    let door =
+        |url| Door::new(&DoorConfig { url, cert: cert.clone(), key: key.clone(), ca: ca.file("ca.pem") }).unwrap();
+    for (role, believed) in [("relay", true), ("station", false)] {
+        let (url, answering) = answer_as(&ca, ca.issue(role, "other", 3)).await;
+        let answer: Result<(), AdmitError> = door(url.clone()).ask("close-leg", &"l1").await;
+        assert_eq!(answer.is_ok(), believed, "{role}: {answer:?}");
+        assert_eq!(door(url).figures().await.is_some(), believed, "{role}");
+        answering.abort();
+    }
+    let first = Running::start(&ca, "a", 1, "127.0.0.1:0").await;
+    let door = door(first.url());
+    assert!(door.listen().await.is_ok());
+    let () = door.ask("close-leg", &"l1").await.unwrap();
+    let address = first.admission.address().to_string();
+    first.stop().await;
+    // Another one in its place, which has not been listened to.
+    let second = Running::start(&ca, "b", 2, &address).await;
+    // The first question may find the former connection still.
+    for _ in 0..3 {
+        let answer: Result<(), AdmitError> = door.ask("close-leg", &"l1").await;
+        assert_eq!(answer, Err(AdmitError::Unavailable));
+    }
+    assert!(door.listen().await.is_ok());
+    let () = door.ask("close-leg", &"l1").await.unwrap();
+    second.stop().await;
 }

@@ -75,7 +75,7 @@ fn an_installation_has_its_files_and_keeps_a_configuration_that_is_there() -> an
     }
     ensure!(said(system.run("trocar-sim-device", &["--help"])?)?.starts_with("A simulated device"));
 
-    let settings = ["trocar.toml", "gate.toml"].map(|name| system.at("etc/trocar").join(name));
+    let settings = ["trocar.toml", "gate.toml", "relay.toml"].map(|name| system.at("etc/trocar").join(name));
     let mut mine = Vec::new();
     for file in &settings {
         let text = format!("# Theatre 3\n{}", std::fs::read_to_string(file)?);

@@ -23,6 +23,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "few at a time, and a box would be one more thing to read past")]
 enum Command {
     /// Start relay and signaling in one process.
     Up(up::UpArgs),

@@ -114,6 +114,9 @@ impl Slot {
     }
 }
 
+/// What relays say, and by which road.
+type Heards = (mpsc::Sender<(RoadName, Heard)>, mpsc::Receiver<(RoadName, Heard)>);
+
 /// The publisher.
 pub(super) struct Hub {
     api: Api,
@@ -125,7 +128,7 @@ pub(super) struct Hub {
     events: Option<Events>,
     roads: BTreeMap<RoadName, Road>,
     connections: BTreeMap<RoadName, quinn::Connection>,
-    relays: (mpsc::Sender<(RoadName, Heard)>, mpsc::Receiver<(RoadName, Heard)>),
+    relays: Heards,
     failed: Option<anyhow::Error>,
 }
 

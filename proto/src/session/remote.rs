@@ -175,6 +175,7 @@ pub struct StreamLine {
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "few at a time, and a box would be one more thing to read past")]
 pub enum Word {
     /// First: who it is, and all that it has.
     Hello(Box<RelayHello>, Box<RelayState>),

@@ -1,5 +1,7 @@
 //! One POST for each thing that signaling may ask, the event stream, and figures.
 
+#![allow(clippy::result_large_err, reason = "a refusal is an answer, made once and sent")]
+
 use super::book::Book;
 use super::problem::Refusal;
 use super::server::{Asker, BODY_BYTES, BODY_TIMEOUT};

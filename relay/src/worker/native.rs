@@ -198,7 +198,8 @@ impl RoqWay {
     /// come by the other.
     pub(crate) fn expire(&mut self, now: Instant) -> bool {
         let alone = self.lines.len() == 1;
-        self.lines.iter_mut().fold(false, |broken, l| l.streams.expire(now) || broken) && alone
+        let late = self.lines.iter_mut().filter_map(|l| l.streams.expire(now).then_some(())).count();
+        late > 0 && alone
     }
 
     /// A packet outside of its frame's turn, such as a repeat that was asked for: by the line that the viewer was heard by last.

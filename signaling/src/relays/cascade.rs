@@ -29,7 +29,7 @@ fn is_of_this_relay(error: &AdmitError) -> bool {
 fn chosen_flows() -> Result<(FlowId, FlowId), AdmitError> {
     let drawn = crate::secret::nonce().ok_or(AdmitError::Unavailable)?;
     let span = CHOSEN_FLOWS.end - CHOSEN_FLOWS.start;
-    let rtp = CHOSEN_FLOWS.start + (drawn % span & !1);
+    let rtp = CHOSEN_FLOWS.start + ((drawn % span) & !1);
     Ok((FlowId(rtp), FlowId(rtp + 1)))
 }
 

@@ -87,12 +87,15 @@ pub enum RelaysError {
     List(String),
 }
 
+/// By feed, and by the relay that it is set up at.
+type Turns = BTreeMap<(FeedKey, usize), Arc<tokio::sync::Mutex<()>>>;
+
 struct Inner {
     places: Mutex<Places>,
     doors: Vec<Arc<Door>>,
     figures: Mutex<Vec<String>>,
     /// Mirrors that are being set up: two viewers who come at once want one.
-    turns: Mutex<BTreeMap<(FeedKey, usize), Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<Turns>,
     events: mpsc::Sender<RelayEvent>,
     acts: mpsc::Sender<Act>,
     /// How many relays were heard of, whatever came of it.

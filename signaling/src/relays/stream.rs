@@ -20,6 +20,7 @@ const LINE: usize = 16 << 20;
 const TRUST_EVERY: Duration = Duration::from_millis(250);
 
 /// What the stream of one relay says.
+#[allow(clippy::large_enum_variant, reason = "few at a time, and a box would be one more thing to read past")]
 pub(super) enum News {
     /// It is there, with all that it has. The number is that of the attempt.
     Up(u64, Box<RelayHello>, Box<RelayState>),

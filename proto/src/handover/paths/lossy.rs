@@ -38,11 +38,11 @@ fn run(minutes: u64, paths: u32, per_mille: u64, seed: u64) -> (u32, u32, f64) {
         rig.run(ms(10));
         // BEACONs, each by every path; the first copy counts.
         for (beacon, at) in rig.nonces.drain(..).skip(std::mem::take(&mut seen)) {
-            if !(0..paths).map(|_| dice.loses(per_mille)).fold(true, |all, lost| all && lost) {
+            if (0..paths).filter(|_| !dice.loses(per_mille)).count() > 0 {
                 nonce = (beacon, at + DELAY);
             }
         }
-        if rig.now / ms(10) % 2 == 0 && rig.now.saturating_sub(nonce.1) < SILENCE {
+        if (rig.now / ms(10)).is_multiple_of(2) && rig.now.saturating_sub(nonce.1) < SILENCE {
             let mut hb = rig.hb();
             hb.nonce = nonce.0;
             sent += 1;

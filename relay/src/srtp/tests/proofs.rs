@@ -196,7 +196,7 @@ mod one_owner {
         const ONE: bool = true;
     }
     impl<T: ?Sized> Owned<()> for T {}
-    impl<T: ?Sized + Clone> Owned<Copied> for T {}
+    impl<T: Clone> Owned<Copied> for T {}
 
     const _: () = assert!(<SendStream as Owned<_>>::ONE && <SendKeys as Owned<_>>::ONE && <Srtp as Owned<_>>::ONE);
 }

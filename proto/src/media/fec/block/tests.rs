@@ -3,7 +3,7 @@ use crate::link::rng::Rng;
 use crate::media::fec::policy::Plan;
 use crate::media::rtp::{HeaderFields, write_header};
 use crate::units::Micros;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 fn packet(seq: u16, len: usize) -> Vec<u8> {
     let fields = HeaderFields { marker: false, payload_type: 96, seq, timestamp: 5, ssrc: Ssrc(9) };
@@ -31,12 +31,12 @@ fn protect(e: &mut BlockEncoder, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| e.poll_repair().map(<[u8]>::to_vec)).collect()
 }
 
-fn decode(d: &mut BlockDecoder, repairs: &[Vec<u8>], here: &HashMap<u16, Vec<u8>>) -> Vec<Vec<u8>> {
+fn decode(d: &mut BlockDecoder, repairs: &[Vec<u8>], here: &BTreeMap<u16, Vec<u8>>) -> Vec<Vec<u8>> {
     repairs.iter().for_each(|r| d.handle_repair(Micros(0), r, |seq| here.get(&seq).map(Vec::as_slice)));
     std::iter::from_fn(|| d.poll_restored()).collect()
 }
 
-fn by_number(packets: &[Vec<u8>]) -> HashMap<u16, Vec<u8>> {
+fn by_number(packets: &[Vec<u8>]) -> BTreeMap<u16, Vec<u8>> {
     packets.iter().map(|p| (Header::parse(p).unwrap().seq, p.clone())).collect()
 }
 

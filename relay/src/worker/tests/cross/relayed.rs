@@ -383,7 +383,7 @@ async fn a_leg_on_another_worker_is_found_by_its_name_and_its_refusals_name_what
             there = Some(name);
         }
     }
-    let leg = LegId::new(&there.expect("one of eight legs")).unwrap();
+    let leg = LegId::new(there.expect("one of eight legs")).unwrap();
     let restart =
         "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n";
     assert!(house.relay.patch_webrtc_leg(leg.clone(), restart.to_owned()).await.unwrap().is_some());

@@ -1,7 +1,7 @@
 //! Admission from another machine (docs/CLUSTER.md): signaling asks over HTTP with mutual TLS what it asks of a relay in its
 //! own process by a call, and hears events on one long answer.
 //!
-//! The relay needs none of it to keep what runs running: when nobody listens, events are written into the book ([`book`])
+//! The relay needs none of it to keep what runs running: when nobody listens, events are written into the book (`book`)
 //! and a signaling that comes (back) is first told all that is there.
 
 mod book;

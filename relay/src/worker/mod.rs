@@ -1,6 +1,6 @@
 //! A worker: one pinned thread with its own sockets, QUIC endpoint, feeds and legs. Nothing of it is shared; it is
 //! spoken to by commands, which are rare, and answers by events, which are rare too. What it has to do with the other
-//! workers is in [`cross`].
+//! workers is in `cross`.
 
 mod admission;
 mod cascade;

@@ -10,7 +10,7 @@ const FRAME_PERCENT: u64 = 300;
 const SLOTS: usize = 20;
 const SLOT_US: u64 = 1_000_000 / SLOTS as u64;
 
-/// Watches one feed. Loss policy: frames that begin while the last second is over [`ALLOWED_PERCENT`] are dropped whole.
+/// Watches one feed. Loss policy: frames that begin while the last second is over 1.5 × the grant are dropped whole.
 #[derive(Debug, Clone)]
 pub struct Police {
     grant: Bitrate,
@@ -110,7 +110,7 @@ impl Police {
         self.dropped_bytes
     }
 
-    /// Frames that were dropped, or cut off beyond [`FRAME_PERCENT`].
+    /// Frames that were dropped, or cut off beyond 3 × the grant.
     #[must_use]
     pub const fn dropped_frames(&self) -> u64 {
         self.dropped_frames

@@ -54,26 +54,34 @@ async function run({ expert, observer }) {
   const published = await negotiate(out, `/v1/sessions/${session}/whip?feed=cam&max_bitrate=3000000`, publisher.token);
 
   const viewer = await join(observer, "Viewer");
-  const video = document.createElement("video");
-  [video.muted, video.autoplay, video.playsInline] = [true, true, true];
-  document.body.append(video);
-  const frame = (now, meta) => {
-    frames.push({ at: now, width: meta.width, rtp: meta.rtpTimestamp });
+  // Shows a feed and keeps note of its pictures.
+  const view = async (feed, into) => {
+    const video = document.createElement("video");
+    [video.muted, video.autoplay, video.playsInline] = [true, true, true];
+    document.body.append(video);
+    const frame = (now, meta) => {
+      into.push({ at: now, width: meta.width, rtp: meta.rtpTimestamp });
+      video.requestVideoFrameCallback(frame);
+    };
     video.requestVideoFrameCallback(frame);
+    const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    pc.addTransceiver("video", { direction: "recvonly" });
+    pc.ontrack = (event) => (video.srcObject = event.streams[0]);
+    const answer = await negotiate(pc, `/v1/sessions/${session}/feeds/${feed}/whep`, viewer.token);
+    return { pc, leg: answer.location.split("/").at(-1) };
   };
-  video.requestVideoFrameCallback(frame);
-  const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-  pc.addTransceiver("video", { direction: "recvonly" });
-  pc.ontrack = (event) => (video.srcObject = event.streams[0]);
   // The relay knows what a layer is once its first packet came.
-  const viewed = await negotiate(pc, `/v1/sessions/${session}/feeds/cam/whep`, viewer.token);
-  const leg = viewed.location.split("/").at(-1);
+  const { pc, leg } = await view("cam", frames);
 
   const widthIs = (width) => () => frames.at(-1)?.width === width;
   await until("the largest layer", widthIs(960));
+  // One that never switches: what the browser's encoder holds up, it holds up for both.
+  const still = [];
+  const other = await view("cam-half", still);
+  await until("the layer of the viewer who stays", () => still.length > 0);
   await new Promise((done) => setTimeout(done, 3000));
-  const before = await inbound(pc);
-  const started = frames.length;
+  const [before, beforeStill] = [await inbound(pc), await inbound(other.pc)];
+  const [started, startedStill] = [frames.length, still.length];
   const switches = [];
   for (const [feed, width] of [["cam-half", 480], ["cam-quarter", 240], ["cam", 960], ["cam-quarter", 240]]) {
     const asked = performance.now();
@@ -83,9 +91,10 @@ async function run({ expert, observer }) {
     switches.push({ feed, after: performance.now() - asked });
     await new Promise((done) => setTimeout(done, 2000));
   }
-  const after = await inbound(pc);
+  const [after, afterStill] = [await inbound(pc), await inbound(other.pc)];
   const seen = frames.slice(started - 1);
-  const gaps = seen.slice(1).map((f, i) => f.at - seen[i].at);
+  const gapsOf = (list) => list.slice(1).map((f, i) => f.at - list[i].at);
+  const gaps = gapsOf(seen);
   const back = seen.slice(1).filter((f, i) => ((f.rtp - seen[i].rtp) | 0) <= 0).length;
   const feeds = await (await ask(`/v1/sessions/${session}/feeds`, "GET", viewer.token, "application/json")).json();
   // What nobody has: a layer of that name, and a leg of somebody else.
@@ -99,6 +108,10 @@ async function run({ expert, observer }) {
     frames: gaps.length,
     back,
     freezes: after.freezeCount - before.freezeCount,
+    still: {
+      longestGap: Math.max(...gapsOf(still.slice(startedStill - 1))),
+      freezes: afterStill.freezeCount - beforeStill.freezeCount,
+    },
     lost: after.packetsLost - before.packetsLost,
     decoded: after.framesDecoded - before.framesDecoded,
     refused,
@@ -107,5 +120,6 @@ async function run({ expert, observer }) {
   result.left = (await (await ask(`/v1/sessions/${session}/feeds`, "GET", viewer.token, "application/json")).json()).length;
   out.close();
   pc.close();
+  other.pc.close();
   return result;
 }

@@ -11,6 +11,9 @@ use trocar_proto::units::Micros;
 
 /// A missing packet is waited for this long: a repair takes a round trip and more. Then its frame is given up.
 pub(super) const WAIT_US: u64 = 500_000;
+/// A leg that begins within a picture waits so long for one that can be decoded by itself. Then every frame is handed out: some
+/// encoders refresh a picture bit by bit and send none.
+const WAIT_FOR_KEY_US: u64 = 2_000_000;
 
 /// What one packet says.
 #[derive(Debug, Clone)]
@@ -37,6 +40,10 @@ pub(super) struct Assembler {
     /// Each packet is a frame, as sound is sent.
     single: bool,
     ssrc: Option<u32>,
+    /// Since when a picture that can be decoded by itself is waited for.
+    waits_since: Option<Micros>,
+    /// Whether a frame came since then.
+    passed: bool,
     numbers: SeqExtender,
     seen: IndexWindow,
     first: u64,
@@ -61,6 +68,8 @@ impl Assembler {
             clock_rate,
             single: codec.eq_ignore_ascii_case("opus"),
             ssrc: None,
+            waits_since: None,
+            passed: false,
             numbers: SeqExtender::default(),
             seen: IndexWindow::default(),
             first: 0,
@@ -82,6 +91,7 @@ impl Assembler {
         self.counters.bytes += 12 + packet.payload.len() as u64;
         if self.ssrc != Some(packet.ssrc) {
             self.begin(packet.ssrc, packet.seq);
+            (self.waits_since, self.passed) = (Some(now).filter(|_| !self.single), false);
         }
         let seq = self.numbers.extend(packet.seq).0;
         if self.seen.take(seq) {
@@ -137,7 +147,7 @@ impl Assembler {
                     self.pass_over_frame();
                     continue;
                 };
-                self.emit(end);
+                self.emit(end, now);
             }
         }
     }
@@ -197,7 +207,7 @@ impl Assembler {
         self.frame_id = self.frame_id.wrapping_add(1);
     }
 
-    fn emit(&mut self, end: u64) {
+    fn emit(&mut self, end: u64, now: Micros) {
         let rest = self.held.split_off(&(end + 1));
         let packets = std::mem::replace(&mut self.held, rest);
         self.next = end + 1;
@@ -206,10 +216,18 @@ impl Assembler {
         let timestamp = packets.values().next().map_or(0, |h| h.packet.timestamp);
         let payloads: Vec<Vec<u8>> =
             packets.into_values().map(|h| h.packet.payload).filter(|p| !p.is_empty()).collect();
+        let independent = payloads.iter().any(|p| begins_independent(&self.codec, p));
+        if !independent && self.waits_since.is_some_and(|t| now.since(t) < WAIT_FOR_KEY_US) {
+            self.passed = true;
+            self.counters.frames_skipped += 1;
+            self.out.push_back(FrameEvent::Skipped { frames: 1 });
+            return;
+        }
+        self.waits_since = None;
         self.counters.frames += 1;
         self.out.push_back(FrameEvent::Complete(CompleteFrame {
             frame_id: self.frame_id,
-            independent: payloads.iter().any(|p| begins_independent(&self.codec, p)),
+            independent,
             timestamp,
             capture: None,
             first_arrival,
@@ -222,6 +240,11 @@ impl Assembler {
     /// What came of the next frame. Its number counts what was handed out and given up here: it is not the publisher's.
     pub(super) fn poll_event(&mut self) -> Option<FrameEvent> {
         self.out.pop_front()
+    }
+
+    /// Whether frames were passed over since the leg began, as none of them could be decoded by itself.
+    pub(super) const fn waits_for_key_frame(&self) -> bool {
+        self.waits_since.is_some() && self.passed
     }
 
     /// Counters.
@@ -324,6 +347,24 @@ mod tests {
         packets.remove(10);
         let (complete, lost, c) = run(packets, "opus");
         assert_eq!((complete.len(), lost, c.packets_missing), (79, 1, 1));
+    }
+
+    #[test]
+    fn a_leg_that_begins_within_a_picture_waits_for_a_key_frame_but_not_for_ever() {
+        let key = |seq, frame| Packet { payload: vec![0x65, 1], ..packet(seq, frame, true) };
+        // Frames 1 to 9 need what never came; the key frame is number 10.
+        let late = stream(0, 10).split_off(4);
+        let (complete, passed, c) = run(timed(late.clone()).into_iter().chain([(300, key(30, 10))]), "H264");
+        assert_eq!((complete, passed, c.frames_skipped), (vec![10], 9, 9));
+        let mut a = Assembler::new("H264", 90_000);
+        a.handle(Micros(0), late[0].clone());
+        assert!(!a.waits_for_key_frame(), "nothing is asked for before a frame is over");
+        late[1..3].iter().for_each(|p| a.handle(Micros(1), p.clone()));
+        assert!(a.waits_for_key_frame());
+        a.handle(Micros(2), key(7, 10));
+        // An encoder that sends none is shown after all.
+        let (complete, ..) = run(timed(stream(0, 90).split_off(4)), "H264");
+        assert_eq!(complete.first(), Some(&68), "two seconds of three packets in 30 ms");
     }
 
     #[test]

@@ -238,7 +238,7 @@ impl Leg {
                     if sink.is_done() {
                         return Ok(Ended::Wanted);
                     }
-                    if sink.wants_key_frame() {
+                    if sink.wants_key_frame(self.assembler.as_ref().is_some_and(Assembler::waits_for_key_frame)) {
                         self.request_key_frame().await;
                     }
                 }

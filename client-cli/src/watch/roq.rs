@@ -367,7 +367,7 @@ impl Watcher<'_> {
                 FrameEvent::Skipped { .. } => self.sink.skipped(),
             }
         }
-        if self.sink.wants_key_frame() {
+        if self.sink.wants_key_frame(false) {
             reading.request_key_frame();
         }
     }

@@ -151,9 +151,9 @@ impl Sink {
         }
     }
 
-    /// Whether a key frame is to be asked for now: the window cannot go on without.
-    pub(crate) fn wants_key_frame(&mut self) -> bool {
-        let wanted = self.window.as_ref().is_some_and(Window::wants_key_frame)
+    /// Whether a key frame is to be asked for now: what comes is of no use without (`needed`), or the window cannot go on.
+    pub(crate) fn wants_key_frame(&mut self, needed: bool) -> bool {
+        let wanted = (needed || self.window.as_ref().is_some_and(Window::wants_key_frame))
             && self.asked.is_none_or(|t| t.elapsed() >= KEY_FRAME_EVERY);
         if wanted {
             self.asked = Some(Instant::now());

@@ -7,9 +7,10 @@ use std::process::Command;
 use trocar_media_tests::stack::Stack;
 use trocar_media_tests::workspace;
 
-/// Longest time without a new picture around four switches, in milliseconds: pictures are 67 ms apart, and a machine under
-/// load holds some up. A switch that waited without pictures for a key frame would take that and the key frame's way.
-const LONGEST_GAP_MS: f64 = 700.0;
+/// How much longer than the viewer who never switches the one who does may be without a new picture, in milliseconds: pictures
+/// are 67 ms apart. What the browser's encoder holds up on a machine under load, it holds up for both; a switch that waited
+/// without pictures for a key frame would take that and the key frame's way besides.
+const LONGER_GAP_MS: f64 = 300.0;
 
 #[test]
 fn a_viewer_goes_from_layer_to_layer_of_a_browsers_camera_without_a_freeze() -> anyhow::Result<()> {
@@ -40,8 +41,17 @@ fn a_viewer_goes_from_layer_to_layer_of_a_browsers_camera_without_a_freeze() -> 
     ensure!(seen["feeds"] == layers, "{}", seen["feeds"]);
     ensure!(number(&seen, "/switches/3/after").is_finite(), "{}", seen["switches"]);
     ensure!(number(&seen, "/frames") >= 60.0, "only {} pictures in four switches", seen["frames"]);
-    ensure!(seen["freezes"] == 0, "{} freezes", seen["freezes"]);
-    ensure!(number(&seen, "/longestGap") < LONGEST_GAP_MS, "{} ms without a picture", seen["longestGap"]);
+    ensure!(
+        number(&seen, "/freezes") <= number(&seen, "/still/freezes"),
+        "{} freezes, and {} of who never switches",
+        seen["freezes"],
+        seen["still"]["freezes"]
+    );
+    ensure!(
+        number(&seen, "/longestGap") < number(&seen, "/still/longestGap") + LONGER_GAP_MS,
+        "{} ms without a picture",
+        seen["longestGap"]
+    );
     ensure!(seen["back"] == 0, "timestamps went back {} times", seen["back"]);
     ensure!(seen["lost"] == 0, "{} packets look lost", seen["lost"]);
     // The control: a name that is no feed is refused, so the switches above were not no-ops.

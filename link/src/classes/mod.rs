@@ -1,0 +1,1 @@
+//! What each class of surgery needs of a line, where that is from, and the verdict.

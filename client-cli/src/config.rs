@@ -1,7 +1,9 @@
 //! The configuration file of `trocar up`: TOML, typed, and a key that nobody knows is refused by name.
 
+mod limits;
 mod relay;
 
+pub(crate) use limits::Limits;
 pub(crate) use relay::{Apart, Task};
 
 use anyhow::{Context, bail};
@@ -25,16 +27,31 @@ pub(crate) struct Config {
     pub(crate) dir: PathBuf,
     /// What people see of the session that `trocar up` opens.
     pub(crate) session_title: String,
+    /// The patient whom that session is about, as `ASSIGNER|VALUE`: stands in the audit chain, and nobody in the session sees it.
+    pub(crate) session_patient: Option<String>,
+    /// The patient's consent to being seen by others.
+    pub(crate) consent: Consent,
     /// Letting people in.
     pub(crate) signaling: Signaling,
     /// Carrying media: `[relay]` in this process, or `[[relay]]` for each one apart.
     pub(crate) relay: relay::Section,
+    /// What is taken of anybody.
+    pub(crate) limits: Limits,
     /// STUN and TURN servers that browsers are told.
     pub(crate) turn: Turn,
     /// Systems that are called on events.
     pub(crate) webhook: Vec<Webhook>,
     /// What is said about running.
     pub(crate) log: Log,
+}
+
+/// The patient's consent to being seen by others.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Consent {
+    /// Directory with the trust list of those who sign it: `ca.pem`, and `crl.pem` where there is one. With it nobody but the role local sees
+    /// or hears anything of a session before a document that consents to it was handed in; left out, nothing is asked for.
+    pub(crate) trust: Option<PathBuf>,
 }
 
 /// The signaling part.
@@ -122,14 +139,25 @@ pub(crate) struct Log {
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+impl Config {
+    /// The first 64 bits of SHA-256 over all values, in hex: tells in the audit chain whether a configuration was changed.
+    pub(crate) fn fingerprint(&self) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, format!("{self:?}").as_bytes());
+        hex::encode(digest.as_ref().get(..8).unwrap_or_default())
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             realm: RealmId::default(),
             dir: PathBuf::from("var/trocar"),
             session_title: "Operating room".to_owned(),
+            session_patient: None,
+            consent: Consent::default(),
             signaling: Signaling::default(),
             relay: relay::Section::default(),
+            limits: Limits::default(),
             turn: Turn::default(),
             webhook: Vec::new(),
             log: Log::default(),
@@ -308,6 +336,7 @@ impl Config {
             bail!("relay.advertise has {a}: an address that clients can send to is right");
         }
         r.check_workers()?;
+        self.limits.check()?;
         if !(1..=4_096).contains(&r.max_feeds) || !(1..=65_536).contains(&r.max_legs) {
             bail!("relay.max_feeds is 1 to 4096 and relay.max_legs is 1 to 65536");
         }
@@ -362,6 +391,7 @@ mod tests {
             ("[relay]\nworkers = 2\nwebrtc = '127.0.0.1:5000'\nquic = '127.0.0.1:5001'", "relay.webrtc and relay.quic"),
             ("[relay]\nworkers = 4\nquic = '127.0.0.1:4431'", "relay.quic and relay.control"),
             ("[relay]\nworkers = 3\nwebrtc = '127.0.0.1:65534'", "relay.webrtc = 127.0.0.1:65534"),
+            ("[limits]\nconnections = 1", "limits.connections = 1"),
             ("[signaling]\ncert = 'x'", "signaling.key"),
             ("[log]\nfilter = 'a=b=c'", "log.filter"),
             ("[turn]\nurls = ['turn:t.example']", "turn.secret_file"),

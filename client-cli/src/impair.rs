@@ -2,6 +2,7 @@
 
 mod alarm;
 mod flags;
+mod profiles;
 mod proxy;
 mod report;
 mod socket;
@@ -30,9 +31,10 @@ pub(crate) struct ImpairArgs {
     /// UDP address that their packets go to.
     #[arg(long, value_name = "ADDR", value_parser = resolve)]
     to: SocketAddr,
-    /// What the line does, in both directions: see docs/IMPAIR.md. The flags below go before it.
-    #[arg(long, value_name = "FILE")]
-    profile: Option<PathBuf>,
+    /// What the line does, in both directions: a file (docs/IMPAIR.md), or a name such as 5g-busy; `list` lists the names.
+    /// The flags below go before it.
+    #[arg(long, value_name = "NAME|FILE")]
+    profile: Option<String>,
     /// Delay of each direction, as in 20ms.
     #[arg(long, value_name = "TIME", value_parser = flags::milliseconds)]
     delay: Option<f64>,
@@ -136,12 +138,11 @@ fn resolve(s: &str) -> Result<SocketAddr, String> {
 
 impl ImpairArgs {
     fn plan(&self) -> anyhow::Result<Plan> {
-        let mut profile = self.profile.as_deref().map_or_else(|| Ok(Profile::default()), read_profile)?;
+        let mut profile = self.profile.as_deref().map_or_else(|| Ok(Profile::default()), profiles::read)?;
         self.overlay(&mut profile.up);
         self.overlay(&mut profile.down);
         profile.rebind_after_s = self.rebind_after.or(profile.rebind_after_s);
-        let from = self.profile.as_deref().map_or_else(|| "the flags".to_owned(), |p| p.display().to_string());
-        profile.check().with_context(|| from)?;
+        profile.check().with_context(|| self.profile.clone().unwrap_or_else(|| "the flags".to_owned()))?;
         if self.listen == self.to {
             bail!("--listen and --to are both {}: two addresses are right", self.to);
         }

@@ -1,6 +1,7 @@
 //! From a source's frames to RoQ, on the source's own thread: header extensions are put in, and each frame goes by every line
 //! (one QUIC connection, or two), by datagrams or by a stream per frame. Whole frames are left out where a line has no room;
-//! one line never waits for another.
+//! one line never waits for another. Where a connection takes less than all feeds that leave by it, voices go before scopes and
+//! scopes before the rest.
 
 use crate::ledger::{Ledger, digest};
 use crate::media::Frame;
@@ -51,6 +52,8 @@ pub(crate) struct Sent {
 /// One connection that a feed's packets go by.
 struct Line {
     connection: quinn::Connection,
+    /// The feed's place among those that leave by the same connection.
+    seat: Option<quic::Seat>,
     rtcp_prefix: FlowPrefix,
     /// Where each frame goes by a stream of its own.
     streams: Option<FrameStreams>,
@@ -61,7 +64,8 @@ struct Line {
 impl Line {
     /// Decides whether a frame goes by this line.
     fn begin_frame(&mut self, frame: &Frame, budget: Duration) {
-        self.takes = match &mut self.streams {
+        let patience = u32::try_from(self.seat.as_ref().map_or(1, quic::Seat::patience)).unwrap_or(1);
+        let has_room = match &mut self.streams {
             Some(streams) => {
                 // Another frame follows: what is late has no part in it, for viewers ask for a key frame where they need one.
                 let _ = streams.expire(Instant::now());
@@ -70,10 +74,18 @@ impl Line {
             None => {
                 let space = self.connection.datagram_send_buffer_space();
                 // A picture behind which half of its budget would pass is left out: it would only make the next ones late.
-                let in_time = frame.audio_level.is_some() || self.waits(space) <= budget / 2;
+                let in_time = frame.audio_level.is_some() || self.waits(space) <= budget / 2 / patience;
                 space >= needed(frame) && in_time
             }
         };
+        let bytes = frame.bytes() as u64;
+        self.takes = has_room;
+        if let Some(seat) = &mut self.seat {
+            // What does not leave is wanted as well.
+            seat.note_offered(bytes);
+            self.takes = seat.may_begin() && has_room;
+            seat.note_sent(if self.takes { bytes } else { 0 });
+        }
     }
 
     /// How long a datagram that is handed over now waits for those before it, at the pace of the line.
@@ -186,6 +198,7 @@ impl Sender {
         let streamed = matches!(binding.feed.transport, Transport::Roq { mode: RoqMode::Stream, .. });
         let streams = streamed.then(|| FrameStreams::new(connection.clone(), prefix));
         quic::add_granted(&connection, binding.feed.max_bitrate);
+        let seat = quic::Seat::take(&connection, &binding.feed);
         let mut state = self.state();
         state.disconnect(path);
         if state.lines.iter().all(Option::is_none) {
@@ -194,7 +207,7 @@ impl Sender {
         state.prefix = Some(prefix);
         state.budget = Duration::from_millis(u64::from(binding.feed.budget_ms));
         if let Some(slot) = state.lines.get_mut(path) {
-            *slot = Some(Line { connection, rtcp_prefix, streams, takes: false });
+            *slot = Some(Line { connection, seat, rtcp_prefix, streams, takes: false });
         }
         Ok(())
     }

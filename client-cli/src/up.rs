@@ -244,6 +244,9 @@ async fn start_signaling(
         loopback_http: config.signaling.loopback_http,
         tls: TlsIdentity { cert_chain_pem: read(&cert)?, key_pem: read(&key)? },
         token_key_pkcs8: token_key(&config.dir)?,
+        audit_key_pkcs8: Some(audit_key(&config.dir)?),
+        consent_trust: config.consent.trust.clone(),
+        configured: config.fingerprint(),
         issuer: issuer(config),
         audiences: vec![format!("relay.{}", config.realm), GATE_AUDIENCE.to_owned()],
         public_url: config.signaling.public_url.clone(),
@@ -254,7 +257,7 @@ async fn start_signaling(
         ice: config.turn.load()?,
         webhooks: config.webhook.iter().map(Webhook::load).collect::<anyhow::Result<_>>()?,
         control: control.transpose()?,
-        limits: trocar_signaling::Limits::default(),
+        limits: config.limits.bounds().signaling,
     };
     Ok(Server::start(signaling, media.admission(), events).await?)
 }
@@ -270,13 +273,26 @@ async fn session(server: &ServerHandle, config: &Config) -> anyhow::Result<Sessi
             Err(error) => tracing::info!(%error, session = %id, "opening a new session"),
         }
     }
-    let id = server.create_session(&config.session_title).await?;
+    let id = server.create_session(&config.session_title, config.session_patient.as_deref()).await?;
     write_secret(&file, id.as_str().as_bytes())?;
     Ok(id)
 }
 
 fn token_key(dir: &Path) -> anyhow::Result<Vec<u8>> {
-    let path = dir.join("token.key");
+    key_in(dir, "token.key")
+}
+
+/// The key that signs heads of the audit chain, and beside it `audit-key.pub`: 32 bytes in hex, for `trocar audit verify --key`.
+fn audit_key(dir: &Path) -> anyhow::Result<Vec<u8>> {
+    let key = key_in(dir, "audit.key")?;
+    let public = hex::encode(trocar_signaling::token_public_key(&key)?);
+    write_secret(&dir.join("audit-key.pub"), format!("{public}\n").as_bytes())?;
+    Ok(key)
+}
+
+/// An Ed25519 key in the directory, made where it is not there.
+fn key_in(dir: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
+    let path = dir.join(name);
     if path.exists() {
         return std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
     }

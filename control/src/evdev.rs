@@ -1,5 +1,5 @@
 //! Linux input events (`struct input_event` of linux/input.h): foot pedals, buttons, gamepads. Pure: bytes in, events out, whether they
-//! come from `/dev/input/eventN`, a pipe or a recording. Reading the file is the caller's matter.
+//! come from `/dev/input/eventN`, a pipe or a recording. Reading the file is the caller's matter; [`device`] asks the kernel about it.
 //!
 //! ```
 //! use trocar_control::evdev::{InputEvent, KeyChange, KeyCode, Parser, encode};
@@ -10,6 +10,7 @@
 //! assert_eq!("BTN_SOUTH".parse(), Ok(KeyCode(0x130)));
 //! ```
 
+pub mod device;
 mod names;
 
 pub use names::{AxisCode, KeyCode, UnknownName};

@@ -5,6 +5,7 @@
 //! that an older one never counts again (HO-U-001). A file that is removed withdraws nothing; a document that withdraws does.
 
 use crate::core::{Event, Inbox, Lane};
+use crate::fail_stop::{self, Asked};
 use crate::store::{Consents, DiskHandle, Known};
 use rustls::pki_types::UnixTime;
 use std::io::Read as _;
@@ -23,16 +24,10 @@ use trocar_proto::units::WallMicros;
 /// The file is looked at this often.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// Why there is no watch.
+/// No thread for the watch.
 #[derive(Debug, thiserror::Error)]
-pub enum WatchError {
-    /// Whose signature counts is not known.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// No thread.
-    #[error("cannot start the thread that watches the consent document: {0}")]
-    Thread(std::io::Error),
-}
+#[error("cannot start the thread that watches the consent document: {0}")]
+pub struct WatchError(std::io::Error);
 
 /// What is watched, and who is told.
 #[derive(Debug)]
@@ -78,34 +73,34 @@ impl ConsentWatch {
     }
 }
 
-/// Starts the watch. The first look is at once.
+/// Starts the watch. The first look is at once. A trust list or a document that cannot be used is no error: it is told, and looked at
+/// again, and nothing is consented to meanwhile.
 ///
 /// # Errors
-/// [`WatchError`]: a trust list that cannot be read. A document that cannot be used is no error: it is told, and looked at again.
+/// [`WatchError`].
 pub fn start(watched: Watched) -> Result<ConsentWatch, WatchError> {
-    let trust = TrustList::load(&watched.trust)?;
     let (withdraw, acts) = sync_channel(1);
     let scope = Arc::default();
-    let watcher = Watcher::new(watched, trust, Arc::clone(&scope));
-    let thread = std::thread::Builder::new().name("trocar-consent".to_owned());
-    thread.spawn(move || run(watcher, &acts)).map_err(WatchError::Thread)?;
+    let watcher = Watcher::new(watched, Arc::clone(&scope));
+    fail_stop::spawn("trocar-consent", move || Ok(run(watcher, &acts))).map_err(WatchError)?;
     Ok(ConsentWatch { withdraw, scope })
 }
 
-fn run(mut watcher: Watcher, acts: &Receiver<()>) {
+fn run(mut watcher: Watcher, acts: &Receiver<()>) -> Asked {
     loop {
         watcher.look(wall());
         match acts.recv_timeout(EVERY) {
             Ok(()) => watcher.withdraw(wall()),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return Asked,
         }
     }
 }
 
 struct Watcher {
     watched: Watched,
-    trust: TrustList,
+    /// Whose signature counts; nothing as long as the list could not be read once.
+    trust: Option<TrustList>,
     scope: Arc<Mutex<Scope>>,
     consent: Consent,
     /// The document that counts, and when its signer was vouched for.
@@ -135,16 +130,18 @@ enum Refused {
     SameSerial(u64),
     #[error("its serial cannot be kept: {0}")]
     Keep(std::io::Error),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("the gate's store does not know which documents came before")]
     NoStore,
 }
 
 impl Watcher {
-    fn new(watched: Watched, trust: TrustList, scope: Arc<Mutex<Scope>>) -> Self {
+    fn new(watched: Watched, scope: Arc<Mutex<Scope>>) -> Self {
         let consent = Consent::new(watched.session.clone());
         Self {
             watched,
-            trust,
+            trust: None,
             scope,
             consent,
             current: None,
@@ -158,11 +155,8 @@ impl Watcher {
 
     /// One look at trust list, file and clock.
     fn look(&mut self, now: WallMicros) {
-        let changed = self.trust.reload().unwrap_or_else(|e| {
-            tracing::warn!(error = %e, "the trust list cannot be read; the former one stays in force");
-            false
-        });
-        if changed {
+        // A list that cannot be read any more stays in force as it was; the network's watch tells that it cannot.
+        if self.trust.as_mut().is_some_and(|list| list.reload().unwrap_or(false)) {
             self.look_at_signer();
         }
         match self.look_at_file(now) {
@@ -186,8 +180,8 @@ impl Watcher {
 
     /// A signer that was revoked, or whose authority is gone, vouches for nothing any more.
     fn look_at_signer(&mut self) {
-        let Some((signed, since)) = &self.current else { return };
-        let verdict = self.trust.current().verify(&signed.chain, *since);
+        let (Some((signed, since)), Some(list)) = (&self.current, &self.trust) else { return };
+        let verdict = list.current().verify(&signed.chain, *since);
         let is_distrusted = matches!(verdict, Err(Distrust::Revoked | Distrust::UnknownIssuer));
         if is_distrusted && !self.is_distrusted {
             let what = format!("the signer {} is not trusted any more", signed.signer);
@@ -207,7 +201,7 @@ impl Watcher {
             return Ok(());
         }
         let at = UnixTime::since_unix_epoch(Duration::from_micros(now.0));
-        let trust: Arc<Trust> = self.trust.current();
+        let trust = self.trust()?;
         let signed = read(&bytes, &trust, at)?;
         let is_current = self.current.as_ref().is_some_and(|(current, _)| current.hash == signed.hash);
         if !is_current {
@@ -215,6 +209,17 @@ impl Watcher {
         }
         self.seen = Some(bytes);
         Ok(())
+    }
+
+    /// The list in force, read now where it could not be read before.
+    fn trust(&mut self) -> Result<Arc<Trust>, TrustError> {
+        let list = match self.trust.take() {
+            Some(list) => list,
+            None => TrustList::load(&self.watched.trust)?,
+        };
+        let trust = list.current();
+        self.trust = Some(list);
+        Ok(trust)
     }
 
     /// HO-U-001: the highest serial decides, in this run and in earlier ones.

@@ -4,6 +4,8 @@
 //! bounded queue and gets what is to be done by the traits and queues below; nothing on the way from a command to the device waits
 //! for anything else:
 //!
+//! - [`means`]: network and frames, as far as they stand; [`troubles`]: what does not, and why.
+//! - [`fail_stop`]: a gate that is half dead ends; [`realtime`]: threads that wait for nobody else.
 //! - [`net`]: control connections and channels; opens and seals datagrams.
 //! - [`device`]: adapters for what moves.
 //! - [`store`]: epoch blocks and the audit chain, on disk ahead of use.
@@ -26,8 +28,11 @@ pub mod device;
 mod doors;
 pub mod fail_stop;
 pub mod frames;
+pub mod means;
 pub mod net;
+pub mod realtime;
 pub mod run;
 pub mod sim;
 pub mod stdio;
 pub mod store;
+pub mod troubles;

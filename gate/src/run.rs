@@ -6,14 +6,15 @@ use crate::consent::Withdrawal;
 use crate::console::{self, Tty};
 use crate::core::{Core, Event, Inbox, Lane, Parts, View, first_view};
 use crate::device::Counters as DeviceCounters;
-use crate::{consent, device, fail_stop, frames, net, stdio, store};
+use crate::troubles::Troubles;
+use crate::{consent, device, fail_stop, frames, means, stdio, store};
 use anyhow::Context as _;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use trocar_control::audit::record::Party;
-use trocar_control::trust::{Identity, Trust};
+use trocar_control::trust::Identity;
 
 /// Records that wait when the process ends get so long.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
@@ -31,6 +32,10 @@ pub enum ConsoleKind {
 
 /// Runs the gate until SIGTERM or SIGINT, which it obeys when no offer is open and no expert holds.
 ///
+/// Fatal is what local cannot be without: a thread, the store of another gate, the device, the console. What remote operation alone needs is
+/// no reason to leave local without a gate: it is told on the console and tried again (HO-G-029), and so is a store that cannot be read
+/// (HO-E-005), for the session.
+///
 /// # Errors
 /// What cannot be opened: named by the key of the configuration.
 pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
@@ -45,8 +50,7 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
         .context("runtime")?;
     let cfg = Arc::new(config.timers.clone());
     let inbox = Inbox::default();
-    let identity = Identity::from_pem_files(&config.identity.cert, &config.identity.key).context("identity")?;
-    let opened = store::open(&config.store, &cfg, this_run(&config, &identity), inbox.clone()).context("store")?;
+    let opened = store::open(&config.store, &cfg, this_run(&config), inbox.clone()).context("store")?;
     for line in &opened.found {
         tracing::warn!("{line}");
     }
@@ -62,15 +66,17 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
     });
     let consent = consent.context("consent")?;
     let withdrawal: Withdrawal = Arc::new(move || consent.withdraw());
-    let network = net::start(&config.net(), inbox.clone(), runtime.handle()).context("relay")?;
-    let net_counters = network.counters();
-    let frames = start_frames(&config, identity, network.trust(), &inbox, &runtime)?;
+    let troubles = Troubles::new(inbox.clone());
+    let wanted = means::Wanted { net: config.net(), frames: frames_of(&config) };
+    let network = means::start(wanted, inbox.clone(), troubles.clone(), runtime.handle().clone());
+    let network = network.context("cannot start a thread")?;
+    let means_counters = network.counters();
     let (view_in, view) = watch::channel(Arc::new(first_view(&cfg)));
     let disk = opened.disk.clone();
     let all = move || {
-        let framed = frames.iter().flat_map(frames::Frames::counters);
         let written = [("audit records lost", disk.lost())];
-        written.into_iter().chain(counters.named()).chain(net_counters.all()).chain(framed).collect()
+        let own = written.into_iter().chain(crate::realtime::figures()).chain(counters.named());
+        own.chain(means_counters.all()).collect()
     };
     let parts = Parts {
         device: moving,
@@ -79,13 +85,17 @@ pub fn run(config: Config, kind: Option<ConsoleKind>) -> anyhow::Result<()> {
         inbox: inbox.clone(),
         view: view_in,
         counters: Box::new(all),
+        troubles,
     };
     // What can fail at the start fails before the core serves anybody.
     let console = console::start(&config.console, inbox.clone(), Arc::clone(&withdrawal), view.clone());
     let console = console.context("console")?;
     let core = Core::new(&cfg, opened.store, opened.found.join("; "), parts)?;
     fail_stop::watch(core.pulse()).context("core")?;
-    let running = std::thread::Builder::new().name("trocar-gate-core".to_owned()).spawn(move || core.run());
+    let running = std::thread::Builder::new().name("trocar-gate-core".to_owned()).spawn(move || {
+        crate::realtime::claim();
+        core.run()
+    });
     let running = running.context("core")?;
     stop_on_signals(&runtime, &inbox)?;
     let attended = attend(&config, kind, (&console, &inbox, &withdrawal), &view, || running.is_finished());
@@ -132,42 +142,34 @@ fn attend(
 }
 
 /// What the audit records of this run have in common.
-fn this_run(config: &Config, identity: &Identity) -> store::Run {
+fn this_run(config: &Config) -> store::Run {
     store::Run {
         session: config.session.id.clone(),
         patient: config.session.patient.clone(),
-        gate: party(identity),
+        gate: party(Identity::from_pem_files(&config.identity.cert, &config.identity.key).ok().as_ref()),
         configuration: config.hash,
         software: concat!("trocar-gate ", env!("CARGO_PKG_VERSION")).to_owned(),
     }
 }
 
-/// This gate as the one who acts where local does, at its console.
-fn party(identity: &Identity) -> Party {
-    let name = identity.name();
+/// This gate as the one who acts where local does, at its console. Without a certificate it has no name.
+fn party(identity: Option<&Identity>) -> Party {
+    let name = identity.map(Identity::name);
     Party {
         role: Some("gate".to_owned()),
-        fingerprint: Some(hex::encode(identity.hash().0)),
+        fingerprint: identity.map(|identity| hex::encode(identity.hash().0)),
         authentication: Some("console".to_owned()),
-        device: Some(name.to_string()),
-        realm: Some(name.realm.to_string()),
+        device: name.map(ToString::to_string),
+        realm: name.map(|name| name.realm.to_string()),
         ..Party::default()
     }
 }
 
-fn start_frames(
-    config: &Config,
-    identity: Identity,
-    trust: watch::Receiver<Arc<Trust>>,
-    inbox: &Inbox,
-    runtime: &tokio::runtime::Runtime,
-) -> anyhow::Result<Option<frames::Frames>> {
-    let Some(frames) = config.frames.clone() else {
+fn frames_of(config: &Config) -> Option<frames::FramesConfig> {
+    if config.frames.is_none() {
         tracing::warn!("[frames] is missing: without frame proof, camera and instruments are refused");
-        return Ok(None);
-    };
-    let started = frames::start(frames, Arc::new(identity), trust, inbox.clone());
-    Ok(Some(runtime.block_on(started).context("frames")?))
+    }
+    config.frames.clone()
 }
 
 fn stop_on_signals(runtime: &tokio::runtime::Runtime, inbox: &Inbox) -> anyhow::Result<()> {

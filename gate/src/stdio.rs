@@ -71,6 +71,8 @@ struct Shown<'a> {
     device: Option<DeviceShown>,
     connected: Vec<Somebody<'a>>,
     notices: Vec<String>,
+    /// What keeps remote operation from being possible: `key: why` of each.
+    troubles: &'a [String],
     counters: Vec<(&'static str, u64)>,
 }
 
@@ -277,6 +279,7 @@ fn changed(a: &View, b: &View) -> bool {
         || a.connected != b.connected
         || a.notices.len() != b.notices.len()
         || a.notices.last() != b.notices.last()
+        || a.troubles != b.troubles
 }
 
 fn shown(view: &View) -> Shown<'_> {
@@ -315,6 +318,7 @@ fn shown(view: &View) -> Shown<'_> {
             })
             .collect(),
         notices: view.notices.iter().map(|(_, n)| format!("{n:?}")).collect(),
+        troubles: &view.troubles,
         counters: view.counters.clone(),
     }
 }

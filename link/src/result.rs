@@ -8,6 +8,7 @@ pub const SCHEMA: &str = "trocar-link-result/1";
 
 /// A measured line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LinkResult {
     /// [`SCHEMA`].
@@ -42,6 +43,7 @@ pub struct LinkResult {
 
 /// Clock of the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Clock {
     /// Its clock minus ours at the start.
@@ -56,6 +58,7 @@ pub struct Clock {
 
 /// What holds for both directions together.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Path {
     /// Largest UDP payload that came through unfragmented.
@@ -78,6 +81,7 @@ pub struct Path {
 
 /// One direction.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Direction {
     /// `up` from here to there, `down` from there to here.
@@ -100,6 +104,7 @@ pub struct Direction {
 
 /// What came of a run of numbered packets.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Flow {
     /// Packets.
@@ -128,6 +133,7 @@ pub struct Flow {
 
 /// Traffic that is shaped like a picture.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VideoFlow {
     /// Mean rate of UDP payload.
@@ -146,6 +152,7 @@ pub struct VideoFlow {
 
 /// One step of the ramp.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// What was sent, UDP payload.
@@ -160,6 +167,7 @@ pub struct Step {
 
 /// One rung of the ladder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rung {
     /// `quic-udp`, `webrtc-udp`, `ice-tcp`, `turn-udp`, `turn-tls-443`.
@@ -176,6 +184,7 @@ pub struct Rung {
 
 /// A second way at the same time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SecondPath {
     /// How it was named.
@@ -195,6 +204,7 @@ pub struct SecondPath {
 
 /// A distribution, in microseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Quantiles {
     /// How many values.

@@ -48,6 +48,8 @@ const shots = [
   { name: "statistics", ...joined, run: steps(live(3), keys("g"), settle(9000)) },
   { name: "sending", ...joined, run: steps(live(3), (p) => p.click('[data-control="talk.connect"]'), (p) => p.click('[data-control="publish.camera"]'), (p) => p.waitForSelector('body[data-mic="muted"][data-camera="sending"]'), keys("m"), (p) => p.waitForSelector('body[data-mic="open"]')) },
   { name: "observer", ...joined, fake: { role: "observer" }, run: live(3) },
+  { name: "views", ...joined, fake: { layered: ["endoscope", "room"] }, run: steps(live(3), keys("l", "l"), settle(2500)) },
+  { name: "views-chosen", ...joined, fake: { layered: ["endoscope"] }, run: steps(live(3), (p) => p.selectOption('.tile[data-source="endoscope"] .view', "endoscope-quarter"), (p) => p.waitForSelector('.tile[data-feed="endoscope-quarter"]'), settle(2500)) },
   { name: "frozen", ...joined, run: steps(live(3), (p) => p.evaluate(() => { window.__relay.freeze("endoscope"); window.__relay.state("room", "stalled"); }), (p) => p.waitForSelector('.tile[data-state="frozen"]'), settle(800)) },
   { name: "no-publisher", ...joined, fake: { feeds: [], voice: false }, run: (p) => p.waitForSelector(".empty:not([hidden])") },
   { name: "undecodable", ...joined, run: steps(live(3), (p) => p.evaluate(() => window.__relay.announce("robot-4k", { codec: "H265", purpose: "scope", priority: 0 })), keys("1"), (p) => p.waitForSelector("[data-alternative]")) },

@@ -1,34 +1,114 @@
 // A Chromium publishes its camera in three simulcast layers (WHIP), and views it (WHEP) on one leg that goes from layer to
-// layer. Prints what it saw as one line of JSON. `node simulcast.mjs ORIGIN EXPERT_INVITATION OBSERVER_INVITATION`.
+// layer; then the page shows it as one picture, whose layer follows the size of its tile or what the person chooses. Prints what it
+// saw as one line of JSON. `node simulcast.mjs ORIGIN EXPERT_INVITATION OBSERVER_INVITATION PAGE_LINK SCREENSHOT`.
 import { launch } from "./chromium.mjs";
 
-const [, , origin, expert, observer] = process.argv;
+const [, , origin, expert, observer, link, screenshot] = process.argv;
 const browser = await launch({});
-const page = await browser.newPage();
-await page.goto(origin);
+const tab = async () => {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 760 } });
+  await page.addInitScript(tools);
+  return page;
+};
+const [publisher, viewer, page] = [await tab(), await tab(), await tab()];
+await Promise.all([publisher.goto(origin), viewer.goto(origin)]);
 try {
-  console.log(JSON.stringify(await page.evaluate(run, { expert, observer })));
+  const published = await publisher.evaluate(publish, expert);
+  const seen = await viewer.evaluate(watch, { observer, session: published.session });
+  seen.answer = published.answer;
+  seen.page = await lookAtPage(page);
+  await publisher.evaluate(unpublish);
+  seen.left = await viewer.evaluate(feedsLeft);
+  console.log(JSON.stringify(seen));
 } finally {
   await browser.close();
 }
 
-async function run({ expert, observer }) {
-  const PATIENCE_MS = 30_000;
-  const ask = async (path, method, token, type, body) => {
+/** One tile, one leg, one connection, whichever layer it shows. */
+async function lookAtPage(page) {
+  const requests = [];
+  page.on("request", (r) => /\/(whep|legs\/)/.test(r.url()) && requests.push(`${r.method()} ${r.url().replace(/.*\/(legs|feeds)\//, "$1/")}`));
+  await page.goto(`${link}&name=Viewer&join=1`);
+  const at = (feed, timeout = 15_000) =>
+    page.waitForSelector(`.tile[data-feed="${feed}"][data-state="live"][data-age-kind="known"]`, { timeout, state: "attached" });
+  const steps = [];
+  const step = async (what, feed, act) => {
+    const began = Date.now();
+    await act();
+    await at(feed);
+    await page.waitForTimeout(700);
+    const now = await page.evaluate(() => {
+      const [tile, ...others] = document.querySelectorAll(".tile");
+      const video = tile.querySelector("video");
+      return { feed: tile.dataset.feed, source: tile.dataset.source, others: others.length, state: tile.dataset.state, width: video.videoWidth, frames: Number(tile.dataset.frames) };
+    });
+    steps.push({ what, ...now, afterMs: Date.now() - began - 700 });
+  };
+  await step("large", "cam", () => undefined);
+  const options = await page.$$eval(".tile .view option", (list) => list.map((o) => o.textContent));
+  await page.screenshot({ path: screenshot });
+  await step("small", "cam-half", () => page.setViewportSize({ width: 500, height: 620 }));
+  await step("chosen", "cam-quarter", () => page.selectOption(".tile .view", "cam-quarter"));
+  // Chosen is chosen: a tile of any size keeps it.
+  await step("chosen and large", "cam-quarter", async () => {
+    await page.setViewportSize({ width: 1280, height: 760 });
+    await page.waitForTimeout(2000);
+  });
+  await step("automatic again", "cam", () => page.selectOption(".tile .view", ""));
+  return { steps, options, requests };
+}
+
+// In every tab that speaks to the relay by itself.
+function tools() {
+  window.ask = async (path, method, token, type, body) => {
     const headers = { "Content-Type": type, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
     const response = await fetch(path, { method, headers, body });
     if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
     return response;
   };
-  const join = async (invitation, name) =>
+  window.join = async (invitation, name) =>
     (await ask("/v1/join", "POST", "", "application/json", JSON.stringify({ invitation, name }))).json();
-  const negotiate = async (pc, path, token) => {
+  window.negotiate = async (pc, path, token) => {
     await pc.setLocalDescription();
     const response = await ask(path, "POST", token, "application/sdp", pc.localDescription.sdp);
     const sdp = await response.text();
     await pc.setRemoteDescription({ type: "answer", sdp });
     return { sdp, location: response.headers.get("location") };
   };
+}
+
+async function publish(expert) {
+  const me = await window.join(expert, "Publisher");
+  const session = me.session.session ?? me.session;
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 960, height: 540, frameRate: 15 } });
+  const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  pc.addTransceiver(stream.getVideoTracks()[0], {
+    direction: "sendonly",
+    sendEncodings: [
+      { rid: "q", scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+      { rid: "h", scaleResolutionDownBy: 2, maxBitrate: 400_000 },
+      { rid: "f", maxBitrate: 1_000_000 },
+    ],
+  });
+  const { sdp, location } = await window.negotiate(pc, `/v1/sessions/${session}/whip?feed=cam&max_bitrate=3000000`, me.token);
+  window.published = { pc, location, token: me.token };
+  return { session, answer: sdp.split("\r\n").filter((l) => /^a=(rid|simulcast)/.test(l)) };
+}
+
+async function unpublish() {
+  const { pc, location, token } = window.published;
+  await window.ask(location, "DELETE", token, "application/json");
+  pc.close();
+}
+
+async function feedsLeft() {
+  const { session, token } = window.viewer;
+  return (await (await window.ask(`/v1/sessions/${session}/feeds`, "GET", token, "application/json")).json()).length;
+}
+
+async function watch({ observer, session }) {
+  const PATIENCE_MS = 30_000;
+  const { ask, join, negotiate } = window;
   const until = async (what, good) => {
     for (const end = performance.now() + PATIENCE_MS; performance.now() < end; ) {
       if (await good()) return;
@@ -39,21 +119,8 @@ async function run({ expert, observer }) {
   const frames = [];
   const inbound = async (pc) => [...(await pc.getStats()).values()].find((s) => s.type === "inbound-rtp" && s.kind === "video");
 
-  const publisher = await join(expert, "Publisher");
-  const session = publisher.session.session ?? publisher.session;
-  const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 960, height: 540, frameRate: 15 } });
-  const out = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-  out.addTransceiver(stream.getVideoTracks()[0], {
-    direction: "sendonly",
-    sendEncodings: [
-      { rid: "q", scaleResolutionDownBy: 4, maxBitrate: 150_000 },
-      { rid: "h", scaleResolutionDownBy: 2, maxBitrate: 400_000 },
-      { rid: "f", maxBitrate: 1_000_000 },
-    ],
-  });
-  const published = await negotiate(out, `/v1/sessions/${session}/whip?feed=cam&max_bitrate=3000000`, publisher.token);
-
   const viewer = await join(observer, "Viewer");
+  window.viewer = { session, token: viewer.token };
   // Shows a feed and keeps note of its pictures.
   const view = async (feed, into) => {
     const video = document.createElement("video");
@@ -101,7 +168,6 @@ async function run({ expert, observer }) {
   const refused = await ask(`/v1/sessions/${session}/legs/${leg}`, "PATCH", viewer.token, "application/json", '{"feed":"none"}')
     .then(() => "taken", (error) => error.message);
   const result = {
-    answer: published.sdp.split("\r\n").filter((l) => /^a=(rid|simulcast)/.test(l)),
     feeds: feeds.map(({ descriptor: d }) => ({ feed: d.feed, view: d.view, source: d.source, width: d.width })),
     switches,
     longestGap: Math.max(...gaps),
@@ -116,9 +182,6 @@ async function run({ expert, observer }) {
     decoded: after.framesDecoded - before.framesDecoded,
     refused,
   };
-  await ask(published.location, "DELETE", publisher.token, "application/json");
-  result.left = (await (await ask(`/v1/sessions/${session}/feeds`, "GET", viewer.token, "application/json")).json()).length;
-  out.close();
   pc.close();
   other.pc.close();
   return result;

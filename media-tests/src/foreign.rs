@@ -5,6 +5,7 @@
 pub mod cell;
 pub mod client;
 pub mod hub;
+pub mod part;
 pub mod report;
 
 pub use cell::{Cell, Control};

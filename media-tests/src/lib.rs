@@ -1,6 +1,7 @@
 //! The world around Trocar, for tests and benchmarks: real processes, a real browser, and clients of our own that stand
 //! for many.
 
+pub mod attack;
 pub mod bench;
 pub mod bench_control;
 pub mod browser;
@@ -8,6 +9,7 @@ pub mod cluster;
 pub mod devices;
 pub mod failures;
 pub mod foreign;
+pub mod fuzz;
 pub mod line;
 pub mod netns;
 pub mod party;

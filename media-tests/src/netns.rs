@@ -71,6 +71,21 @@ impl Namespace {
         }
     }
 
+    /// From now on nothing that is sent to the machine in the namespace gets into it, and what it sends gets out; or that is over.
+    ///
+    /// # Errors
+    /// Where `nft` is missing or fails.
+    pub fn deafen(&self, deaf: bool) -> anyhow::Result<()> {
+        let rules = if deaf {
+            "add table inet trtest; add chain inet trtest in { type filter hook input priority 0; policy drop; }"
+        } else {
+            "delete table inet trtest"
+        };
+        let mut command = Command::new("ip");
+        let out = command.args(["netns", "exec", self.name(), "nft", rules]).output().context("ip, nft")?;
+        if out.status.success() { Ok(()) } else { bail!("nft: {}", String::from_utf8_lossy(&out.stderr)) }
+    }
+
     /// Ends it; returns the wall clock in milliseconds at which it ended.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ pub struct Process {
     lines: Receiver<String>,
     /// The last lines of standard error, for failure messages.
     tail: Arc<Mutex<Vec<String>>>,
+    /// Lines of standard error so far.
+    said: Arc<AtomicU64>,
 }
 
 impl Process {
@@ -48,13 +51,14 @@ impl Process {
         let mut child = child.with_context(|| format!("cannot start {name}"))?;
         let (sender, lines) = sync_channel(LINES);
         let tail = Arc::new(Mutex::new(Vec::new()));
+        let said = Arc::new(AtomicU64::new(0));
         if let Some(out) = child.stdout.take() {
             read(out, sender, None);
         }
         if let Some(err) = child.stderr.take() {
-            read(err, sync_channel(0).0, Some(Arc::clone(&tail)));
+            read(err, sync_channel(0).0, Some((Arc::clone(&tail), Arc::clone(&said))));
         }
-        Ok(Self { name: name.to_owned(), child, lines, tail })
+        Ok(Self { name: name.to_owned(), child, lines, tail, said })
     }
 
     /// Starts `trocar` with these arguments.
@@ -107,6 +111,12 @@ impl Process {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
+    /// Lines of standard error so far.
+    #[must_use]
+    pub fn error_lines(&self) -> u64 {
+        self.said.load(Ordering::Relaxed)
+    }
+
     /// Sends a signal by name, e.g. `TERM`, `STOP`.
     ///
     /// # Errors
@@ -152,10 +162,14 @@ impl Drop for Process {
     }
 }
 
-fn read(from: impl Read + Send + 'static, sender: SyncSender<String>, tail: Option<Arc<Mutex<Vec<String>>>>) {
+/// The last lines, and how many there were.
+type Errors = (Arc<Mutex<Vec<String>>>, Arc<AtomicU64>);
+
+fn read(from: impl Read + Send + 'static, sender: SyncSender<String>, errors: Option<Errors>) {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if let Some(tail) = &tail {
+            if let Some((tail, said)) = &errors {
+                said.fetch_add(1, Ordering::Relaxed);
                 let mut t = tail.lock().unwrap_or_else(PoisonError::into_inner);
                 if t.len() >= 40 {
                     t.remove(0);

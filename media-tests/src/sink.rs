@@ -1,5 +1,6 @@
 //! A light WebRTC viewer that stands for many: WHEP, ICE, DTLS, and every SRTP packet opened and counted. It decodes nothing.
 
+mod flood;
 mod wire;
 
 use anyhow::{Context, bail};
@@ -15,6 +16,8 @@ use trocar_proto::media::rtp;
 use trocar_relay::srtp::{Profile, Srtp};
 use trocar_relay::webrtc::transport::dtls_certificate;
 use wire::Wire;
+
+pub use flood::Flood;
 
 /// From the offer to the first packet.
 const PATIENCE: Duration = Duration::from_secs(10);

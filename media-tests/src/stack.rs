@@ -165,6 +165,14 @@ pub fn scope_fixture() -> anyhow::Result<PathBuf> {
     fixture("scope")
 }
 
+/// 1080p at 30 frames and 20 Mbit/s a second, which `make fixtures` made: what a browser on a small machine decodes several times.
+///
+/// # Errors
+/// Where it is not there.
+pub fn line_fixture() -> anyhow::Result<PathBuf> {
+    fixture("line")
+}
+
 /// The natural video that `make fixtures` fetched.
 ///
 /// # Errors

@@ -4,9 +4,11 @@
 
 mod start;
 
-pub use start::{SecondPath, start_device_again};
+pub use start::{SecondPath, start_device_again, wait_metric};
 
+use crate::cluster::Cluster;
 use crate::line::Line;
+use crate::netns::Namespace;
 use crate::process::{Process, trocar};
 use crate::sentinel::boot_us;
 use crate::stack::{PATIENCE, Stack, path};
@@ -197,6 +199,10 @@ pub struct Setting {
     pub direct: bool,
     /// Two relays, and a path by each: control goes by both.
     pub two_paths: bool,
+    /// Signaling with its store is a process of its own, and so are the relays: one for pictures, one for control.
+    pub apart: bool,
+    /// The expert's station is on a machine of its own, a network namespace, without a line between.
+    pub far: bool,
 }
 
 impl Default for Setting {
@@ -208,6 +214,8 @@ impl Default for Setting {
             wall_clock: None,
             direct: false,
             two_paths: false,
+            apart: false,
+            far: false,
         }
     }
 }
@@ -251,10 +259,14 @@ pub struct Room {
     pub gate_line: Line,
     /// The other path, where there are two.
     pub second: Option<SecondPath>,
-    /// Relay and signaling.
+    /// Relay and signaling; signaling alone where they are apart.
     pub stack: Stack,
+    /// Relays that are processes of their own: for pictures, for control.
+    pub relays: Vec<Process>,
     /// Where things are.
     pub places: Places,
+    /// The machine of the stations, where it is another one.
+    pub far: Option<Namespace>,
     /// Views of the console from before this do not count any more: what a test looks for came after its last act.
     since: u64,
 }
@@ -267,6 +279,8 @@ pub struct Places {
     device: SocketAddr,
     frames: SocketAddr,
     setting: Setting,
+    /// The network namespace that stations are started in.
+    far: Option<String>,
 }
 
 impl Places {
@@ -307,19 +321,34 @@ impl Room {
     /// # Errors
     /// What did not come up.
     pub fn open(setting: Setting) -> anyhow::Result<Self> {
-        let stack = Stack::start()?;
+        let far = if setting.far { Some(Namespace::new()?) } else { None };
+        let (stack, mut relays_apart) = if setting.apart {
+            let Cluster { stack, relays } = Cluster::start(&[("relay", &["feeds", "legs"])])?;
+            (stack, relays.into_iter().map(|relay| relay.process).collect())
+        } else {
+            (far.as_ref().map_or_else(Stack::start, |far| Stack::start_at(&far.host()))?, Vec::new())
+        };
         let dir = stack.dir.path().to_owned();
-        let places = Places { dir, device: free_udp()?, frames: free_tcp()?, setting };
-        let control: SocketAddr = stack.text("/relay/control")?.parse()?;
-        let (line, gate_line) = (Line::to(control)?, Line::to(control)?);
+        let name = far.as_ref().map(|far| far.name().to_owned());
+        let places = Places { dir, device: free_udp()?, frames: free_tcp()?, setting, far: name };
+        let (line, gate_line) = if places.setting.apart {
+            let SecondPath { relay, line, gate_line } = SecondPath::start(&stack, &places)?;
+            relays_apart.push(relay);
+            (line, gate_line)
+        } else {
+            let control: SocketAddr = stack.text("/relay/control")?.parse()?;
+            (Line::to(control)?, Line::to(control)?)
+        };
         issue(&stack)?;
         let second = if places.setting.two_paths { Some(SecondPath::start(&stack, &places)?) } else { None };
-        let mut relays = vec![if places.setting.direct { control } else { gate_line.address }];
+        let direct = if places.setting.direct { Some(stack.text("/relay/control")?.parse()?) } else { None };
+        let mut relays = vec![direct.unwrap_or(gate_line.address)];
         relays.extend(second.iter().map(|s| s.gate_line.address));
         write_gate_config(&stack, &places, &relays)?;
         let (device, record) = start_device(&places)?;
         let gate = start_gate(&places)?;
-        let mut room = Self { gate, device, record, line, gate_line, second, stack, places, since: 0 };
+        let relays = relays_apart;
+        let mut room = Self { gate, device, record, line, gate_line, second, stack, relays, places, far, since: 0 };
         room.gate_shows("the device", |v| v["device"]["heard_us"].is_u64())?;
         Ok(room)
     }
@@ -551,26 +580,4 @@ fn verb(arguments: &[&str]) -> anyhow::Result<()> {
     let out = Command::new(trocar()?).args(arguments).output()?;
     ensure!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
     Ok(())
-}
-
-/// Waits until the relay's metrics have that figure above zero with this label value; the line.
-///
-/// # Errors
-/// Where they do not within [`PATIENCE`].
-pub fn wait_metric(stack: &Stack, name: &str, label: &str) -> anyhow::Result<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (began, url) = (Instant::now(), stack.text("/metrics")?);
-    let quoted = format!("\"{label}\"");
-    runtime.block_on(async {
-        loop {
-            let text = crate::http_client()?.get(&url).send().await?.text().await?;
-            let found = text.lines().find(|l| l.starts_with(name) && l.contains(&quoted) && !l.ends_with(" 0"));
-            if let Some(line) = found {
-                return Ok(line.to_owned());
-            }
-            ensure!(began.elapsed() < PATIENCE, "no {name} with {label} in:\n{text}");
-            // The page is asked again; it has no event that a client could wait for.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
 }

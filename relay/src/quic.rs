@@ -3,14 +3,16 @@
 //! Used by the relay's listener and by our native clients, so that both ends have the same limits.
 
 mod line;
+mod seat;
 #[cfg(test)]
 mod tests;
 
 pub use line::{GRANT_UNKNOWN, LineControl, LineControlFactory, LineFigures, add_granted, line_figures, set_granted};
+pub use seat::Seat;
 
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -136,6 +138,16 @@ const PACKET_THRESHOLD: u32 = 32;
 const ACK_EVERY: u32 = 8;
 const ACK_WITHIN: Duration = Duration::from_millis(5);
 
+/// Bursts of loss of large packets look like a path that takes them no more; then the smallest size holds until the next search.
+/// A lossy line makes that mistake often, and its packets of 1,200 bytes would go by streams for the default of a minute.
+const MTU_SEARCH_AGAIN: Duration = Duration::from_secs(3);
+
+fn mtu_discovery() -> MtuDiscoveryConfig {
+    let mut m = MtuDiscoveryConfig::default();
+    m.black_hole_cooldown(MTU_SEARCH_AGAIN);
+    m
+}
+
 fn ack_frequency() -> AckFrequencyConfig {
     let mut a = AckFrequencyConfig::default();
     a.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY - 1))
@@ -158,6 +170,7 @@ pub fn transport_config() -> TransportConfig {
         .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
         .ack_frequency_config(Some(ack_frequency()))
         .packet_threshold(PACKET_THRESHOLD)
+        .mtu_discovery_config(Some(mtu_discovery()))
         .congestion_controller_factory(Arc::new(LineControlFactory));
     t
 }

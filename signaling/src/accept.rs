@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::figures::ReasonLabels;
 use crate::guard::Peer;
-use crate::rate::peer_key;
+use crate::rate::{network_key, peer_key};
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -33,8 +33,34 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Gatekeeper {
     total: Arc<Semaphore>,
     per_ip: u32,
+    per_network: u32,
     per_loopback: u32,
-    peers: Mutex<BTreeMap<IpAddr, u32>>,
+    places: Mutex<Places>,
+}
+
+/// Connections by peer and by network.
+#[derive(Debug, Default)]
+struct Places {
+    peers: BTreeMap<IpAddr, u32>,
+    networks: BTreeMap<IpAddr, u32>,
+}
+
+/// One more under that key, where there are fewer than so many.
+fn take(counts: &mut BTreeMap<IpAddr, u32>, key: IpAddr, limit: u32) -> bool {
+    let count = counts.get(&key).copied().unwrap_or(0);
+    if count < limit {
+        counts.insert(key, count + 1);
+    }
+    count < limit
+}
+
+fn give_back(counts: &mut BTreeMap<IpAddr, u32>, key: IpAddr) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
 }
 
 /// One connection's place, given back when the last copy is dropped. Travels with each request, so that a WebSocket keeps
@@ -51,13 +77,9 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut peers = self.keeper.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = peers.get_mut(&self.peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                peers.remove(&self.peer);
-            }
-        }
+        let mut places = self.keeper.places.lock().unwrap_or_else(PoisonError::into_inner);
+        give_back(&mut places.peers, self.peer);
+        give_back(&mut places.networks, network_key(self.peer));
     }
 }
 
@@ -66,22 +88,27 @@ impl Gatekeeper {
         Arc::new(Self {
             total: Arc::new(Semaphore::new(limits.connections)),
             per_ip: limits.connections_per_ip,
+            per_network: limits.connections_per_network,
             per_loopback: limits.connections_loopback,
-            peers: Mutex::new(BTreeMap::new()),
+            places: Mutex::default(),
         })
     }
 
     /// A place for a connection from there, or which limit is reached.
     fn admit(self: &Arc<Self>, from: IpAddr) -> Result<ConnectionSlot, &'static str> {
         let peer = peer_key(from);
-        let limit = if peer.is_loopback() { self.per_loopback } else { self.per_ip };
+        let is_here = peer.is_loopback();
+        let (each, together) =
+            if is_here { (self.per_loopback, self.per_loopback) } else { (self.per_ip, self.per_network) };
         let permit = self.total.clone().try_acquire_owned().map_err(|_| "total")?;
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = peers.entry(peer).or_insert(0);
-        if *count >= limit {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if !take(&mut places.peers, peer, each) {
             return Err("address");
         }
-        *count += 1;
+        if !take(&mut places.networks, network_key(peer), together) {
+            give_back(&mut places.peers, peer);
+            return Err("network");
+        }
         Ok(ConnectionSlot(Arc::new(Place { _permit: permit, peer, keeper: self.clone() })))
     }
 
@@ -260,5 +287,33 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.inner).poll_shutdown(cx);
         self.judge(cx, outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_network_leaves_places_to_the_others() {
+        let keeper = Gatekeeper::new(&crate::Limits::default());
+        let admit = |a: u8, b: u8| keeper.admit(IpAddr::from([198, 51, a, b]));
+        let mut held = Vec::new();
+        let mut refused = BTreeMap::new();
+        for n in 0..10_000_u32 {
+            match admit(100, (n % 250) as u8) {
+                Ok(slot) => held.push(slot),
+                Err(reason) => *refused.entry(reason).or_insert(0) += 1,
+            }
+        }
+        assert_eq!((held.len(), refused.get("network")), (256, Some(&9_744)));
+        let mut neighbours: Vec<_> = (0..65).map(|_| admit(101, 1)).collect();
+        assert_eq!(neighbours.pop().map(|last| last.err()), Some(Some("address")));
+        assert!(neighbours.iter().all(Result::is_ok), "another network has places");
+        held.pop();
+        assert!(admit(100, 251).is_ok(), "a place that was given back is free");
+        drop((held, neighbours));
+        let places = keeper.places.lock().unwrap();
+        assert!(places.peers.is_empty() && places.networks.is_empty());
     }
 }

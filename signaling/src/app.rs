@@ -1,6 +1,8 @@
 //! What all tasks share, and the operations that touch more than one part of it.
 
 use crate::admission::{Admission, Answer};
+use crate::audit::{Entry, Journal};
+use crate::consent::Notary;
 use crate::config::{Config, Ice, Limits, Rate};
 use crate::control::Gates;
 use crate::error::SessionError;
@@ -9,7 +11,7 @@ use crate::live::{Closing, Live};
 use crate::name::{MAX_TITLE, TITLE_EXPECTED, clean, shown};
 use crate::rate::{Bucket, PeerRates};
 use crate::secret::{self, SecretHash};
-use crate::store::{EventRow, Row, Store, Stored, StoredParticipant};
+use crate::store::{Row, Store, StoreError, Stored, StoredParticipant};
 use crate::token::{Bearing, TokenError, TokenKeyError, Tokens};
 use crate::webhooks::Hooks;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,10 +48,13 @@ pub(crate) struct App {
     pub(crate) origins: Vec<String>,
     pub(crate) metrics_open: bool,
     pub(crate) ice: Ice,
+    /// Reads consent documents, where consent is required.
+    pub(crate) notary: Option<Notary>,
     /// Gates that can be asked.
     pub(crate) gates: Gates,
     realm: RealmId,
     live: Mutex<Live>,
+    journal: Journal,
     join_rates: Mutex<PeerRates>,
     denial_rate: Mutex<Bucket>,
     started: Instant,
@@ -60,13 +65,24 @@ impl App {
     pub(crate) fn new(
         config: &Config,
         admission: Arc<dyn Admission>,
-        (store, stored): (Store, Stored),
+        (store, mut stored): (Store, Stored),
         (public_url, origins): (String, Vec<String>),
-        hooks: Hooks,
+        (hooks, notary): (Hooks, Option<Notary>),
     ) -> Result<Self, TokenKeyError> {
         let figures = Arc::new(Figures::default());
         let now = Micros(0);
-        let live = Live::new(config.limits.clone(), (figures.clone(), hooks), stored, now, wall_clock());
+        let journal = Journal::new(store.clone(), figures.clone());
+        let consents = std::mem::take(&mut stored.consents);
+        let mut live = Live::new(config.limits.clone(), (figures.clone(), hooks, journal.clone()), stored, now, wall_clock());
+        if let Some(notary) = &notary {
+            live.require_consent();
+            for stored in consents {
+                // What was stored has been read once: it has the form of a document.
+                if let Ok(document) = trocar_control::consent::peek(stored.document.as_bytes()) {
+                    live.restore_consent(document, notary.again(&stored));
+                }
+            }
+        }
         Ok(Self {
             tokens: Tokens::new(&config.token_key_pkcs8, &config.issuer, &config.audiences)?,
             limits: config.limits.clone(),
@@ -77,9 +93,11 @@ impl App {
             origins,
             metrics_open: config.metrics_open,
             ice: config.ice.clone(),
+            notary,
             gates: Gates::default(),
             realm: config.realm.clone(),
             live: Mutex::new(live),
+            journal,
             join_rates: Mutex::new(PeerRates::new(now, config.limits.joins)),
             denial_rate: Mutex::new(Bucket::full(now, RECORDED_DENIALS)),
             started: Instant::now(),
@@ -102,16 +120,57 @@ impl App {
         self.join_rates.lock().unwrap_or_else(PoisonError::into_inner).take(self.now(), peer)
     }
 
-    /// Opens a session.
+    /// Records that the server runs from now on: with which program, keys and configuration.
+    pub(crate) async fn record_start(&self, config: &Config) -> Result<(), StoreError> {
+        let fingerprint = |bytes: &[u8]| SecretHash::of_bytes(bytes).short();
+        let token = crate::token::token_public_key(&config.token_key_pkcs8).map_or_else(|_| String::new(), |k| fingerprint(&k));
+        let said = format!(
+            "trocar {}, issuer {}, token key {token}, certificate {}, configuration {}",
+            env!("CARGO_PKG_VERSION"),
+            config.issuer,
+            fingerprint(&config.tls.cert_chain_pem),
+            config.configured
+        );
+        self.store.write(vec![event("started", None, None, &said)]).await
+    }
+
+    /// Records that it ends, of its own will.
+    pub(crate) async fn record_stop(&self) {
+        if let Err(error) = self.store.write(vec![event("stopped", None, None, "")]).await {
+            tracing::error!(%error, "the stop could not be recorded");
+        }
+    }
+
+    /// Waits until everything that was noted so far is on disk.
+    pub(crate) async fn settled(&self) -> Result<(), SessionError> {
+        Ok(self.store.write(Vec::new()).await?)
+    }
+
+    /// Opens a session about nobody in particular.
+    #[cfg(test)]
     pub(crate) async fn create_session(&self, title: &str) -> Result<SessionId, SessionError> {
+        self.create_session_about(title, None).await
+    }
+
+    /// Opens a session, about a patient where it is known who.
+    pub(crate) async fn create_session_about(
+        &self,
+        title: &str,
+        patient: Option<&str>,
+    ) -> Result<SessionId, SessionError> {
         let title =
             shown(title, MAX_TITLE).ok_or(SessionError::Invalid { field: "title", expected: TITLE_EXPECTED })?;
         self.live().may_open_session()?;
         let (session, created) = (secret::session_id()?, wall_clock());
-        let event = event("session-created", Some(&session), None, title);
-        let row = Row::Session { session: session.clone(), title: title.to_owned(), created };
-        self.store.write(vec![row, event]).await?;
-        self.live().open_session(session.clone(), title.to_owned());
+        let patient = match patient.map(|p| shown(p, MAX_TITLE)) {
+            Some(None) => return Err(SessionError::Invalid { field: "patient", expected: TITLE_EXPECTED }),
+            given => given.flatten().map(ToOwned::to_owned),
+        };
+        let entry = Entry { patient: patient.clone(), ..Entry::now("session-created").of(&session).saying(title) };
+        let row =
+            Row::Session { session: session.clone(), title: title.to_owned(), patient: patient.clone(), created };
+        self.store.write(vec![row, Row::Event(Box::new(entry))]).await?;
+        self.live().open_session(session.clone(), title.to_owned(), patient);
         Ok(session)
     }
 
@@ -206,8 +265,14 @@ impl App {
             cnf,
             joined,
         };
-        let event = event("joined", Some(&session), Some(&stored.participant), role.name());
-        self.store.write(vec![Row::Participant(stored.clone()), event]).await?;
+        let entry = Entry {
+            name: Some(stored.name.clone()),
+            role: Some(role),
+            realm: Some(stored.realm.clone()),
+            patient: self.live().patient_of(&session),
+            ..Entry::now("joined").of(&session).by(&stored.participant)
+        };
+        self.store.write(vec![Row::Participant(stored.clone()), Row::Event(Box::new(entry))]).await?;
         self.live().add_participant(self.now(), joined, stored.clone())?;
         self.figures.joins.inc();
         Ok(stored)
@@ -237,7 +302,7 @@ impl App {
         let (token, claims) = self.tokens.issue(wall, &bearing)?;
         let mut live = self.live();
         let name = live.name_of(&bearing.session, &bearing.participant)?;
-        live.note_token(&bearing.session, &bearing.participant, wall)?;
+        live.note_token(&bearing.session, &bearing.participant, wall, &claims.jti)?;
         Ok(TokenGrant {
             token,
             expires: WallMicros(claims.exp.saturating_mul(1_000_000)),
@@ -276,11 +341,18 @@ impl App {
             rate.take(self.now(), RECORDED_DENIALS).is_ok()
         };
         let detail = clean(detail, 200);
-        if !allowed || !self.store.write_later(vec![event(kind, None, None, &detail)]) {
-            self.figures.records_dropped.inc();
+        if !allowed {
+            self.figures.denials_not_recorded.inc();
             return;
         }
+        self.journal.note(Entry::now(kind).saying(detail.clone()));
         tracing::warn!(kind, detail, "refused");
+    }
+
+    /// Records a denial whatever the rate.
+    #[cfg(test)]
+    pub(crate) fn record_denial_anyway(&self, detail: &str) {
+        self.journal.note(Entry::now("denied").saying(detail));
     }
 
     /// Asks the relay, for a bounded time.
@@ -308,6 +380,9 @@ impl App {
     /// One sweep: what was left behind ends.
     pub(crate) async fn sweep(&self) {
         let wall = wall_clock();
+        if let Some(notary) = self.notary.as_ref().filter(|n| n.reload()) {
+            self.live().look_at_signers(|signed| notary.is_distrusted(signed));
+        }
         let swept = self.live().sweep(self.now(), wall);
         for (session, participant) in swept.forgotten {
             self.forget(session, participant);
@@ -333,11 +408,6 @@ pub(crate) fn clock_reply(t0: WallMicros, t1: WallMicros) -> ServerEvent {
 }
 
 fn event(kind: &'static str, session: Option<&SessionId>, participant: Option<&ParticipantId>, detail: &str) -> Row {
-    Row::Event(EventRow {
-        at: wall_clock(),
-        kind,
-        session: session.cloned(),
-        participant: participant.cloned(),
-        detail: detail.to_owned(),
-    })
+    let entry = Entry { session: session.cloned(), participant: participant.cloned(), ..Entry::now(kind) };
+    Row::Event(Box::new(entry.saying(detail)))
 }

@@ -18,6 +18,13 @@ pub struct Config {
     pub tls: TlsIdentity,
     /// Ed25519 key that signs tokens, PKCS#8 DER (see [`crate::generate_token_key`]).
     pub token_key_pkcs8: Vec<u8>,
+    /// Ed25519 key that signs heads of the audit chain, PKCS#8 DER; without one heads are not signed.
+    pub audit_key_pkcs8: Option<Vec<u8>>,
+    /// Directory with the trust list of those who sign consent (`ca.pem`, `crl.pem`). With it nobody but the role local sees or hears anything
+    /// of a session before a document that consents to it was handed in.
+    pub consent_trust: Option<PathBuf>,
+    /// What this node was configured with, in a few words or as a hash: stands in the record of each start.
+    pub configured: String,
     /// This node's id: `iss` of its tokens, and always one of their audiences.
     pub issuer: String,
     /// Ids of the relay and the gates that tokens are also for.
@@ -119,6 +126,9 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at a time from one IPv4 address or IPv6 /64.
     pub connections_per_ip: u32,
+    /// Connections at a time from one IPv4 /24 or IPv6 /48: many neighbours together leave places to the others. Loopback
+    /// networks have [`Self::connections_loopback`] here as well.
+    pub connections_per_network: u32,
     /// The same for loopback addresses, behind which whole test fleets or a reverse proxy sit.
     pub connections_loopback: u32,
     /// Redemptions of invitations, per IPv4 address or IPv6 /64; above it 429 with `Retry-After`.
@@ -175,6 +185,7 @@ impl Default for Limits {
             write_stall: Duration::from_secs(10),
             connections: 1024,
             connections_per_ip: 64,
+            connections_per_network: 256,
             connections_loopback: 512,
             joins: Rate { burst: 60, per_second: 5 },
             requests: Rate { burst: 120, per_second: 40 },

@@ -40,6 +40,12 @@ pub enum SessionError {
         /// What is left of it, in bit/s.
         left: u64,
     },
+    /// The patient has not consented to being seen by others, or has withdrawn it.
+    #[error("the patient has not consented to being seen by others, or has withdrawn it: the surgical team hands consent in")]
+    NoConsent,
+    /// A consent document that does not count.
+    #[error("{0}")]
+    ConsentRefused(trocar_proto::handover::consent::ConsentError),
     /// A bound of [`crate::Limits`] is reached.
     #[error("limit reached: {0}")]
     Full(&'static str),

@@ -47,6 +47,9 @@ pub(crate) struct Figures {
     pub(crate) legs: Gauge,
     pub(crate) publications: Gauge,
     pub(crate) records_dropped: Counter,
+    pub(crate) denials_not_recorded: Counter,
+    pub(crate) clock_known: Gauge,
+    pub(crate) clock_offset_us: Gauge,
     pub(crate) webhooks_sent: Counter,
     pub(crate) webhooks_dropped: Family<ReasonLabels, Counter>,
 }
@@ -83,8 +86,19 @@ impl Figures {
         registry.register("webhooks_dropped", "Webhook messages dropped", self.webhooks_dropped.clone());
         registry.register(
             "audit_records_dropped",
-            "Denials not recorded, too many at once",
+            "Audit records that were not written, as the chain says too",
             self.records_dropped.clone(),
+        );
+        registry.register(
+            "denials_not_recorded",
+            "Denials counted and not recorded, too many at once",
+            self.denials_not_recorded.clone(),
+        );
+        registry.register("clock_known", "Whether chrony says how right the clock is", self.clock_known.clone());
+        registry.register(
+            "clock_offset_microseconds",
+            "How far the clock is off, as chrony says",
+            self.clock_offset_us.clone(),
         );
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &registry) {

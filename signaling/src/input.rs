@@ -86,7 +86,8 @@ pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(app: &App, re
     if bytes.is_empty() { Ok(T::default()) } else { parse_json(&bytes) }
 }
 
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+/// A body that is there, as JSON.
+pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     // Without this, an array of the fields' values would pass for the object.
     if !bytes.trim_ascii_start().starts_with(b"{") {
         let kind = if is_json(bytes) { JSON_FIELD } else { JSON_SYNTAX };

@@ -18,8 +18,12 @@
 mod accept;
 mod admission;
 mod app;
+pub mod audit;
 mod config;
+mod consent;
 mod control;
+#[doc(hidden)]
+pub mod doors;
 mod error;
 mod events;
 mod figures;

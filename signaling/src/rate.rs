@@ -2,7 +2,7 @@
 
 use crate::config::Rate;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use trocar_proto::units::Micros;
 
 /// One token bucket. Its credit is time: each take costs the time after which the rate grants another.
@@ -91,6 +91,15 @@ pub(crate) fn peer_key(addr: IpAddr) -> IpAddr {
     }
 }
 
+/// Who counts as one network: an IPv4 /24, or an IPv6 /48, which is what one site has.
+pub(crate) fn network_key(addr: IpAddr) -> IpAddr {
+    match addr.to_canonical() {
+        IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() & !0xff)),
+        IpAddr::V6(a) if a.is_loopback() => IpAddr::V6(a),
+        IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() & !(u128::MAX >> 48))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +129,15 @@ mod tests {
         let (a, b): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8::ffff:2".parse().unwrap());
         assert_eq!(peer_key(a), peer_key(b));
         assert_eq!(peer_key("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn neighbours_are_one_network() {
+        let key = |a: &str| network_key(a.parse().unwrap());
+        assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.200"));
+        assert_ne!(key("192.0.2.1"), key("192.0.3.1"));
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:ffff::1"));
+        assert_ne!(key("2001:db8:1::1"), key("2001:db8:2::1"));
     }
 
     #[test]

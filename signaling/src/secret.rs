@@ -13,9 +13,20 @@ pub(crate) struct SecretHash(pub(crate) [u8; 32]);
 impl SecretHash {
     /// The hash of a secret as it stands in the link.
     pub(crate) fn of(secret: &str) -> Self {
+        Self::of_bytes(secret.as_bytes())
+    }
+
+    /// The hash of anything.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         let mut out = [0; 32];
-        out.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+        out.copy_from_slice(digest(&SHA256, bytes).as_ref());
         Self(out)
+    }
+
+    /// Its first 64 bits, in hex: enough to tell keys of one's own apart.
+    pub(crate) fn short(&self) -> String {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 }
 

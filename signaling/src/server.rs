@@ -3,7 +3,9 @@
 use crate::accept::{Door, Gatekeeper};
 use crate::admission::Admission;
 use crate::app::App;
+use crate::audit::{Offset, Signer, watch_offset};
 use crate::config::{Config, ConfigError, Limits, origin_of};
+use crate::consent::Notary;
 use crate::control::{self, Dialer, RelayDialer};
 use crate::error::SessionError;
 use crate::live::CapturePoint;
@@ -43,6 +45,9 @@ pub enum StartError {
     /// The identity or the trust list for the control rendezvous cannot be used.
     #[error("control: {0}")]
     Control(String),
+    /// The trust list of those who sign consent cannot be used.
+    #[error("consent.trust: {0}")]
+    ConsentTrust(trocar_control::trust::TrustError),
     /// An address cannot be listened on.
     #[error("{addr}: cannot listen: {source}")]
     Listen {
@@ -90,10 +95,14 @@ impl Server {
             None => None,
         };
         let http = loopback.as_ref().map(|(_, addr)| *addr);
-        let store = Store::open(&config.store, crate::app::wall_clock())?;
+        let signer = config.audit_key_pkcs8.as_deref().map(Signer::new).transpose()?;
+        let offset = Offset::default();
+        let store = Store::open(&config.store, crate::app::wall_clock(), signer, offset.clone())?;
         let names = public_names(&config, https, http);
         let (hooks, couriers) = Hooks::open(&config.webhooks)?;
-        let app = Arc::new(App::new(&config, admission, store, names, hooks)?);
+        let notary = config.consent_trust.as_deref().map(Notary::open).transpose().map_err(StartError::ConsentTrust)?;
+        let app = Arc::new(App::new(&config, admission, store, names, (hooks, notary))?);
+        app.record_start(&config).await?;
         // What a relay has kept is known before the first client asks for it.
         while let Ok(event) = events.try_recv() {
             hear(&app, event);
@@ -110,6 +119,7 @@ impl Server {
         tasks.spawn(door.serve(listener));
         tasks.spawn(hear_relay(app.clone(), events));
         tasks.spawn(sweep(app.clone()));
+        tasks.spawn(watch_offset(offset, app.figures.clone()));
         if let Some(dialer) = dialer {
             tasks.spawn(control::manage(app.clone(), dialer));
         }
@@ -160,12 +170,13 @@ impl ServerHandle {
         })
     }
 
-    /// Opens a session. `title` is for people: 1 to 128 characters.
+    /// Opens a session. `title` is for people: 1 to 128 characters; `patient` is whom it is about, as `ASSIGNER|VALUE`, and stands in
+    /// the audit chain alone.
     ///
     /// # Errors
-    /// [`SessionError`] where the title cannot be shown, a limit is reached or the store refuses.
-    pub async fn create_session(&self, title: &str) -> Result<SessionId, SessionError> {
-        self.app.create_session(title).await
+    /// [`SessionError`] where one of them cannot be shown, a limit is reached or the store refuses.
+    pub async fn create_session(&self, title: &str, patient: Option<&str>) -> Result<SessionId, SessionError> {
+        self.app.create_session_about(title, patient).await
     }
 
     /// Writes an invitation that is good for `ttl`, 60 s to 7 days.
@@ -203,6 +214,7 @@ impl ServerHandle {
             tracing::warn!("connections were still open at the end of the shutdown time");
         }
         self.tasks.shutdown().await;
+        self.app.record_stop().await;
         self.app.store.stop().await;
     }
 }

@@ -1,14 +1,17 @@
-//! What survives a restart: sessions, invitations, participants, and the record of who came and who was refused. One
-//! SQLite file in WAL mode, one thread that writes, one bounded queue to it.
+//! What survives a restart: sessions, invitations, participants, and the audit chain. One SQLite file in WAL mode, one thread
+//! that writes, one bounded queue to it.
 //!
 //! Loss policy of the queue: a write that somebody waits for is refused with [`StoreError::Busy`] when the queue is full;
-//! a record of a denial is dropped and counted.
+//! a record that nobody waits for is dropped, counted, and missed by the chain itself ([`crate::audit`]).
 
+use crate::audit::{self, Chain, Entry, Offset, Signer};
 use crate::config::StoreAt;
 use crate::secret::SecretHash;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::oneshot;
 use trocar_proto::session::ids::{CertHash, ParticipantId, RealmId, SessionId};
@@ -18,31 +21,36 @@ use trocar_proto::units::WallMicros;
 /// `PRAGMA application_id`: marks a SQLite file as ours.
 const APPLICATION_ID: i64 = 0x5472_6f63;
 /// `PRAGMA user_version`: the schema below.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// Writes that may wait for the thread.
 const QUEUE: usize = 256;
 
 const SCHEMA: &str = "
 CREATE TABLE sessions (
-    session TEXT PRIMARY KEY, title TEXT NOT NULL, created_us INTEGER NOT NULL, closed_us INTEGER
+    session TEXT PRIMARY KEY, title TEXT NOT NULL, created_us INTEGER NOT NULL, closed_us INTEGER, patient TEXT
 ) STRICT;
 CREATE TABLE invitations (
     secret_sha256 BLOB PRIMARY KEY, session TEXT NOT NULL REFERENCES sessions, role TEXT NOT NULL,
     expires_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE consents (
+    session TEXT PRIMARY KEY REFERENCES sessions, document TEXT NOT NULL, taken_us INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE participants (
     session TEXT NOT NULL REFERENCES sessions, participant TEXT NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
     realm TEXT NOT NULL, cnf TEXT, joined_us INTEGER NOT NULL, removed_us INTEGER, organisation TEXT,
     PRIMARY KEY (session, participant)
 ) STRICT;
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, kind TEXT NOT NULL, session TEXT, participant TEXT,
-    detail TEXT NOT NULL
-) STRICT;
 ";
 
 /// From schema version 1 to 2.
 const FROM_1_TO_2: &str = "ALTER TABLE participants ADD COLUMN organisation TEXT; PRAGMA user_version = 2;";
+/// From schema version 2 to 3, with the chain's tables. The table `events` of before stays as it is: it has no chain.
+const FROM_2_TO_3: &str = "ALTER TABLE sessions ADD COLUMN patient TEXT;
+CREATE TABLE consents (
+    session TEXT PRIMARY KEY REFERENCES sessions, document TEXT NOT NULL, taken_us INTEGER NOT NULL
+) STRICT;
+PRAGMA user_version = 3;";
 
 /// Why the store cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -110,22 +118,14 @@ pub enum StoreError {
 /// One row to write.
 #[derive(Debug, Clone)]
 pub(crate) enum Row {
-    Session { session: SessionId, title: String, created: WallMicros },
+    Session { session: SessionId, title: String, patient: Option<String>, created: WallMicros },
     SessionClosed { session: SessionId, at: WallMicros },
     Invitation { hash: SecretHash, session: SessionId, role: Role, expires: WallMicros },
     Participant(StoredParticipant),
     ParticipantRemoved { session: SessionId, participant: ParticipantId, at: WallMicros },
-    Event(EventRow),
-}
-
-/// One line of the record.
-#[derive(Debug, Clone)]
-pub(crate) struct EventRow {
-    pub(crate) at: WallMicros,
-    pub(crate) kind: &'static str,
-    pub(crate) session: Option<SessionId>,
-    pub(crate) participant: Option<ParticipantId>,
-    pub(crate) detail: String,
+    /// In the place of the document before.
+    Consent { session: SessionId, document: String, taken: WallMicros },
+    Event(Box<Entry>),
 }
 
 /// A participant as stored.
@@ -141,12 +141,22 @@ pub(crate) struct StoredParticipant {
     pub(crate) joined: WallMicros,
 }
 
+/// A consent document as it was handed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredConsent {
+    pub(crate) session: SessionId,
+    pub(crate) document: String,
+    pub(crate) taken: WallMicros,
+}
+
 /// What was in the file when it was opened: open sessions, and who and what belongs to them.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
-    pub(crate) sessions: Vec<(SessionId, String)>,
+    /// Id, title, patient.
+    pub(crate) sessions: Vec<(SessionId, String, Option<String>)>,
     pub(crate) invitations: Vec<(SecretHash, SessionId, Role, WallMicros)>,
     pub(crate) participants: Vec<StoredParticipant>,
+    pub(crate) consents: Vec<StoredConsent>,
 }
 
 enum Command {
@@ -158,11 +168,18 @@ enum Command {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     queue: SyncSender<Command>,
+    lost: Arc<AtomicU64>,
 }
 
 impl Store {
     /// Opens or creates the database, reads what is in it and starts the thread.
-    pub(crate) fn open(at: &StoreAt, now: WallMicros) -> Result<(Self, Stored), StoreError> {
+    /// `signer` signs heads of the audit chain; `offset` is what chrony says of this machine's clock.
+    pub(crate) fn open(
+        at: &StoreAt,
+        now: WallMicros,
+        signer: Option<Signer>,
+        offset: Offset,
+    ) -> Result<(Self, Stored), StoreError> {
         let (mut connection, lock, path) = match at {
             StoreAt::Memory => {
                 let path = PathBuf::from(":memory:");
@@ -177,15 +194,31 @@ impl Store {
         };
         prepare(&mut connection, &path)?;
         let stored = load(&connection, &path, now)?;
+        let chain = Chain::open(&connection, signer, offset).map_err(|what| StoreError::Damaged { path, what })?;
         let (queue, commands) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut writer = Writer { connection, chain, lost: Arc::clone(&lost) };
         std::thread::Builder::new()
             .name("signaling-store".to_owned())
-            .spawn(move || write_all(connection, &commands, lock))
+            .spawn(move || {
+                let stopped = writer.run(&commands);
+                writer.close();
+                // Unlocked before the answer: whoever waits for it may open the file again at once.
+                drop(lock);
+                if let Some(reply) = stopped {
+                    let _ = reply.send(());
+                }
+            })
             .map_err(StoreError::Thread)?;
-        Ok((Self { queue }, stored))
+        Ok((Self { queue, lost }, stored))
     }
 
-    /// Writes the rows in one transaction and waits until they are on disk.
+    /// Counts records that were not written: the next one that is names them.
+    pub(crate) fn lost(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lost)
+    }
+
+    /// Writes the rows in one transaction and waits until they are on disk, and everything that was queued before them.
     pub(crate) async fn write(&self, rows: Vec<Row>) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Command::Write { rows, reply: Some(reply) }).map_err(|e| match e {
@@ -246,6 +279,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if is_new {
         let transaction = connection.transaction().map_err(open)?;
         transaction.execute_batch(SCHEMA).map_err(open)?;
+        transaction.execute_batch(audit::SCHEMA).map_err(open)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(open)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(open)?;
         return transaction.commit().map_err(open);
@@ -255,11 +289,15 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if let Some(text) = verdict.filter(|text| text != "ok") {
         return Err(StoreError::Damaged { path: path.to_owned(), what: text });
     }
+    let transaction = connection.transaction().map_err(open)?;
     if version == 1 {
-        let transaction = connection.transaction().map_err(open)?;
         transaction.execute_batch(FROM_1_TO_2).map_err(open)?;
-        transaction.commit().map_err(open)?;
     }
+    if version <= 2 {
+        transaction.execute_batch(audit::SCHEMA).map_err(open)?;
+        transaction.execute_batch(FROM_2_TO_3).map_err(open)?;
+    }
+    transaction.commit().map_err(open)?;
     Ok(())
 }
 
@@ -268,11 +306,11 @@ fn load(connection: &Connection, path: &Path, now: WallMicros) -> Result<Stored,
     let sql = |e: rusqlite::Error| damaged(e.to_string());
     let mut stored = Stored::default();
     connection.execute("DELETE FROM invitations WHERE expires_us <= ?1", [as_i64(now)]).map_err(sql)?;
-    let mut query = connection.prepare("SELECT session, title FROM sessions WHERE closed_us IS NULL").map_err(sql)?;
-    let rows = query.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?))).map_err(sql)?;
+    let mut query = connection.prepare("SELECT session, title, patient FROM sessions WHERE closed_us IS NULL").map_err(sql)?;
+    let rows = query.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get(1)?, r.get(2)?))).map_err(sql)?;
     for row in rows {
-        let (session, title) = row.map_err(sql)?;
-        stored.sessions.push((SessionId::new(session).map_err(|e| damaged(e.to_string()))?, title));
+        let (session, title, patient) = row.map_err(sql)?;
+        stored.sessions.push((SessionId::new(session).map_err(|e| damaged(e.to_string()))?, title, patient));
     }
     let mut query = connection
         .prepare(
@@ -292,6 +330,18 @@ fn load(connection: &Connection, path: &Path, now: WallMicros) -> Result<Stored,
         stored.invitations.push((SecretHash(hash), session, role, WallMicros(expires.unsigned_abs())));
     }
     stored.participants = load_participants(connection, path)?;
+    let mut query = connection
+        .prepare(
+            "SELECT c.session, c.document, c.taken_us FROM consents c JOIN sessions s USING (session)
+             WHERE s.closed_us IS NULL",
+        )
+        .map_err(sql)?;
+    let rows = query.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get(1)?, r.get::<_, i64>(2)?))).map_err(sql)?;
+    for row in rows {
+        let (session, document, taken) = row.map_err(sql)?;
+        let session = SessionId::new(session).map_err(|e| damaged(e.to_string()))?;
+        stored.consents.push(StoredConsent { session, document, taken: WallMicros(taken.unsigned_abs()) });
+    }
     Ok(stored)
 }
 
@@ -325,46 +375,93 @@ fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredP
     Ok(out)
 }
 
-/// The thread: one transaction for each command. `lock` is held as long as the file is open.
-fn write_all(mut connection: Connection, commands: &Receiver<Command>, lock: Option<File>) {
-    while let Ok(command) = commands.recv() {
-        match command {
-            Command::Write { rows, reply } => {
-                let result = write_rows(&mut connection, &rows).map_err(StoreError::from);
-                match (reply, result) {
-                    (Some(reply), result) => {
-                        let _ = reply.send(result);
+/// Puts what nobody waits for into one transaction, as far as it is queued already: a disk that is slow is asked less often. What
+/// came first that does not belong there.
+fn gather(commands: &Receiver<Command>, rows: &mut Vec<Row>) -> Option<Command> {
+    while rows.len() < QUEUE {
+        match commands.try_recv() {
+            Ok(Command::Write { rows: more, reply: None }) => rows.extend(more),
+            Ok(other) => return Some(other),
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// What the thread has.
+struct Writer {
+    connection: Connection,
+    chain: Chain,
+    lost: Arc<AtomicU64>,
+}
+
+impl Writer {
+    /// One transaction for each command, until it is stopped or nobody is left to command. Whom to tell that it has stopped.
+    fn run(&mut self, commands: &Receiver<Command>) -> Option<oneshot::Sender<()>> {
+        let mut next = None;
+        while let Some(command) = next.take().or_else(|| commands.recv().ok()) {
+            match command {
+                Command::Write { mut rows, reply } => {
+                    if reply.is_none() {
+                        next = gather(commands, &mut rows);
                     }
-                    (None, Err(error)) => tracing::error!(%error, "a record could not be written"),
-                    (None, Ok(())) => {}
+                    let records = rows.iter().filter(|r| matches!(r, Row::Event(_))).count() as u64;
+                    let result = self.write_rows(&rows).map_err(StoreError::from);
+                    match (reply, result) {
+                        (Some(reply), result) => {
+                            let _ = reply.send(result);
+                        }
+                        (None, Err(error)) => {
+                            self.lost.fetch_add(records, Ordering::Relaxed);
+                            tracing::error!(%error, "a record could not be written");
+                        }
+                        (None, Ok(())) => {}
+                    }
+                }
+                Command::Stop { reply } => return Some(reply),
+            }
+        }
+        None
+    }
+
+    fn write_rows(&mut self, rows: &[Row]) -> Result<(), rusqlite::Error> {
+        let (mark, lost) = (self.chain.mark(), self.lost.swap(0, Ordering::Relaxed));
+        let mut told = lost;
+        let result = (|| {
+            let transaction = self.connection.transaction()?;
+            for row in rows {
+                match row {
+                    Row::Event(entry) => self.chain.add(&transaction, entry, std::mem::take(&mut told))?,
+                    row => write_row(&transaction, row)?,
                 }
             }
-            Command::Stop { reply } => {
-                if let Err((_, error)) = connection.close() {
-                    tracing::error!(%error, "the store could not be closed");
-                }
-                // Unlocked before the answer: whoever waits for it may open the file again at once.
-                drop(lock);
-                let _ = reply.send(());
-                return;
-            }
+            transaction.commit()
+        })();
+        if result.is_err() {
+            self.chain.reset(mark);
+            told = lost;
+        }
+        // Said by none of these rows: by the next record.
+        self.lost.fetch_add(told, Ordering::Relaxed);
+        result
+    }
+
+    fn close(self) {
+        let Self { connection, mut chain, .. } = self;
+        if let Err(error) = chain.sign(&connection, crate::app::wall_clock()) {
+            tracing::error!(%error, "the head of the audit chain could not be signed");
+        }
+        if let Err((_, error)) = connection.close() {
+            tracing::error!(%error, "the store could not be closed");
         }
     }
 }
 
-fn write_rows(connection: &mut Connection, rows: &[Row]) -> Result<(), rusqlite::Error> {
-    let transaction = connection.transaction()?;
-    for row in rows {
-        write_row(&transaction, row)?;
-    }
-    transaction.commit()
-}
-
 fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
     match row {
-        Row::Session { session, title, created } => t.execute(
-            "INSERT INTO sessions (session, title, created_us) VALUES (?1, ?2, ?3)",
-            params![session.as_str(), title, as_i64(*created)],
+        Row::Session { session, title, patient, created } => t.execute(
+            "INSERT INTO sessions (session, title, patient, created_us) VALUES (?1, ?2, ?3, ?4)",
+            params![session.as_str(), title, patient, as_i64(*created)],
         ),
         Row::SessionClosed { session, at } => {
             t.execute("DELETE FROM invitations WHERE session = ?1", params![session.as_str()])?;
@@ -392,16 +489,12 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
             "UPDATE participants SET removed_us = ?3 WHERE session = ?1 AND participant = ?2",
             params![session.as_str(), participant.as_str(), as_i64(*at)],
         ),
-        Row::Event(e) => t.execute(
-            "INSERT INTO events (at_us, kind, session, participant, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                as_i64(e.at),
-                e.kind,
-                e.session.as_ref().map(SessionId::as_str),
-                e.participant.as_ref().map(ParticipantId::as_str),
-                e.detail
-            ],
+        Row::Consent { session, document, taken } => t.execute(
+            "INSERT OR REPLACE INTO consents (session, document, taken_us) VALUES (?1, ?2, ?3)",
+            params![session.as_str(), document, as_i64(*taken)],
         ),
+        // Of the chain, which its writer adds.
+        Row::Event(_) => Ok(0),
     }
     .map(|_| ())
 }

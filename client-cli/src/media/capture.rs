@@ -20,6 +20,8 @@ use trocar_proto::units::WallMicros;
 const FIRST_PICTURE_S: u64 = 10;
 /// Seconds without a picture after which a device is given up and opened again.
 const SILENCE_S: u64 = 2;
+/// What is missing where there is no DeckLink device.
+const DECKLINK_HINT: &str = "no DeckLink driver is loaded: Blackmagic's package desktopvideo makes /dev/blackmagic";
 /// Pictures that wait to be encoded; the oldest goes when there are more.
 const QUEUE: u32 = 2;
 
@@ -39,10 +41,20 @@ impl Capture {
     /// [`MediaError`] where the device or an element is missing, or no picture comes.
     pub(super) fn open(device: &Device, settings: &EncodeSettings) -> Result<Self, MediaError> {
         let name = SourceSpec::Capture(device.clone()).to_string();
+        Self::of(name, &source(device)?, mode(device, settings), settings)
+    }
+
+    /// The same with the device's element, and what it is asked for.
+    fn of(
+        name: String,
+        source: &gst::Element,
+        mode: Option<gst::Caps>,
+        settings: &EncodeSettings,
+    ) -> Result<Self, MediaError> {
         let pipeline = gst::Pipeline::new();
-        let (source, decode) = (source(device)?, make("decodebin")?);
-        pipeline.add_many([&source, &decode]).map_err(|e| MediaError::pipeline("pipeline", e))?;
-        match mode(device, settings) {
+        let (decode, is_asked) = (make("decodebin")?, mode.is_some());
+        pipeline.add_many([source, &decode]).map_err(|e| MediaError::pipeline("pipeline", e))?;
+        match mode {
             // The camera is asked for the size, be it raw or as JPEG pictures.
             Some(mode) => source.link_filtered(&decode, &mode),
             None => source.link(&decode),
@@ -65,7 +77,12 @@ impl Capture {
         let mut capture = Self { name, pipeline, appsink, caps: gst::Caps::new_empty() };
         // A failure is explained by the message on the bus.
         let _ = capture.pipeline.set_state(gst::State::Playing);
-        let first = capture.next(FIRST_PICTURE_S, || false)?;
+        let first = capture.next(FIRST_PICTURE_S, || false).map_err(|e| match e {
+            MediaError::Pipeline { detail, .. } if is_asked && detail.contains("not-negotiated") => {
+                MediaError::NoMode { device: capture.name.clone(), asked: asked(settings) }
+            }
+            other => other,
+        })?;
         let first = first.ok_or_else(|| MediaError::Ended { source_name: capture.name.clone() })?;
         let caps = first.caps_owned();
         capture.caps = with_rate(caps.ok_or_else(|| MediaError::pipeline(&capture.name, "pictures without caps"))?);
@@ -161,6 +178,12 @@ fn mode(device: &Device, settings: &EncodeSettings) -> Option<gst::Caps> {
     Some(gst::Caps::from_iter([structure("video/x-raw"), structure("image/jpeg")]))
 }
 
+/// As it was typed.
+fn asked(settings: &EncodeSettings) -> String {
+    let size = settings.size.map(|(width, height)| format!("{width}x{height}")).unwrap_or_default();
+    settings.fps.map_or_else(|| size.clone(), |fps| format!("{size}@{fps}"))
+}
+
 fn source(device: &Device) -> Result<gst::Element, MediaError> {
     match device {
         Device::V4l2(path) => {
@@ -173,7 +196,7 @@ fn source(device: &Device) -> Result<gst::Element, MediaError> {
             Ok(source)
         }
         Device::Decklink(number) => {
-            let (device, hint) = (format!("decklink:{number}"), "no DeckLink driver is loaded (see /dev/blackmagic)");
+            let (device, hint) = (format!("decklink:{number}"), DECKLINK_HINT);
             elements::require(&["decklinkvideosrc"])?;
             if !Path::new("/dev/blackmagic").exists() {
                 return Err(MediaError::NoDevice { device, hint: hint.to_owned() });
@@ -235,5 +258,38 @@ mod tests {
         assert!(error.contains("DISPLAY"), "{error}");
         let error = screen(|name| name == "WAYLAND_DISPLAY").unwrap_err().to_string();
         assert!(error.contains("Wayland"), "{error}");
+        // A machine with a card opens it: its number, which no card has, is what is wrong then.
+        let error = open(Device::Decklink(63));
+        let without_driver = error == format!("decklink:63 is not there: {DECKLINK_HINT}");
+        assert!(without_driver || Path::new("/dev/blackmagic").exists(), "{error}");
+    }
+
+    /// What a camera does that knows one mode.
+    fn camera(line: &str) -> gst::Element {
+        elements::init().unwrap();
+        gst::parse::bin_from_description(line, true).unwrap().upcast()
+    }
+
+    fn settings(width: u32, height: u32, fps: u32) -> EncodeSettings {
+        EncodeSettings { size: Some((width, height)), fps: Some(fps), ..EncodeSettings::default() }
+    }
+
+    #[test]
+    fn a_camera_is_asked_for_its_size_raw_or_as_jpeg_and_one_that_it_lacks_is_named() {
+        let device = Device::V4l2("/dev/video0".into());
+        let raw = "videotestsrc is-live=true ! video/x-raw,format=YUY2,width=640,height=360,framerate=15/1";
+        let jpeg = "videotestsrc is-live=true ! video/x-raw,format=I420,width=640,height=360,framerate=15/1 ! jpegenc";
+        for line in [raw, jpeg] {
+            let open = |s: &EncodeSettings| Capture::of("v4l2:/dev/video0".into(), &camera(line), mode(&device, s), s);
+            assert_eq!(open(&settings(640, 360, 15)).unwrap().size(), (640, 360, 15.0), "{line}");
+            let error = open(&settings(1_920, 1_080, 30)).unwrap_err();
+            assert!(!error.may_pass(), "{line}: {error}");
+            let said = error.to_string();
+            assert!(said.starts_with("v4l2:/dev/video0 gives no 1920x1080@30: leave --size away"), "{line}: {said}");
+        }
+        // Without a size it gives what it has.
+        let any = EncodeSettings::default();
+        let capture = Capture::of("v4l2:/dev/video0".into(), &camera(jpeg), mode(&device, &any), &any).unwrap();
+        assert_eq!(capture.size(), (640, 360, 15.0));
     }
 }

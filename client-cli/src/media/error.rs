@@ -73,6 +73,16 @@ pub(crate) enum MediaError {
         /// What is there, or what would be right.
         hint: String,
     },
+    /// A camera does not have the size that it was asked for.
+    #[error(
+        "{device} gives no {asked}: leave --size away to take what it gives; `v4l2-ctl --list-formats-ext` lists it"
+    )]
+    NoMode {
+        /// The device, as it was typed.
+        device: String,
+        /// Size and rate, as they were typed.
+        asked: String,
+    },
     /// A live encoding that this machine cannot do.
     #[error("{codec} cannot be encoded live at {geometry}: {reason}")]
     TooMuch {
@@ -174,6 +184,7 @@ impl MediaError {
                 | Self::NoSound { .. }
                 | Self::NotForPassthrough { .. }
                 | Self::NoKeyFrame { .. }
+                | Self::NoMode { .. }
                 | Self::TooMuch { .. }
                 | Self::Size { .. }
                 | Self::Write { .. }

@@ -122,6 +122,12 @@ impl Api {
         self.call_empty(&self.session_path(&format!("legs/{leg}"))).await
     }
 
+    /// What the patient consented to; with a document, after handing that in.
+    pub(crate) async fn consent(&self, document: Option<&serde_json::Value>) -> anyhow::Result<serde_json::Value> {
+        let method = if document.is_some() { Method::PUT } else { Method::GET };
+        self.call(method, &self.session_path("consent"), document).await
+    }
+
     /// Closes the session for good.
     pub(crate) async fn close_session(&self) -> anyhow::Result<()> {
         self.call_empty(&format!("v1/sessions/{}", self.grant().session)).await

@@ -27,7 +27,7 @@ use crate::net::link::InvitationLink;
 use crate::net::tls::IdentityArgs;
 use crate::stop::Stop;
 use anyhow::{Context as _, bail};
-use input::InputSpec;
+use input::{InputSpec, Setting};
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -65,6 +65,10 @@ pub(crate) struct OperateArgs {
     /// Several may be given. Without one nothing can be held and nothing moves.
     #[arg(long = "input", value_name = "INPUT")]
     inputs: Vec<InputSpec>,
+    /// What a gamepad's buttons and sticks do, where it is to be something else: `presence=BTN_TL`, `y=-ABS_Y`, `grip=ABS_RZ`,
+    /// `speed=20` (mm/s), `turn=30` (degrees a second), `dead-zone=0.15`, `rate=100` (commands a second). docs/OPERATE.md has all.
+    #[arg(long = "gamepad", value_name = "KEY=VALUE")]
+    gamepad: Vec<Setting>,
     /// Where `trocar watch --echo-to SOCKET` says which frame is on the screen. Without it no control is granted.
     #[arg(long, value_name = "SOCKET")]
     echo_from: Option<PathBuf>,
@@ -97,6 +101,11 @@ impl OperateArgs {
         let stdin = self.inputs.iter().filter(|i| matches!(i, InputSpec::Stdin)).count();
         if stdin > 1 {
             bail!("--input stdin is there {stdin} times: once is right");
+        }
+        if !self.gamepad.is_empty() && !self.inputs.iter().any(|i| matches!(i, InputSpec::Gamepad(_))) {
+            bail!(
+                "--gamepad says what a gamepad does, and there is none: --input gamepad:/dev/input/eventN goes with it"
+            );
         }
         if self.paths.len() > inbox::PATHS {
             bail!("--path is there {} times: once or twice is right", self.paths.len());
@@ -151,7 +160,7 @@ impl std::str::FromStr for PathSpec {
 pub(crate) async fn run(args: OperateArgs) -> anyhow::Result<()> {
     args.check()?;
     let (identity, trust) = args.who()?;
-    let inputs = args.inputs.iter().map(InputSpec::read).collect::<anyhow::Result<Vec<_>>>()?;
+    let inputs = args.inputs.iter().map(|input| input.read(&args.gamepad)).collect::<anyhow::Result<Vec<_>>>()?;
     let ledger = args.ledger.as_deref().map(ledger::Ledger::start).transpose()?;
     let stop = Stop::on_signals()?;
     let roots = crate::net::tls::read_chain(&args.identity.ca).context("--ca")?;
@@ -257,6 +266,10 @@ mod tests {
         assert_eq!(check(&["--json", "--input", "stdin"]), Ok(()));
         assert!(check(&[]).unwrap_err().contains("--json"));
         assert!(check(&["--json", "--input", "stdin", "--input", "stdin"]).unwrap_err().contains("once is right"));
+        assert!(check(&["--json", "--gamepad", "speed=5"]).unwrap_err().contains("--input gamepad:"));
+        let pad = ["--json", "--input", "gamepad:/dev/input/event5", "--gamepad", "speed=5", "--gamepad", "x=ABS_RX"];
+        assert_eq!(check(&pad), Ok(()));
+        assert!(parse(&["--gamepad", "speed=5000"]).unwrap_err().contains("0.1 to 200 mm/s"));
         assert!(parse(&["--input", "joystick"]).unwrap_err().contains("gamepad:/dev/input/event"));
         assert!(parse(&["--control", "h"]).unwrap_err().contains("HOST:PORT"));
         assert!(parse(&["--path", "eth0"]).unwrap_err().contains("LOCAL_IP=HOST:PORT"));

@@ -88,7 +88,7 @@ mod tests {
         assert!(set(GrantedSet::default()).is_empty() && causes(0).is_empty() && alarms(0).is_empty());
         assert_eq!(causes(Causes::FRAME.0 | Causes::WAITING.0), ["waiting for the re-clutch", "picture too old"]);
         assert_eq!(causes(u8::MAX).len(), 6);
-        assert_eq!(alarms(u16::MAX).len(), 14);
+        assert_eq!(alarms(u16::MAX).len(), 15);
         assert_eq!((figure(u32::MAX), figure(0)), (None, Some(0)));
     }
 }

@@ -8,6 +8,7 @@
 
 mod codec;
 mod frames;
+pub(crate) mod light;
 mod link;
 mod peer;
 mod publish;

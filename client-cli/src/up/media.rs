@@ -108,12 +108,13 @@ fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens)
         let (chain, key) = (read_chain(&files.cert)?, read_key(&files.key)?);
         Ok(Identity { chain, key, trust: read_chain(&authority.trust_file())? })
     };
+    let bounds = config.limits.bounds();
     let control = ControlListener {
         realm: config.realm.clone(),
         address: config.relay.control,
         identity: identity()?,
         tokens: stations.check(),
-        limits: trocar_relay::control::Limits::default(),
+        limits: bounds.control.clone(),
     };
     let listener = RealmListener {
         realm: config.realm.clone(),
@@ -123,7 +124,7 @@ fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens)
         server_name: "localhost".to_owned(),
         uplink: config.relay.uplink.map(|u| u.0),
     };
-    let limits = Limits { max_feeds: config.relay.max_feeds, max_legs: config.relay.max_legs, ..Limits::default() };
+    let limits = Limits { max_feeds: config.relay.max_feeds, max_legs: config.relay.max_legs, ..bounds.worker };
     Ok(Relay::start(RelayConfig {
         listeners: vec![listener],
         identity: identity()?,

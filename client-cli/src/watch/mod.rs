@@ -70,10 +70,14 @@ pub(crate) struct WatchArgs {
     /// How the viewer is called in the session.
     #[arg(long, default_value = "Native viewer")]
     pub(crate) name: String,
-    /// Write one JSON line per complete frame (frame id, SHA-256 of its RTP payloads). Over WebRTC frames carry no id: they
-    /// are counted from 0.
+    /// Write one JSON line per complete frame: frame id, SHA-256 of its RTP payloads, when it could be shown and how old it was then,
+    /// in microseconds. Over WebRTC frames carry no id: they are counted from 0.
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// Write one JSON line for each picture that the window has shown and whose pixels carry the mark of a live `test` source: its
+    /// number, when it was drawn, and when it was shown.
+    #[arg(long, value_name = "FILE", conflicts_with = "headless")]
+    marks: Option<PathBuf>,
     /// Tell the expert's station (`trocar operate --echo-from SOCKET`) which frame is on the screen: a Unix datagram for each one that
     /// the window has shown. For RTP over QUIC.
     #[arg(long, value_name = "SOCKET", requires = "invite")]
@@ -133,7 +137,8 @@ pub(crate) async fn run(args: WatchArgs) -> anyhow::Result<()> {
     if args.transport != Transport::Roq && (!args.path.is_empty() || args.roq_mode != RoqModeArg::Datagram) {
         bail!("--path and --roq-mode go with --transport roq");
     }
-    let window = if args.headless { None } else { Some(window::Display::find()?) };
+    let marks = args.marks.as_deref().map(window::marks::Marks::create).transpose()?;
+    let window = if args.headless { None } else { Some(window::Display::find(marks)?) };
     let stop = Stop::on_signals()?;
     let after = |d| Instant::now().checked_add(d).context("--duration ends later than this machine can count");
     let until = Until(args.duration.map(after).transpose()?);

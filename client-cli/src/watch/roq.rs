@@ -304,7 +304,8 @@ impl Watcher<'_> {
             return;
         }
         let fps = self.feed.as_ref().map_or(0.0, |f| f.descriptor.fps);
-        let alive = reading.merge.alive(self.sink.now(), silence_us(fps));
+        let told = reading.merge.alive_to_tell(self.sink.now(), silence_us(fps), self.how.paths);
+        let Some(alive) = told else { return };
         if alive > 0 && reading.paths.is_none_or(|p| p.alive != alive) {
             let paths = FeedPaths { expected: self.how.paths, alive, since: wall_now() };
             reading.paths = Some(paths);

@@ -124,7 +124,8 @@ impl Sink {
         let held = i64::try_from(self.now().since(frame.last_arrival)).unwrap_or(i64::MAX);
         let age = origin.map(|o| o.age(wall_now().offset(held.saturating_neg())));
         if let Some(l) = &mut self.ledger {
-            l.write(frame.frame_id, &digest(frame.payloads.iter().map(Vec::as_slice)));
+            let sum = digest(frame.payloads.iter().map(Vec::as_slice));
+            l.write_came(frame.frame_id, &sum, wall_now(), age.map(|a| a.age_us));
         }
         self.tally.complete(frame, age);
         let reference =

@@ -19,7 +19,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use verifier::ByChain;
+use verifier::{ByChain, ClientOfRole, ServerOfRole};
 
 /// Longest trust or revocation list that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -153,10 +153,33 @@ impl Trust {
     /// # Errors
     /// [`TrustError::Content`] where certificate and key do not fit together.
     pub fn server_config(&self, identity: &Identity, alpn: &[u8]) -> Result<rustls::ServerConfig, TrustError> {
+        self.server_config_with(Arc::clone(&self.devices), identity, alpn)
+    }
+
+    /// The same towards devices of one role alone (`trocar://REALM/ROLE/NAME`): others do not get through the handshake.
+    ///
+    /// # Errors
+    /// As [`Self::server_config`].
+    pub fn server_config_for(
+        &self,
+        role: &'static str,
+        identity: &Identity,
+        alpn: &[u8],
+    ) -> Result<rustls::ServerConfig, TrustError> {
+        let usual = Arc::clone(&self.devices);
+        self.server_config_with(Arc::new(ClientOfRole { usual, role }), identity, alpn)
+    }
+
+    fn server_config_with(
+        &self,
+        verifier: Arc<dyn ClientCertVerifier>,
+        identity: &Identity,
+        alpn: &[u8],
+    ) -> Result<rustls::ServerConfig, TrustError> {
         let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| content("TLS", e))?
-            .with_client_cert_verifier(Arc::clone(&self.devices))
+            .with_client_cert_verifier(verifier)
             .with_single_cert(identity.chain.clone(), identity.key.clone_key())
             .map_err(|e| content("own certificate", e))?;
         config.alpn_protocols = vec![alpn.to_vec()];
@@ -197,6 +220,22 @@ impl Trust {
             .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
             .map_err(|e| content("own certificate", e))?;
         Ok(one_protocol(config, alpn))
+    }
+
+    /// The same, towards a server of that role alone (`trocar://REALM/ROLE/NAME`): nothing is said to another one.
+    ///
+    /// # Errors
+    /// As [`Self::host_client_config`].
+    pub fn host_client_config_for(
+        &self,
+        role: &'static str,
+        identity: &Identity,
+        alpn: &[u8],
+    ) -> Result<rustls::ClientConfig, TrustError> {
+        let mut config = self.host_client_config(identity, alpn)?;
+        let usual = Arc::clone(&self.hosts);
+        config.dangerous().set_certificate_verifier(Arc::new(ServerOfRole { usual, role }));
+        Ok(config)
     }
 }
 

@@ -52,7 +52,6 @@ impl Place {
         let cfg = trocar_proto::handover::config::Config::default();
         let store = crate::store::open(&self.dir.path().join("store"), &cfg, run, inbox.clone()).unwrap();
         let Opened { disk, consents, .. } = store;
-        let trust = TrustList::load(&self.dir.path().join("trust")).unwrap();
         let watched = Watched {
             file: Some(self.dir.path().join("consent.json")),
             session: session(),
@@ -61,7 +60,7 @@ impl Place {
             disk: disk.clone(),
             inbox: inbox.clone(),
         };
-        (Watcher::new(watched, trust, Arc::default()), inbox, disk)
+        (Watcher::new(watched, Arc::default()), inbox, disk)
     }
 
     /// What the chain says of consent, once the gate has stopped.

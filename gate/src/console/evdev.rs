@@ -1,10 +1,12 @@
 //! Hardware inputs: a foot pedal or a button that is TAKE, ESTOP or CONFIRM when it goes down.
 //!
 //! Each has a thread that waits for nothing else, so that TAKE is one step away with every network, disk and screen down. A device that
-//! is unplugged is told on every console and opened again when it is back. A hardware input is no live console: nobody reads from it.
+//! is unplugged, or that another program has grabbed, is told on every console and opened again. Its events go nowhere else: it is
+//! grabbed (EVIOCGRAB). A hardware input is no live console: nobody reads from it.
 
 use super::Shared;
 use super::hand::NotDone;
+use crate::fail_stop::{self, Asked};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -14,6 +16,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use trocar_control::evdev::device;
 use trocar_control::evdev::{InputEvent, KeyChange, KeyCode, Parser, RECORD};
 use trocar_proto::handover::gate::Act;
 
@@ -69,7 +72,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// Reads one input on a thread of its own.
 pub(super) fn start(place: usize, config: InputConfig, shared: Shared) -> io::Result<()> {
     let name = format!("trocar-input-{place}");
-    std::thread::Builder::new().name(name).spawn(move || Reader { place, config, shared }.run()).map(drop)
+    fail_stop::spawn(&name, move || Ok(Reader { place, config, shared }.run()))
 }
 
 struct Reader {
@@ -87,7 +90,8 @@ enum End {
 }
 
 impl Reader {
-    fn run(self) {
+    fn run(self) -> Asked {
+        crate::realtime::claim();
         let mut was = None;
         while !self.shared.is_over() {
             let end = match self.open() {
@@ -95,17 +99,25 @@ impl Reader {
                 Err(e) => End::Lost(e),
             };
             match end {
-                End::Asked => return,
-                End::Played => return self.shared.note_input(self.place, Some("the recording is over".to_owned())),
+                End::Asked => return Asked,
+                // Whoever named a recording asked for its end too.
+                End::Played => {
+                    self.shared.note_input(self.place, Some("the recording is over".to_owned()));
+                    return Asked;
+                }
                 End::Lost(error) => self.tell(&mut was, Some(error.to_string())),
             }
             std::thread::sleep(RETRY);
         }
+        Asked
     }
 
     fn open(&self) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Ok(File::from(rustix::fs::open(&self.config.device, flags, Mode::empty())?))
+        let file = File::from(rustix::fs::open(&self.config.device, flags, Mode::empty())?);
+        // A pedal that is a keyboard must not type into a terminal as well, nor press a button in a browser.
+        device::grab(&file).map_err(io::Error::other)?;
+        Ok(file)
     }
 
     /// Tells the screens, and the log when it is news.

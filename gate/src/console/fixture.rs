@@ -59,6 +59,7 @@ pub(super) fn local() -> View {
         answered: None,
         paths: trocar_proto::handover::paths::Protection::default(),
         counters: vec![("refused datagrams", 3)],
+        troubles: Vec::new(),
         config: Arc::new(Config::default()),
     }
 }

@@ -125,7 +125,7 @@ impl Model {
             gates: lines::gates(view, unknown),
             alarms: lines::alarms(view),
             device: lines::device(view, now),
-            inputs: lines::inputs(around),
+            inputs: lines::inputs(view, around),
             experts: lines::experts(view),
             news: lines::news(view, now),
             acts: acts::acts(view),

@@ -19,6 +19,7 @@ mod tests;
 pub(super) use guard::Refusals;
 
 use super::{ConsoleError, Shared};
+use crate::fail_stop::{self, Asked};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -83,13 +84,8 @@ pub(super) fn start(
     let (host, origin) = (bound.to_string(), format!("http://{bound}"));
     let page = Page { shared, host, origin, secret, lives: Arc::new(Semaphore::new(live::MOST)) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ConsoleError::Thread)?;
-    let thread = std::thread::Builder::new().name("trocar-page".to_owned());
-    let serving = move || {
-        if let Err(error) = runtime.block_on(serve(listener, Arc::new(page))) {
-            tracing::error!(%error, "the console's page ended");
-        }
-    };
-    thread.spawn(serving).map_err(ConsoleError::Thread)?;
+    let serving = move || runtime.block_on(serve(listener, Arc::new(page))).map_err(|e| e.to_string());
+    fail_stop::spawn("trocar-page", serving).map_err(ConsoleError::Thread)?;
     Ok((bound, link))
 }
 
@@ -103,7 +99,7 @@ fn write_link(path: &Path, link: &str) -> io::Result<()> {
     writeln!(file, "{link}")
 }
 
-async fn serve(listener: TcpListener, page: Arc<Page>) -> io::Result<()> {
+async fn serve(listener: TcpListener, page: Arc<Page>) -> io::Result<Asked> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = routes::router(page.clone());
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -112,7 +108,7 @@ async fn serve(listener: TcpListener, page: Arc<Page>) -> io::Result<()> {
         let accepted = tokio::select! {
             _ = look.tick() => {
                 if page.shared.is_over() {
-                    return Ok(());
+                    return Ok(Asked);
                 }
                 continue;
             }

@@ -86,7 +86,7 @@ pub(super) fn causes(causes: Causes) -> Vec<&'static str> {
 }
 
 /// Alarms, the worst first: what it is, and what it means for the hand.
-const ALARMS: [(Alarms, &str, &str); 14] = [
+const ALARMS: [(Alarms, &str, &str); 15] = [
     (Alarms::SECOND_GATE, "SECOND GATE", "it has or wants the device: stop it, or use the override"),
     (Alarms::DEVICE, "DEVICE", "it latched, is silent or lost its selection: look at the device"),
     (Alarms::LINK, "EXPERT LOST", "no valid sign of the expert, or far too slow: TAKE"),
@@ -97,6 +97,7 @@ const ALARMS: [(Alarms, &str, &str); 14] = [
     (Alarms::CONSOLE, "CONSOLE WAS LOST", "no console of this gate was alive: TAKE"),
     (Alarms::OVERRIDE, "HARDWARE OVERRIDE", "the device is given to local by its own switch"),
     (Alarms::STORE, "REMOTE REFUSED", "epochs cannot be relied on; no grant in this session"),
+    (Alarms::MEANS, "REMOTE NOT POSSIBLE", "a certificate, key or port of this gate cannot be used: no grant"),
     (Alarms::DISK, "DISK", "the audit chain could not be written: no grant"),
     (Alarms::CONSENT, "NO CONSENT", "consent for remote operation is not active: no grant"),
     (Alarms::PATH, "UNPROTECTED", "one of two paths is gone; the other's loss ends REMOTE"),

@@ -4,6 +4,7 @@
 //! thread of its own behind [`Network`] and [`Disk`].
 
 use super::{Connected, Device, Disk, Entry, Event, Inbox, Network, View, What, now};
+use crate::troubles::Troubles;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub struct Parts<D, N, K> {
     pub view: watch::Sender<Arc<View>>,
     /// Counters of the others, for the foot of the screen.
     pub counters: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send>,
+    /// What keeps remote operation from being possible.
+    pub troubles: Troubles,
 }
 
 /// The core.
@@ -127,6 +130,7 @@ pub fn first_view(cfg: &Arc<Config>) -> View {
         notices: Vec::new(),
         answered: None,
         counters: Vec::new(),
+        troubles: Vec::new(),
         config: Arc::clone(cfg),
     }
 }
@@ -460,6 +464,7 @@ impl<D: Device, N: Network, K: Disk> Core<D, N, K> {
             .into_iter()
             .chain((self.parts.counters)())
             .collect(),
+            troubles: self.parts.troubles.list(),
             config: Arc::clone(&self.cfg),
         };
         self.parts.view.send_replace(Arc::new(view));

@@ -161,6 +161,8 @@ pub struct View {
     pub answered: Option<(Act, Result<(), trocar_proto::handover::message::Reason>)>,
     /// Counters for the foot of the screen: datagrams refused, outputs lost, and the like.
     pub counters: Vec<(&'static str, u64)>,
+    /// What keeps remote operation from being possible: `key: why` of each.
+    pub troubles: Vec<String>,
     /// Every timer and threshold.
     pub config: Arc<Config>,
 }

@@ -84,6 +84,7 @@ fn world() -> World {
     let device =
         Rule { fence: Fence::new(now(), Epoch(0), cfg.watchdog), inbox: inbox.clone(), acts: Arc::clone(&acts) };
     let parts = Parts {
+        troubles: crate::troubles::Troubles::new(inbox.clone()),
         device,
         network: heard.clone(),
         disk: paper.clone(),

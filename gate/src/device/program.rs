@@ -6,7 +6,7 @@
 use super::seen::{Judge, Reports};
 use super::words::{ActWords, ReportWords};
 use super::{Counters, DeviceError, PayloadFormat, count};
-use crate::core;
+use crate::{core, realtime};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read as _, Write};
@@ -57,9 +57,13 @@ impl Program {
         let stdout = child.stdout.take().ok_or_else(pipe)?;
         let stderr = child.stderr.take().ok_or_else(pipe)?;
         let (writer, counted) = (Arc::clone(&queue), Arc::clone(&counters));
-        spawn("trocar-device-in", move || write_acts(&writer, stdin, &counted))?;
+        spawn("trocar-device-in", move || {
+            realtime::claim();
+            write_acts(&writer, stdin, &counted);
+        })?;
         let (reader, counted) = (Arc::clone(&queue), Arc::clone(&counters));
         spawn("trocar-device-out", move || {
+            realtime::claim();
             read_reports(BufReader::new(stdout), reports, &counted);
             reader.close();
             finish(child);

@@ -3,13 +3,13 @@
 use super::key::draw_run;
 use super::seen::{Judge, Reports};
 use super::{Counters, DeviceError, Key, PayloadFormat, count};
-use crate::core;
+use crate::fail_stop::{self, Asked};
+use crate::{core, realtime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use trocar_proto::handover::device_wire::{Head, MAX_DATAGRAM, Report, ToDevice, decode_report, encode_to_device};
 use trocar_proto::handover::gate::{DeviceAct, Judgement};
 use trocar_proto::handover::message::Pose;
@@ -51,7 +51,7 @@ impl Udp {
         });
         let judge = reports.judge();
         let reader = Reader { ear: Ear::new(link.run), link: Arc::clone(&link), reports };
-        thread::Builder::new().name("trocar-device".into()).spawn(move || reader.run()).map_err(DeviceError::Thread)?;
+        fail_stop::spawn("trocar-device", move || Ok(reader.run())).map_err(DeviceError::Thread)?;
         Ok(Self { link, judge, payload })
     }
 }
@@ -126,7 +126,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(mut self) {
+    fn run(mut self) -> Asked {
+        realtime::claim();
         self.ask();
         while !self.link.closed.load(Ordering::Relaxed) {
             let waited = poll(&mut [PollFd::new(&self.link.socket, PollFlags::IN)], Some(&ASK));
@@ -135,6 +136,7 @@ impl Reader {
                 self.ask();
             }
         }
+        Asked
     }
 
     /// True where a report counted.

@@ -18,6 +18,7 @@ mod tests;
 use crate::core::Inbox;
 use crate::doors::Doors;
 use claims::Claims;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,7 +84,7 @@ struct Shared {
 pub struct Frames {
     shared: Arc<Shared>,
     address: SocketAddr,
-    task: tokio::task::JoinHandle<()>,
+    task: tokio::task::JoinHandle<Infallible>,
 }
 
 impl std::fmt::Debug for Frames {
@@ -144,7 +145,7 @@ impl Drop for Frames {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>) -> Infallible {
     let doors = Doors::new(HANDSHAKES.0, HANDSHAKES.1);
     // Ended with this task.
     let mut connections = tokio::task::JoinSet::new();

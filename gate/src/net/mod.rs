@@ -18,6 +18,7 @@ pub use config::{InvalidRelayAddress, MAX_RELAYS, NetConfig, NetError, RelayAddr
 pub use state::{Counters, FOR_SIGNALING, MAX_CHANNELS, MAX_OF_ONE};
 
 use crate::core::{Inbox, Network};
+use crate::troubles::Troubles;
 use state::Shared;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -35,11 +36,12 @@ pub struct Net {
     trust: tokio::sync::watch::Receiver<Arc<Trust>>,
 }
 
-/// Starts to connect to the relays. Comes back at once; relays that cannot be reached are tried for ever.
+/// Starts to connect to the relays. Comes back at once; relays that cannot be reached are tried for ever. A trust list that cannot be read
+/// any more is told as trouble: the former one stays in force for whoever is there, and nothing new is granted.
 ///
 /// # Errors
 /// [`NetError`] names the file or value that cannot be used.
-pub fn start(config: &NetConfig, inbox: Inbox, runtime: &Handle) -> Result<Net, NetError> {
+pub fn start(config: &NetConfig, inbox: Inbox, troubles: Troubles, runtime: &Handle) -> Result<Net, NetError> {
     if !(1..=MAX_RELAYS).contains(&config.relays.len()) {
         return Err(NetError::Relays(config.relays.len()));
     }
@@ -51,10 +53,11 @@ pub fn start(config: &NetConfig, inbox: Inbox, runtime: &Handle) -> Result<Net, 
     let key = IssuerKey::from_file(&config.issuer_key)?;
     let tokens = TokenVerifier::new(&config.issuer, &key, config.session.clone());
     let shared = Arc::new(Shared::new(identity, list.current(), tokens, inbox, config.relays.len()));
-    let trust = watch::start(list, Arc::downgrade(&shared))?;
+    let trust = watch::start(list, Arc::downgrade(&shared), troubles)?;
     let mut tasks = Vec::new();
     for (number, address) in config.relays.iter().enumerate() {
         let work = relay::keep(Arc::clone(&shared), number, address.clone(), config.session.clone());
+        // It never returns, which its type says.
         tasks.push(runtime.spawn(work).abort_handle());
     }
     Ok(Net { shared, tasks, trust })

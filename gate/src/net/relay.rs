@@ -6,6 +6,7 @@ use super::state::{Shared, count};
 use crate::core::Event as CoreEvent;
 use crate::doors::{Doors, Place};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const PARTIES: usize = 256;
 const PROBES_PER_SECOND: u32 = 20;
 
 /// Connects, serves, connects again.
-pub(super) async fn keep(shared: Arc<Shared>, number: usize, address: RelayAddress, session: SessionId) {
+pub(super) async fn keep(shared: Arc<Shared>, number: usize, address: RelayAddress, session: SessionId) -> Infallible {
     let [first, most] = BACKOFF;
     let mut wait = first;
     let mut told = String::new();

@@ -48,7 +48,7 @@ impl Theatre {
             session: SessionId::new("S").unwrap(),
         };
         let inbox = Inbox::default();
-        let net = start(&config, inbox.clone(), &Handle::current()).unwrap();
+        let net = start(&config, inbox.clone(), Troubles::new(inbox.clone()), &Handle::current()).unwrap();
         Self { pki, relays, net, inbox }
     }
 
@@ -588,13 +588,13 @@ fn what_the_configuration_lacks_is_named() {
         session: SessionId::new("S").unwrap(),
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let why = |c: NetConfig| start(&c, Inbox::default(), runtime.handle()).unwrap_err().to_string();
+    let start = |c: &NetConfig| start(c, Inbox::default(), Troubles::new(Inbox::default()), runtime.handle());
+    let why = |c: NetConfig| start(&c).unwrap_err().to_string();
     assert!(why(NetConfig { relays: Vec::new(), ..config.clone() }).contains("relays: 0"));
     let station = NetConfig { certificate, key, ..config.clone() };
     assert!(why(station).contains("role is station, it has to be gate"));
-    let nowhere = pki.directory().join("nowhere");
-    assert!(why(NetConfig { trust: nowhere.clone(), ..config.clone() }).contains("ca.pem"));
+    assert!(why(NetConfig { trust: "/nowhere".into(), ..config.clone() }).contains("ca.pem"));
     assert!(why(NetConfig { issuer_key: right, ..config.clone() }).contains("Ed25519"));
-    assert!(why(NetConfig { key: nowhere, ..config.clone() }).contains("private key"));
-    assert!(start(&config, Inbox::default(), runtime.handle()).is_ok());
+    assert!(why(NetConfig { key: "/nowhere".into(), ..config.clone() }).contains("private key"));
+    assert!(start(&config).is_ok());
 }

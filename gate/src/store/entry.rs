@@ -243,6 +243,7 @@ const fn reason(why: Why) -> &'static str {
         Why::NetworkEstop => "emergency stop from the network",
         Why::Red => "a link gate is red",
         Why::Consent => "consent ended",
+        Why::Means => "certificate, key or port unusable",
         Why::Disk => "the intent could not be written",
         Why::Device => "the device serves another gate, latched or is silent",
         Why::Override => "the hardware override gave the device to local",

@@ -4,6 +4,7 @@ use super::Run;
 use super::layer::Layer;
 use super::thread::{self, Writer};
 use crate::core::{Disk, Entry, Event, Inbox, Lane, What};
+use crate::fail_stop;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -237,11 +238,12 @@ pub(super) fn start<L: Layer + 'static>(
         handle.note(what.clone());
     }
     let shared = Arc::clone(&handle.shared);
-    let thread = std::thread::Builder::new().name("trocar-disk".to_owned());
-    match writer {
-        Some(writer) => thread.spawn(move || thread::run(writer, &run, &shared, &inbox))?,
-        None => thread.spawn(move || thread::run_without(&shared, &inbox))?,
-    };
+    fail_stop::spawn("trocar-disk", move || {
+        Ok(match writer {
+            Some(writer) => thread::run(writer, &run, &shared, &inbox),
+            None => thread::run_without(&shared, &inbox),
+        })
+    })?;
     Ok(handle)
 }
 

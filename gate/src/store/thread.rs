@@ -7,6 +7,7 @@ use super::layer::Layer;
 use super::pair::Pair;
 use super::queue::{BATCH, Job, Queue, Said, Shared, answer, wall};
 use crate::core::{Inbox, Lane};
+use crate::fail_stop::Asked;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -128,7 +129,7 @@ fn line(record: &Record) -> io::Result<(String, trocar_control::audit::Hash)> {
 
 /// Runs until the handle says that it is over: reservations first, then records in their order, an intent and all before it at once, others
 /// within [`BATCH`].
-pub(super) fn run<L: Layer>(mut writer: Writer<L>, run: &Run, shared: &Shared, inbox: &Inbox) {
+pub(super) fn run<L: Layer>(mut writer: Writer<L>, run: &Run, shared: &Shared, inbox: &Inbox) -> Asked {
     let mut failed = false;
     loop {
         let mut queue = wait(shared, failed);
@@ -170,11 +171,11 @@ pub(super) fn run<L: Layer>(mut writer: Writer<L>, run: &Run, shared: &Shared, i
     }
     // The lock goes with it, so that the next gate can start when `finish` returns.
     drop(writer);
-    over(shared);
+    over(shared)
 }
 
 /// Without a chain: intents fail, everything else is lost and counted.
-pub(super) fn run_without(shared: &Shared, inbox: &Inbox) {
+pub(super) fn run_without(shared: &Shared, inbox: &Inbox) -> Asked {
     loop {
         let mut queue = wait(shared, false);
         let jobs: Vec<Job> = queue.jobs.drain(..).collect();
@@ -188,7 +189,7 @@ pub(super) fn run_without(shared: &Shared, inbox: &Inbox) {
             break;
         }
     }
-    over(shared);
+    over(shared)
 }
 
 /// Waits until there is something to do: a reservation or an intent at once, records when the oldest has waited long enough.
@@ -234,11 +235,13 @@ fn give_back(jobs: Vec<Job>, lost: u64, shared: &Shared) -> bool {
     queue.is_closing
 }
 
-fn over(shared: &Shared) {
+/// Both loops are left when the handle says that it is over, and only then.
+fn over(shared: &Shared) -> Asked {
     let mut queue = shared.lock();
     queue.is_over = true;
     queue.lost_in_all = queue.lost_in_all.saturating_add(queue.jobs.len() as u64);
     queue.jobs.clear();
     drop(queue);
     shared.woken.notify_all();
+    Asked
 }

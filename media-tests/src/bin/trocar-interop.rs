@@ -1,12 +1,13 @@
 //! `make interop`: every foreign client × codec × direction against a relay of this tree, one cell at a time, in a network
 //! of its own. Prints the table and keeps it in docs/INTEROP.md. Words on the command line choose cells whose label has
-//! all of them; then nothing is kept.
+//! all of them; then nothing is kept. `--part 2/4` runs the second quarter; the table is written once all parts are there.
 
 use anyhow::{Context, bail};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Instant;
+use trocar_media_tests::foreign::part::Part;
 use trocar_media_tests::foreign::report::{Row, render, write};
 use trocar_media_tests::foreign::{Cell, Client, Control, Hub, Media, Wire};
 
@@ -20,26 +21,30 @@ fn main() -> anyhow::Result<()> {
     if std::env::var_os(INSIDE).is_none() {
         return Err(enter(&words));
     }
-    let cells: Vec<Cell> =
-        matrix().into_iter().filter(|c| words.iter().all(|w| c.label().contains(w.as_str()))).collect();
+    let part = match words.as_slice() {
+        [flag, part] if flag == "--part" => Some(Part::parse(part)?),
+        _ => None,
+    };
+    // The number of a cell chooses its tone: it is the same in every part.
+    let mut cells: Vec<(u32, Cell)> = (0u32..).zip(matrix()).collect();
+    match &part {
+        Some(part) => part.choose(&mut cells),
+        None => cells.retain(|(_, c)| words.iter().all(|w| c.label().contains(w.as_str()))),
+    }
     if cells.is_empty() {
         bail!("no cell's label has all of {words:?}");
     }
-    let mut hub = Hub::start(IpAddr::V4(ADDRESS))?;
-    let mut rows = Vec::new();
-    for (number, cell) in (0u32..).zip(cells) {
-        let began = Instant::now();
-        let outcome = cell.run(&mut hub, number, checker(&cell));
-        let (sign, said) = outcome.as_ref().map_or_else(|why| ("NO ", why), |said| ("ok ", said));
-        println!("{sign} {:5.1} s  {}: {said}", began.elapsed().as_secs_f64(), cell.label());
-        if outcome.as_ref().is_err_and(|why| why.starts_with("THE RELAY DIED")) {
-            hub = Hub::start(IpAddr::V4(ADDRESS))?;
+    let mut rows = run(&cells)?;
+    let mut whole = words.is_empty();
+    if let Some(part) = &part {
+        part.keep(&rows)?;
+        if let Some(all) = part.gather(matrix())? {
+            (rows, whole) = (all, true);
         }
-        rows.push(Row { cell, outcome });
     }
     let table = render(&rows);
     println!("\n{table}");
-    if words.is_empty() {
+    if whole {
         let file = trocar_media_tests::workspace().join("docs/INTEROP.md");
         write(&file, &table).with_context(|| file.display().to_string())?;
     }
@@ -51,6 +56,23 @@ fn main() -> anyhow::Result<()> {
         bail!("{broken} negative controls did not fail: the table proves nothing");
     }
     Ok(())
+}
+
+/// One cell at a time, against one relay.
+fn run(cells: &[(u32, Cell)]) -> anyhow::Result<Vec<Row>> {
+    let mut hub = Hub::start(IpAddr::V4(ADDRESS))?;
+    let mut rows = Vec::new();
+    for &(number, cell) in cells {
+        let began = Instant::now();
+        let outcome = cell.run(&mut hub, number, checker(&cell));
+        let (sign, said) = outcome.as_ref().map_or_else(|why| ("NO ", why), |said| ("ok ", said));
+        println!("{sign} {:5.1} s  {}: {said}", began.elapsed().as_secs_f64(), cell.label());
+        if outcome.as_ref().is_err_and(|why| why.starts_with("THE RELAY DIED")) {
+            hub = Hub::start(IpAddr::V4(ADDRESS))?;
+        }
+        rows.push(Row { cell, outcome });
+    }
+    Ok(rows)
 }
 
 /// Starts this program again in a network namespace with one link and a default route; returns only where that fails.

@@ -1,10 +1,11 @@
 //! The repair matrix on the virtual clock: `trocar-repair-sim [--frames N] [--rate MBIT] [--both-hops] [--targets] [--two-paths]
 //! [--seed N]`. `--targets` leaves out the cells that the issue sets no target for. Prints one
-//! line per cell; ends with an error where a target of the issue is not met.
+//! line per cell; ends with an error where a target of the issue is not met. `--real [--seconds N]` runs a few cells with real
+//! processes instead and ends with an error where they do not agree with the simulation.
 
 use anyhow::{Context, bail};
 use trocar_media_tests::repair_sim::bounds::{at_least, wilson};
-use trocar_media_tests::repair_sim::{Cell, Dark, Loss, Outcome, matrix, two_paths};
+use trocar_media_tests::repair_sim::{Cell, Dark, Loss, Outcome, matrix, real, two_paths};
 
 struct Args {
     frames: u64,
@@ -13,10 +14,21 @@ struct Args {
     two_paths: bool,
     targets: bool,
     seed: u64,
+    real: bool,
+    seconds: u64,
 }
 
 fn parse() -> anyhow::Result<Args> {
-    let mut args = Args { frames: 3_000, rate: None, both_hops: false, two_paths: false, targets: false, seed: 1 };
+    let mut args = Args {
+        frames: 3_000,
+        rate: None,
+        both_hops: false,
+        two_paths: false,
+        targets: false,
+        seed: 1,
+        real: false,
+        seconds: 40,
+    };
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
         let mut value = || given.next().with_context(|| format!("{flag} wants a number"));
@@ -27,7 +39,11 @@ fn parse() -> anyhow::Result<Args> {
             "--both-hops" => args.both_hops = true,
             "--two-paths" => args.two_paths = true,
             "--targets" => args.targets = true,
-            _ => bail!("{flag}: --frames, --rate, --seed, --both-hops, --targets or --two-paths is right"),
+            "--real" => args.real = true,
+            "--seconds" => args.seconds = value()?.parse().context("--seconds wants a whole number")?,
+            _ => bail!(
+                "{flag}: --frames, --rate, --seed, --both-hops, --targets, --two-paths, --real or --seconds is right"
+            ),
         }
     }
     Ok(args)
@@ -35,6 +51,9 @@ fn parse() -> anyhow::Result<Args> {
 
 fn main() -> anyhow::Result<()> {
     let args = parse()?;
+    if args.real {
+        return run_for_real(&args);
+    }
     println!(
         "{:>7} {:>11} {:>6} {:>22}  {:>8} {:>8}  {:>9} {:>9}  {:>6} {:>6} {:>6}  {:>7} {:>8}",
         "Mbit/s",
@@ -69,6 +88,34 @@ fn main() -> anyhow::Result<()> {
     }
     if missed > 0 {
         bail!("{missed} cells miss their target");
+    }
+    Ok(())
+}
+
+/// Each real cell beside its simulation.
+fn run_for_real(args: &Args) -> anyhow::Result<()> {
+    let mut apart = 0;
+    for (pictures, loss, round_trip_ms) in real::CELLS {
+        let cell = pictures.cell(loss, round_trip_ms, args.frames);
+        let (simulated, seen) = (cell.run(), real::run(pictures, &cell, args.seconds)?);
+        let agrees = seen.agrees(&simulated);
+        apart += u32::from(!agrees);
+        let share = |good: u64, all: u64| (100.0 * good as f64 / all.max(1) as f64, 100.0 * at_least(good, all));
+        let (real, sim) = (share(seen.whole, seen.frames), share(simulated.in_time, simulated.frames));
+        println!(
+            "{} Mbit/s, {loss:?}, RTT {round_trip_ms} ms: {} of {} whole for real ({:.3} %, >= {:.3}), {:.3} % simulated (>= {:.3}): {}",
+            cell.mbit_s,
+            seen.whole,
+            seen.frames,
+            real.0,
+            real.1,
+            sim.0,
+            sim.1,
+            if agrees { "agree" } else { "DIFFER" }
+        );
+    }
+    if apart > 0 {
+        bail!("{apart} real cells differ from the simulation");
     }
     Ok(())
 }

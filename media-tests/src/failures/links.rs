@@ -2,9 +2,10 @@
 #![allow(clippy::indexing_slicing, reason = "a JSON value without that member gives null")]
 
 use super::{Row, SOON, TICK_MS, Trial, holds_then_nobody};
+use crate::netns::Outage;
 use crate::sentinel::boot_us;
 use crate::theatre::{Setting, Theatre, is_hold, is_motion, selects, somebody, time};
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,6 +36,37 @@ pub(super) fn f1() -> anyhow::Result<Trial> {
     t.nothing_moves(nobody)?;
     row.saw("alarm shown; healed expert is an observer");
     Ok(Trial { row, from: at, to: nobody })
+}
+
+/// HO-X-001, HO-T-001. The expert's machine hears nothing any more, by its own packet filter, while what it sends still arrives: it falls
+/// silent by itself within `station_silence`, and the gate's bounds run from there. Then its cable swallows everything, both ways.
+pub(super) fn f1_deaf() -> anyhow::Result<Trial> {
+    /// `station_silence`, milliseconds.
+    const SILENCE: f64 = 250.0;
+    let mut t = Theatre::open_as(Setting { far: true, ..Setting::default() })?;
+    t.remote("instruments", HZ)?;
+    let mut row = Row::new("F1b");
+    let deaf = boot_us();
+    t.far.as_ref().context("no namespace")?.deafen(true)?;
+    let cut = boot_us();
+    let (hold, nobody) = holds_then_nobody(&mut t, deaf)?;
+    // `nft` itself takes its time: from when it was done the bounds count, and before it began nothing may have stopped.
+    row.time("deaf: motion stopped", cut.min(hold), hold, SILENCE + 150.0 + TICK_MS);
+    row.time("HOLD", cut.min(nobody), nobody, SILENCE + 500.0 + TICK_MS);
+    t.station.until("it knows by itself", |v| v["event"] == "silence")?;
+    t.far.as_ref().context("no namespace")?.deafen(false)?;
+    t.gate_shows("the expert again", |v| somebody(v).is_some())?;
+    t.station.until("an observer", |v| v["event"] == "status" && v["mine"] == false)?;
+    t.remote("instruments", HZ)?;
+    let silent = boot_us();
+    t.far.as_ref().context("no namespace")?.cut(Outage::Silent)?;
+    let cut = boot_us();
+    let (hold, nobody) = holds_then_nobody(&mut t, silent)?;
+    row.time("both ways: motion stopped", cut.min(hold), hold, 150.0 + TICK_MS);
+    row.time("HOLD", cut.min(nobody), nobody, 500.0 + TICK_MS);
+    t.nothing_moves(nobody)?;
+    row.saw("network namespace, nftables; the deaf expert came back as an observer and was given control anew");
+    Ok(Trial { row, from: deaf, to: nobody })
 }
 
 /// HO-X-004. The viewer stands still, so nothing new is shown; commands and heartbeats go on.

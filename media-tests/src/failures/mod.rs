@@ -99,6 +99,7 @@ pub struct Trial {
 /// All of them, in the order of the specification.
 pub const ALL: &[Failure] = &[
     Failure { id: "F1", name: "expert and gate are cut off from each other", run: links::f1 },
+    Failure { id: "F1b", name: "the expert's machine is deaf, then cut off (nftables)", run: links::f1_deaf },
     Failure { id: "F2", name: "the relay is killed", run: processes::f2 },
     Failure { id: "F2b", name: "one of two relays is killed, then both paths are cut", run: paths::f2b },
     Failure { id: "F3", name: "the picture is lost while commands go on", run: links::f3 },
@@ -119,6 +120,11 @@ pub const ALL: &[Failure] = &[
     Failure { id: "F16", name: "consent is withdrawn while an expert holds", run: people::f16 },
     Failure { id: "F17", name: "the gate's disk is full", run: people::f17 },
     Failure { id: "F17b", name: "the gate's disk stands still for 3 s", run: people::f17_stalled },
+    Failure {
+        id: "F18",
+        name: "signaling and the store behind it are gone while an expert holds",
+        run: processes::f18,
+    },
     Failure { id: "F19", name: "10 % of the packets are lost on each of two paths", run: paths::f19 },
     Failure { id: "F20", name: "forged and flooded messages", run: races::f20 },
     Failure { id: "F21", name: "the gate is paused for 5 s", run: processes::f21 },

@@ -4,7 +4,7 @@
 use super::{Row, SOON, TICK_MS, Trial, holds_then_nobody};
 use crate::sentinel::boot_us;
 use crate::stack::PATIENCE;
-use crate::theatre::{Theatre, is_hold, is_motion, selects, somebody, time};
+use crate::theatre::{Setting, Theatre, is_hold, is_motion, selects, somebody, time};
 use anyhow::ensure;
 use serde_json::{Value, json};
 
@@ -113,6 +113,40 @@ pub(super) fn f8() -> anyhow::Result<Trial> {
     ensure!(refused.as_deref().is_some_and(|r| r.contains("remote is refused")), "{refused:?}");
     row.saw("unreadable store: remote refused, TAKE works");
     Ok(Trial { row, from: at, to: hold })
+}
+
+/// HO-X-019. Signaling, and with it the only store that there is beside the gate's own, is killed in REMOTE: nobody but people who want
+/// to come in notices. The relays, apart from it, go on; the register is at the gate. Ten minutes where `TROCAR_SOAK` is set.
+pub(super) fn f18() -> anyhow::Result<Trial> {
+    let seconds: u64 = if std::env::var_os("TROCAR_SOAK").is_some() { 600 } else { 8 };
+    let mut t = Theatre::open_as(Setting { apart: true, ..Setting::default() })?;
+    t.remote("instruments", HZ)?;
+    let epoch = epoch_of(&t.gate_shows("the epoch", |v| v["mode"] == "remote")?);
+    let at = boot_us();
+    t.stack.kill()?;
+    let end = at + seconds * 1_000_000;
+    while boot_us() < end {
+        // A trajectory lasts a minute.
+        t.station.tell(&json!({ "trajectory": "circle", "hz": HZ, "seconds": 60 }))?;
+        t.pass(end.min(boot_us() + 55_000_000))?;
+    }
+    let view = t.gate_shows("the same epoch", |v| v["at_us"].as_u64().is_some_and(|n| n > end))?;
+    ensure!(view["mode"] == "remote" && epoch_of(&view) == epoch, "{view}");
+    let stopped = t.record.between(at, end, |e| is_hold(e) || selects("nobody")(e))?;
+    ensure!(stopped.is_empty(), "motion stopped: {stopped:?}");
+    let moved = t.record.between(at, end, is_motion)?.len() as u64;
+    ensure!(moved > seconds * u64::from(HZ) / 2, "{moved} motions in {seconds} s");
+    let mut row = Row::new("F18");
+    let (taken, local) = t.take()?;
+    row.time("TAKE without signaling", taken, local, 50.0);
+    t.local(json!({ "act": "offer", "set": "instruments", "step": "the next one" }))?;
+    t.station.until("an offer without signaling", |v| v["event"] == "offer")?;
+    row.saw(format!("same holder and epoch for {seconds} s, {moved} motions, no stop; local offers again"));
+    // The negative control: what control does go by is the relay.
+    let cut = boot_us();
+    t.relays.iter().try_for_each(|relay| relay.signal("KILL"))?;
+    t.gate_shows("nobody there", |v| v["at_us"].as_u64().is_some_and(|n| n > cut) && somebody(v).is_none())?;
+    Ok(Trial { row, from: at, to: local })
 }
 
 fn epoch_of(view: &Value) -> u64 {

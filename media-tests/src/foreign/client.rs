@@ -236,6 +236,10 @@ fn ffmpeg(wire: Wire, codec: &str, card: &Path, port: u16) -> anyhow::Result<Com
         Wire::RtpTs => ("rtp_mpegts", format!("rtp://127.0.0.1:{port}?pkt_size=1200")),
         Wire::Rtsp => bail!("ffmpeg serves no RTSP"),
     };
+    if wire == Wire::RtpTs {
+        // As GStreamer's, below.
+        c.args(["-mpegts_muxer_options", "muxrate=2000000"]);
+    }
     c.args(["-f", format, &to]);
     Ok(c)
 }
@@ -253,15 +257,16 @@ fn gstreamer(wire: Wire, codec: &str, card: &Path, port: u16) -> anyhow::Result<
         "VP9" => "vp9enc deadline=1 cpu-used=8 keyframe-max-dist=15 target-bitrate=400000",
         other => bail!("no encoder for {other} is asked of GStreamer here"),
     };
+    // A multiplexer of constant rate, as encoders are: without stuffing a small frame waits until others fill its packet.
     let wrap = match (wire, codec) {
         (Wire::Rtp, "H264") => "video/x-h264,profile=constrained-baseline ! rtph264pay config-interval=-1 mtu=1200",
         (Wire::Rtp, "H265") => "h265parse ! rtph265pay config-interval=-1 mtu=1200",
         (Wire::Rtp, "VP8") => "rtpvp8pay mtu=1200",
         (Wire::Rtp, "VP9") => "rtpvp9pay mtu=1200",
         (Wire::Srt, "H264") => {
-            "video/x-h264,profile=constrained-baseline ! h264parse config-interval=-1 ! mpegtsmux alignment=7"
+            "video/x-h264,profile=constrained-baseline ! h264parse config-interval=-1 ! mpegtsmux alignment=7 bitrate=2000000"
         }
-        (Wire::Srt, "H265") => "h265parse config-interval=-1 ! mpegtsmux alignment=7",
+        (Wire::Srt, "H265") => "h265parse config-interval=-1 ! mpegtsmux alignment=7 bitrate=2000000",
         _ => bail!("GStreamer is not asked for {codec} over that wire here"),
     };
     let out = match wire {

@@ -6,13 +6,15 @@
 //! times as fast as the feed. By default the way from the publisher to the relay is bad and the viewer is near the relay.
 
 pub mod bounds;
+pub mod real;
 mod world;
-
-pub use world::BUDGET_US;
 
 use trocar_proto::media::fec::policy::Plan;
 use trocar_proto::media::fec::receive::RepairCounters;
 use trocar_proto::media::fec::send::SendCounters;
+
+/// Capture to display, in microseconds.
+pub const BUDGET_US: u64 = 100_000;
 
 /// What a bad line loses, in each direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,6 +48,12 @@ pub enum Dark {
 pub struct Cell {
     /// Rate of the feed.
     pub mbit_s: f64,
+    /// From picture to picture, in microseconds.
+    pub frame_us: u64,
+    /// Capture to display, in microseconds.
+    pub budget_us: u64,
+    /// What was granted, in rates of the feed.
+    pub granted: f64,
     /// What is lost.
     pub loss: Loss,
     /// Round trip of the bad way, in microseconds.
@@ -72,6 +80,9 @@ impl Cell {
     pub const fn new(mbit_s: f64, loss: Loss, round_trip_ms: u64, frames: u64) -> Self {
         Self {
             mbit_s,
+            frame_us: 16_667,
+            budget_us: BUDGET_US,
+            granted: 1.0,
             loss,
             round_trip_us: round_trip_ms * 1_000,
             both_hops: false,

@@ -20,14 +20,10 @@ use trocar_proto::units::{Bitrate, Micros, Ssrc, WallMicros};
 
 /// The clock moves by this, in microseconds: what happens between is seen at its end.
 const STEP_US: u64 = 200;
-/// From picture to picture, in microseconds.
-const FRAME_US: u64 = 16_667;
-/// Capture to display, in microseconds.
-pub const BUDGET_US: u64 = 100_000;
 /// Bytes of a packet.
 const PACKET: usize = 1_120;
 /// Frames before those that are counted: until the line is known.
-const WARM_UP: u64 = 180;
+pub(super) const WARM_UP: u64 = 180;
 /// The relay's line to a viewer nearby: round trip in microseconds.
 const NEAR_US: u64 = 1_000;
 const FEC_TYPE: u8 = 120;
@@ -67,7 +63,8 @@ pub(super) struct World {
     outcome: Outcome,
 }
 
-fn link(cell: &Cell, round_trip_us: u64, bad: bool, extra_us: u64, number: u64) -> Link<Packet> {
+/// One direction of a line of a cell.
+pub(super) fn line(cell: &Cell, round_trip_us: u64, bad: bool, extra_us: u64) -> LinkConfig {
     let way = (round_trip_us / 2 + extra_us) as f64 / 1_000.0;
     let mut config = LinkConfig {
         delay: Delay::Uniform { min_ms: way, max_ms: way + 0.5 },
@@ -83,6 +80,11 @@ fn link(cell: &Cell, round_trip_us: u64, bad: bool, extra_us: u64, number: u64) 
             }
         }
     }
+    config
+}
+
+fn link(cell: &Cell, round_trip_us: u64, bad: bool, extra_us: u64, number: u64) -> Link<Packet> {
+    let mut config = line(cell, round_trip_us, bad, extra_us);
     match cell.dark {
         Dark::Cut { path } if path == number => {
             config.blackout.push(Blackout { start_ms: 5_000.0, length_ms: 1e9, every_ms: None });
@@ -105,9 +107,9 @@ fn empty() -> Link<Packet> {
 
 impl World {
     pub(super) fn new(cell: Cell) -> Self {
-        let rate = Bitrate((cell.mbit_s * 1e6) as u64);
+        let (rate, budget_us) = (Bitrate((cell.mbit_s * cell.granted * 1e6) as u64), cell.budget_us);
         let first = cell.round_trip_us;
-        let config = RepairConfig { budget_us: BUDGET_US, rate, fec_payload_type: Some(FEC_TYPE) };
+        let config = RepairConfig { budget_us, rate, fec_payload_type: Some(FEC_TYPE) };
         let fec = |ssrc| cell.fec.then_some(FecStream { ssrc: Ssrc(ssrc), payload_type: FEC_TYPE, first_seq: 7 });
         let second = if cell.both_hops { cell.round_trip_us } else { NEAR_US };
         let path = |number: u64, us, bad, extra| Path {
@@ -132,17 +134,17 @@ impl World {
             seq: 65_000,
             paced: VecDeque::new(),
             publisher: Sender {
-                repair: RepairSender::new(rate, BUDGET_US, fec(2)),
-                kept: History::new(rate, BUDGET_US),
+                repair: RepairSender::new(rate, budget_us, fec(2)),
+                kept: History::new(rate, budget_us),
             },
             paths,
             feed,
             leg,
             relay_in: RepairReceiver::new(config),
-            relay_out: RepairSender::new(rate, BUDGET_US, fec(3)),
+            relay_out: RepairSender::new(rate, budget_us, fec(3)),
             hop: path(3, second, cell.both_hops, 0),
             viewer: RepairReceiver::new(config),
-            viewer_kept: History::new(rate, BUDGET_US),
+            viewer_kept: History::new(rate, budget_us),
             frames: FrameReceiver::new(ExtensionIds::OURS, 90_000),
             outcome: Outcome::default(),
             cell,
@@ -156,15 +158,15 @@ impl World {
             world.relay_in.set_patience(skew_us + 2 * jitter);
         }
         // A frame's first packet has been under way for half of both round trips.
-        world.frames.set_budget(RepairLine::repair_time(BUDGET_US, first + second + jitter) - STEP_US);
+        world.frames.set_budget(RepairLine::repair_time(budget_us, first + second + jitter) - STEP_US);
         world
     }
 
     pub(super) fn run(mut self) -> Outcome {
         let frames = self.cell.frames + WARM_UP;
-        let end = frames * FRAME_US + 4 * BUDGET_US;
+        let end = frames * self.cell.frame_us + 4 * self.cell.budget_us;
         while self.now.0 < end {
-            if (self.captured.len() as u64) < frames && self.now.0 >= self.captured.len() as u64 * FRAME_US {
+            if (self.captured.len() as u64) < frames && self.now.0 >= self.captured.len() as u64 * self.cell.frame_us {
                 self.capture();
             }
             self.publish();
@@ -186,7 +188,8 @@ impl World {
     fn capture(&mut self) {
         let id = self.captured.len() as u32;
         self.captured.push(self.now);
-        let packets = ((self.cell.mbit_s * 1e6 / 8.0 * FRAME_US as f64 / 1e6) / PACKET as f64).ceil().max(1.0) as u64;
+        let frame_us = self.cell.frame_us;
+        let packets = ((self.cell.mbit_s * 1e6 / 8.0 * frame_us as f64 / 1e6) / PACKET as f64).ceil().max(1.0) as u64;
         for i in 0..packets {
             let marks = FrameMarks {
                 start: i == 0,
@@ -207,7 +210,7 @@ impl World {
             let mark = FrameMark { frame_id: id, marks }.to_bytes();
             let written = write_header(&mut b, fields, &[(1, &mark), (2, &capture)]);
             debug_assert!(written.is_ok());
-            let at = self.now.plus(i * FRAME_US / 2 / packets);
+            let at = self.now.plus(i * frame_us / 2 / packets);
             self.paced.push_back((at, b.into(), marks.end));
         }
     }
@@ -350,7 +353,7 @@ impl World {
                 && let Some(captured) = self.captured.get(f.frame_id as usize)
             {
                 let age = self.now.since(*captured);
-                self.outcome.in_time += u64::from(age <= BUDGET_US);
+                self.outcome.in_time += u64::from(age <= self.cell.budget_us);
                 self.outcome.oldest_us = self.outcome.oldest_us.max(age);
             }
         }

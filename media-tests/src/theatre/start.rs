@@ -5,12 +5,13 @@ use super::{Places, Record, Talker, verb};
 use crate::line::Line;
 use crate::process::{Process, binary, trocar};
 use crate::stack::{PATIENCE, Stack, path};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// A relay of its own, and the lines to it.
 pub struct SecondPath {
@@ -134,12 +135,20 @@ pub(super) fn start_station(
     name: &str,
 ) -> anyhow::Result<Talker> {
     let state = stack.dir.path().join("state");
-    let mut command = Command::new(trocar()?);
+    let mut command = match &places.far {
+        None => Command::new(trocar()?),
+        Some(namespace) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace]).arg(trocar()?);
+            command
+        }
+    };
     fake_wall_clock(&mut command, places)?;
     command.args(["operate", "--json", "--input", "stdin"]);
     command.arg("--invite").arg(stack.invitation("expert")?).arg("--ca").arg(stack.text("/ca_file")?);
     let relay = relays.first().context("no relay")?;
-    let control = if places.setting.direct { stack.text("/relay/control")? } else { relay.to_string() };
+    let control =
+        if places.setting.direct || places.setting.far { stack.text("/relay/control")? } else { relay.to_string() };
     command.arg("--control").arg(control).arg("--ledger").arg(places.ledger(name));
     for path in relays.iter().filter(|_| relays.len() > 1) {
         command.arg("--path").arg(format!("127.0.0.1={path}"));
@@ -155,4 +164,26 @@ pub(super) fn free_udp() -> anyhow::Result<SocketAddr> {
 
 pub(super) fn free_tcp() -> anyhow::Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Waits until the relay's metrics have that figure above zero with this label value; the line.
+///
+/// # Errors
+/// Where they do not within [`PATIENCE`].
+pub fn wait_metric(stack: &Stack, name: &str, label: &str) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (began, url) = (Instant::now(), stack.text("/metrics")?);
+    let quoted = format!("\"{label}\"");
+    runtime.block_on(async {
+        loop {
+            let text = crate::http_client()?.get(&url).send().await?.text().await?;
+            let found = text.lines().find(|l| l.starts_with(name) && l.contains(&quoted) && !l.ends_with(" 0"));
+            if let Some(line) = found {
+                return Ok(line.to_owned());
+            }
+            ensure!(began.elapsed() < PATIENCE, "no {name} with {label} in:\n{text}");
+            // The page is asked again; it has no event that a client could wait for.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
 }

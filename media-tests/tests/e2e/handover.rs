@@ -35,6 +35,7 @@ macro_rules! failures {
 
 failures! {
     f1_expert_and_gate_cut_off: "F1", "HO-X-001";
+    f1_expert_deaf_then_cut_off: "F1b", "HO-X-001";
     f2_relay_killed: "F2", "HO-X-002";
     f2b_one_of_two_relays_killed: "F2b", "HO-X-003";
     f3_picture_lost: "F3", "HO-X-004";
@@ -51,6 +52,7 @@ failures! {
     f16_consent_withdrawn: "F16", "HO-X-017";
     f17_disk_full: "F17", "HO-X-018";
     f17_disk_stalled: "F17b", "HO-X-018";
+    f18_signaling_and_its_store_gone: "F18", "HO-X-019";
     f19_a_tenth_lost_on_each_of_two_paths: "F19", "HO-X-020";
     f20_forged_and_flooded: "F20", "HO-X-021";
     f21_gate_paused: "F21", "HO-X-022";

@@ -6,6 +6,8 @@
     reason = "a test may stop the process: that is how it fails"
 )]
 
+mod attack;
+mod audit;
 mod bench;
 mod browser;
 mod churn;
@@ -13,20 +15,28 @@ mod cluster;
 mod codecs;
 mod consultation;
 mod control_bench;
+mod flexfec;
 mod foreign;
+mod glass;
 mod handover;
+mod handover_gate;
 mod ice_tcp;
 mod impair;
 mod install;
+mod lines;
+mod load;
 mod native;
 mod operating;
 mod paths;
 mod readme;
 mod refusals;
 mod repair;
+mod reports;
 mod rtc;
 mod screen;
 mod simulcast;
+mod slow;
+mod sound;
 mod turn;
 mod verbs;
 mod windows;
@@ -42,6 +52,11 @@ fn number(v: &Value, pointer: &str) -> f64 {
 fn median(mut v: Vec<f64>) -> f64 {
     v.sort_by(f64::total_cmp);
     v.get(v.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The shorter of two measures, for every run of the tests; the longer one where `make soak` asks for it.
+fn span<T>(short: T, full: T) -> T {
+    if std::env::var_os("TROCAR_SOAK").is_some() { full } else { short }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

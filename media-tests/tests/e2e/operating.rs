@@ -1,6 +1,6 @@
 //! Starting, stopping, looking after it: what an operator meets at the command line.
 
-use crate::runtime;
+use crate::{runtime, span};
 use anyhow::{Context, ensure};
 use std::process::Command;
 use std::time::Duration;
@@ -157,7 +157,7 @@ fn the_roles_in_the_docs_are_the_ones_in_the_code() -> anyhow::Result<()> {
 #[test]
 fn the_api_answers_as_its_own_description_says() -> anyhow::Result<()> {
     let mut command = Command::new(workspace().join("scripts/openapi-check.sh"));
-    command.arg("3").env("TROCAR_BIN", trocar()?).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(span("3", "20")).env("TROCAR_BIN", trocar()?).env("PYTHONDONTWRITEBYTECODE", "1");
     let out = command.output()?;
     let said = String::from_utf8_lossy(&out.stdout);
     println!("{}", said.lines().rev().take(12).collect::<Vec<_>>().join("\n"));

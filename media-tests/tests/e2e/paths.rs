@@ -12,6 +12,10 @@ use trocar_media_tests::stack::{PATIENCE, Stack, path, scope_fixture, summary};
 
 /// How soon everybody knows that a path is gone.
 const ALARM: Duration = Duration::from_secs(1);
+/// The page of figures is made anew at most twice a second: so much older than an event may a figure be.
+const FIGURES_AGE: Duration = Duration::from_millis(500);
+/// Between two looks at a figure.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A way to the relay that can be made bad, and cut.
 pub(crate) struct Way {
@@ -99,6 +103,22 @@ impl Journey {
         Ok(began.elapsed())
     }
 
+    /// Waits until the relay's own figure says so, which is to be by the time that the page of figures is made anew.
+    fn await_figure(&self, alive: f64) -> anyhow::Result<()> {
+        let (began, runtime) = (Instant::now(), runtime());
+        let figure = |name| runtime.block_on(self.stack.metric(name));
+        ensure!(figure("trocar_feed_paths_expected")? == 2.0);
+        loop {
+            let now = figure("trocar_feed_paths_alive")?;
+            if now == alive {
+                return Ok(());
+            }
+            ensure!(began.elapsed() <= 2 * FIGURES_AGE, "trocar_feed_paths_alive is {now}, {alive} is right");
+            // A figure is no event: it can only be looked at.
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// The viewer's summary, and whether every frame between its first and its last one is there as it was sent.
     fn end(&mut self) -> anyhow::Result<(Value, anyhow::Result<()>)> {
         let s = summary(&mut self.viewer, Duration::from_secs(60))?;
@@ -125,18 +145,24 @@ fn cut_and_mend(part: Part, mode: &str) -> anyhow::Result<()> {
     let of = if part == Part::Up { "feed" } else { "leg" };
     let mut j = Journey::start(part, &[&[], &[]], mode, 20)?;
     j.await_alive(of, 2)?;
+    if part == Part::Up {
+        // The control: before the cut both bring packets.
+        j.await_figure(2.0)?;
+    }
     j.ways[0].cut()?;
     let cut = Instant::now();
     j.await_alive(of, 1)?;
     let alarm = cut.elapsed();
     ensure!(alarm <= ALARM, "the alarm took {alarm:?}");
     if part == Part::Up {
+        j.await_figure(1.0)?;
         j.publisher.line(PATIENCE, |l| l.starts_with("scope: UNPROTECTED since "))?;
     }
     j.ways[0].mend()?;
     let back = j.await_alive(of, 2)?;
     println!("{of}, {mode}: alarm after {alarm:?}, both again {back:?} after the path was back");
     if part == Part::Up {
+        j.await_figure(2.0)?;
         j.publisher.line(PATIENCE, |l| l.starts_with("scope: protected: 2 paths since "))?;
         ensure!(
             runtime().block_on(j.stack.metric("trocar_feed_refused_packets_total"))? == 0.0,

@@ -6,6 +6,7 @@ use crate::number;
 use crate::paths::Way;
 use anyhow::ensure;
 use std::time::Duration;
+use trocar_media_tests::repair_sim::{Loss, real};
 use trocar_media_tests::stack::{PATIENCE, Stack, path, scope_fixture, summary};
 
 /// How long is watched, in seconds.
@@ -62,6 +63,19 @@ fn five_percent_lost_on_both_hops_never_ends_the_picture() {
     let bad = ["--loss", "5%", "--delay", "7ms"];
     let seen = journey(&bad, &bad).unwrap();
     assert!(seen.frames >= 0.9 * EXPECTED, "{} frames of {EXPECTED}", seen.frames);
+}
+
+/// `trocar-repair-sim --real` runs more cells, for longer.
+#[test]
+fn a_real_cell_comes_out_as_its_simulation_and_not_as_that_of_another_line() {
+    let (pictures, loss) = (real::Pictures::Line, Loss::Dark { ms: 300.0 });
+    let cell = pictures.cell(loss, 30, 3_000);
+    let seen = real::run(pictures, &cell, 18).unwrap();
+    let simulated = cell.run();
+    println!("{seen:?}, simulated {} of {}", simulated.in_time, simulated.frames);
+    assert!(seen.frames > 200 && seen.agrees(&simulated), "{seen:?} {simulated:?}");
+    let other = pictures.cell(Loss::Random { percent: 1.0 }, 30, 3_000).run();
+    assert!(!seen.agrees(&other), "the control: {seen:?} {other:?}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! A browser that publishes in layers, and a viewer who goes from one to the other without a break.
+//! A browser that publishes in layers, a viewer who goes from one to the other without a break, and the page, which shows them
+//! as one picture.
 
 use crate::number;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::process::Command;
-use trocar_media_tests::stack::Stack;
-use trocar_media_tests::workspace;
+use trocar_media_tests::stack::{Stack, path};
+use trocar_media_tests::{artifacts, workspace};
 
 /// How much longer than the viewer who never switches the one who does may be without a new picture, in milliseconds: pictures
 /// are 67 ms apart. What the browser's encoder holds up on a machine under load, it holds up for both; a switch that waited
@@ -17,9 +18,10 @@ fn a_viewer_goes_from_layer_to_layer_of_a_browsers_camera_without_a_freeze() -> 
     let stack = Stack::start()?;
     let (page, expert, observer) =
         (stack.text("/page")?, stack.text("/tokens/expert")?, stack.text("/tokens/observer")?);
+    let shot = artifacts()?.join("simulcast-page.png");
     let out = Command::new("node")
         .current_dir(workspace().join("media-tests/browser"))
-        .args(["simulcast.mjs", &page, &expert, &observer])
+        .args(["simulcast.mjs", &page, &expert, &observer, &stack.invitation("observer")?, path(&shot)?])
         .output()?;
     let said = String::from_utf8_lossy(&out.stdout);
     let line = said
@@ -57,5 +59,33 @@ fn a_viewer_goes_from_layer_to_layer_of_a_browsers_camera_without_a_freeze() -> 
     // The control: a name that is no feed is refused, so the switches above were not no-ops.
     ensure!(seen["refused"].as_str().is_some_and(|r| r.contains("404") && r.contains("feed-missing")), "{seen}");
     ensure!(seen["left"] == 0, "{} feeds are left of a publication that ended", seen["left"]);
+    page_shows_one_picture(&seen["page"])
+}
+
+/// One tile and one leg; its layer is that of the tile's size, or the one that was chosen.
+fn page_shows_one_picture(page: &Value) -> anyhow::Result<()> {
+    let expected = [
+        ("large", "cam", 960.0),
+        ("small", "cam-half", 480.0),
+        ("chosen", "cam-quarter", 240.0),
+        ("chosen and large", "cam-quarter", 240.0),
+        ("automatic again", "cam", 960.0),
+    ];
+    let steps = page["steps"].as_array().context("steps")?;
+    ensure!(steps.len() == expected.len(), "{page}");
+    let mut frames = 0.0;
+    for (step, (what, feed, width)) in steps.iter().zip(expected) {
+        ensure!(step["what"] == what && step["feed"] == feed && number(step, "/width") == width, "{what}: {step}");
+        ensure!(step["state"] == "live" && step["others"] == 0 && step["source"] == "cam", "{what}: {step}");
+        ensure!(number(step, "/frames") > frames, "{what}: no new picture: {step}");
+        frames = number(step, "/frames");
+    }
+    let options = json!(["Auto: 960×540", "960×540", "480×270", "240×135"]);
+    ensure!(page["options"] == options, "{}", page["options"]);
+    let requests: Vec<&str> =
+        page["requests"].as_array().context("requests")?.iter().filter_map(Value::as_str).collect();
+    let posted = requests.iter().filter(|r| r.starts_with("POST feeds/")).count();
+    let patched = requests.iter().filter(|r| r.starts_with("PATCH legs/")).count();
+    ensure!(posted == 1 && patched == 3, "one leg, and three times another layer: {requests:?}");
     Ok(())
 }

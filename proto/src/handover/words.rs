@@ -72,7 +72,7 @@ impl Causes {
 
 impl Alarms {
     /// Each alarm in words, in the order of their bits.
-    pub const WORDS: [(Self, &'static str); 14] = [
+    pub const WORDS: [(Self, &'static str); 15] = [
         (Self::LINK, "expert lost"),
         (Self::FRAME, "expert's picture too old"),
         (Self::STOPPED, "stop lasted too long"),
@@ -87,6 +87,7 @@ impl Alarms {
         (Self::DISK, "audit log not written"),
         (Self::LOST, "gate overloaded"),
         (Self::PATH, "one of two paths lost"),
+        (Self::MEANS, "certificate, key or port unusable"),
     ];
 
     /// Those that are present, in words. A bit without words is none of this version's and is left out.

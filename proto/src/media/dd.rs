@@ -207,36 +207,63 @@ fn read_ns(b: &mut Bits<'_>, n: u32) -> Option<u32> {
     Some((value << 1) - below + u32::from(b.bit()?))
 }
 
+/// Bytes of the longest descriptor that is written again: what an element of the two-byte form holds.
+const MAX_LEN: usize = 255;
+
+/// Where the packets of a leg come from: another value for each feed and each generation of it.
+pub type Source = (u32, u32);
+
 /// Keeps the frame numbers of a leg rising where its source changes: a receiver drops a key frame whose number is lower than
 /// that of the one before. Everything else of a descriptor goes on untouched.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone)]
 pub struct Renumber {
-    source: Option<(u64, u32)>,
-    offset: u16,
+    /// The source, and what is added to its numbers.
+    source: Option<(Source, u16)>,
+    /// The one before: its packets may be asked for again.
+    before: Option<(Source, u16)>,
     highest: u16,
+    bytes: [u8; MAX_LEN],
+}
+
+impl Default for Renumber {
+    fn default() -> Self {
+        Self { source: None, before: None, highest: 0, bytes: [0; MAX_LEN] }
+    }
 }
 
 impl Renumber {
-    /// Bytes of the longest descriptor that is written again.
-    pub const MAX_LEN: usize = 255;
-
-    /// Copies a descriptor to `out` with the frame number that it has on the leg, and returns its length; none where it does
-    /// not fit or is none. `source` is another value for each feed and each generation of it.
-    pub fn write(&mut self, source: (u64, u32), element: &[u8], out: &mut [u8; Self::MAX_LEN]) -> Option<usize> {
+    /// The descriptor with the frame number that it has on the leg; none where it is none.
+    pub fn write(&mut self, source: Source, element: &[u8]) -> Option<&[u8]> {
         let number = super::bytes::be16(element, 1)?;
-        if self.source != Some(source) {
-            if self.source.is_some() {
-                self.offset = self.highest.wrapping_add(1).wrapping_sub(number);
-            }
-            self.source = Some(source);
-            self.highest = number.wrapping_add(self.offset);
+        let offset = match self.source {
+            Some((s, offset)) if s == source => offset,
+            None => 0,
+            Some(_) => self.highest.wrapping_add(1).wrapping_sub(number),
+        };
+        let moved = number.wrapping_add(offset);
+        if self.source.is_none_or(|(s, _)| s != source) {
+            self.before = self.source.replace((source, offset));
+            self.highest = moved;
         }
-        let moved = number.wrapping_add(self.offset);
         if moved.wrapping_sub(self.highest) < 0x8000 {
             self.highest = moved;
         }
-        out.get_mut(..element.len())?.copy_from_slice(element);
-        super::bytes::put(out, 1, &moved.to_be_bytes()).then_some(element.len())
+        self.moved(element, moved)
+    }
+
+    /// The descriptor of a packet that goes again, with the number that it had: it changes nothing. None where its source is
+    /// older than the one before.
+    pub fn write_again(&mut self, source: Source, element: &[u8]) -> Option<&[u8]> {
+        let number = super::bytes::be16(element, 1)?;
+        let known = [self.source, self.before].into_iter().flatten().find(|(s, _)| *s == source);
+        let (_, offset) = known?;
+        self.moved(element, number.wrapping_add(offset))
+    }
+
+    fn moved(&mut self, element: &[u8], number: u16) -> Option<&[u8]> {
+        let room = self.bytes.get_mut(..element.len())?;
+        room.copy_from_slice(element);
+        super::bytes::put(room, 1, &number.to_be_bytes()).then_some(&*room)
     }
 }
 
@@ -342,11 +369,7 @@ mod tests {
     #[test]
     fn numbers_go_on_over_another_source_and_nothing_else_is_touched() {
         let mut n = Renumber::default();
-        let mut out = [0; Renumber::MAX_LEN];
-        let mut write = |source, element: &[u8]| {
-            let len = n.write(source, element, &mut out).unwrap();
-            out[..len].to_vec()
-        };
+        let mut write = |source, element: &[u8]| n.write(source, element).map(<[u8]>::to_vec).unwrap();
         assert_eq!(write((1, 0), &key_frame(65_534, 10)), key_frame(65_534, 10));
         assert_eq!(write((1, 0), &mandatory(true, false, 11, 0)), mandatory(true, false, 11, 0));
         // A late packet does not move the numbers back.
@@ -354,7 +377,24 @@ mod tests {
         assert_eq!(write((2, 0), &key_frame(500, 10)), key_frame(1, 10), "the next one after 0");
         assert_eq!(write((2, 0), &mandatory(true, true, 11, 501)), mandatory(true, true, 11, 2));
         assert_eq!(write((2, 1), &key_frame(9, 10)), key_frame(3, 10));
-        assert_eq!(n.write((2, 1), &[0; 2], &mut out), None);
-        assert_eq!(n.write((2, 1), &[0; 256], &mut out), None);
+        assert_eq!(n.write((2, 1), &[0; 2]), None);
+        assert_eq!(n.write((2, 1), &[0; 256]), None);
+    }
+
+    #[test]
+    fn a_packet_that_goes_again_has_the_number_that_it_had_and_moves_none() {
+        let mut n = Renumber::default();
+        n.write((0, 0), &mandatory(true, true, 11, 7)).unwrap();
+        n.write((0, 1), &mandatory(true, true, 11, 100)).unwrap();
+        let again = |n: &mut Renumber, source, number| {
+            n.write_again(source, &mandatory(true, true, 11, number)).map(<[u8]>::to_vec)
+        };
+        assert_eq!(again(&mut n, (0, 1), 100), Some(mandatory(true, true, 11, 8)));
+        assert_eq!(again(&mut n, (0, 0), 6), Some(mandatory(true, true, 11, 6)));
+        assert_eq!(n.write((0, 1), &mandatory(true, true, 11, 101)).unwrap(), mandatory(true, true, 11, 9));
+        n.write((1, 0), &mandatory(true, true, 11, 3)).unwrap();
+        assert_eq!(again(&mut n, (0, 0), 6), None, "two sources ago");
+        // The control: written as if it were new, it would take the place of the source.
+        assert_eq!(n.write((0, 1), &mandatory(true, true, 11, 100)).unwrap(), mandatory(true, true, 11, 11));
     }
 }

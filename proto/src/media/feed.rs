@@ -202,6 +202,17 @@ impl Feed {
         taken
     }
 
+    /// Whether a packet of that number is here already; it is counted as a duplicate then. For who asks before the packet is
+    /// looked at further: a second copy costs its sender nothing of what it was granted.
+    pub fn refuse_copy(&mut self, h: &Header) -> bool {
+        let is_copy = h.payload_type == self.config.payload_type
+            && self
+                .source
+                .is_some_and(|s| s.ssrc == h.ssrc && self.ring.find(s.generation, s.numbers.peek(h.seq)).is_some());
+        self.counters.duplicates += u64::from(is_copy);
+        is_copy
+    }
+
     fn count(&mut self, taken: &Result<Taken, Refused>) {
         match taken {
             Ok(_) => {}

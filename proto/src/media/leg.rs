@@ -102,6 +102,8 @@ pub struct Leg {
     catching_up: bool,
     /// Frames that no other needs are left out.
     only_needed: bool,
+    /// Frames that began to come before are left out.
+    not_before: Micros,
     /// The frame that is being left out.
     leaving_out: Option<u32>,
     /// The last packet taken ended its frame.
@@ -135,6 +137,7 @@ impl Leg {
             last: None,
             catching_up: false,
             only_needed: false,
+            not_before: Micros(0),
             leaving_out: None,
             between_frames: true,
             shed_at_piece: 0,
@@ -196,10 +199,16 @@ impl Leg {
                 self.counters.shed += 1;
                 continue;
             }
+            if self.state == State::Live && self.between_frames && self.is_too_old(info) {
+                self.counters.shed += 1;
+                self.wait_for_key();
+                continue;
+            }
             if self.state == State::WaitKey {
                 // What a viewer misses after its start is left out by the leg; before it, it is not its to have.
                 self.counters.shed += u64::from(!self.pieces.is_empty());
-                if let Some(entry) = feed.entry_of(index).filter(|e| e.index >= self.passed) {
+                let fits = |e: &Entry| e.index >= self.passed && !self.is_too_old(&e.start);
+                if let Some(entry) = feed.entry_of(index).filter(fits) {
                     self.go_live(feed, index, &entry);
                 }
                 continue;
@@ -227,7 +236,8 @@ impl Leg {
     /// Whether a packet belongs to a frame that no other needs, and such are left out now: as a whole, from its first packet.
     fn leaves_out(&mut self, info: &PacketInfo) -> bool {
         let frame = info.frame.frame_id;
-        if self.only_needed && self.between_frames && info.frame.marks.discardable && info.frame.marks.start {
+        let wanted = self.only_needed || self.is_too_old(info);
+        if wanted && self.between_frames && info.frame.marks.discardable && info.frame.marks.start {
             self.leaving_out = Some(frame);
         }
         let out = self.leaving_out == Some(frame);
@@ -240,6 +250,30 @@ impl Leg {
     /// On a line that is getting full, frames that no other needs are left out; the others go on.
     pub const fn leave_out_discardable(&mut self, yes: bool) {
         self.only_needed = yes;
+    }
+
+    /// A frame that began to come before `cutoff` would be shown too late: it is left out whole, and everything that needs it up to
+    /// the next key frame that came later. One of which packets have gone goes on, and what a joiner is sent of the past is not late
+    /// for that.
+    pub const fn leave_out_older(&mut self, cutoff: Micros) {
+        self.not_before = cutoff;
+    }
+
+    const fn is_too_old(&self, info: &PacketInfo) -> bool {
+        info.arrived.0 < self.not_before.0 && !self.catching_up
+    }
+
+    /// Leaves out the rest of a frame of which packets have gone, and everything up to the next key frame.
+    pub const fn give_up_frame(&mut self) {
+        if matches!(self.state, State::Live) && !self.between_frames {
+            self.wait_for_key();
+        }
+    }
+
+    /// How often the leg was given another feed: with it generations of packets are told apart.
+    #[must_use]
+    pub const fn feed_count(&self) -> u32 {
+        self.feed_count
     }
 
     /// It began at a key frame of the past and has not come to the present yet: what waits for it is no sign of a slow line.

@@ -131,6 +131,8 @@ impl Source {
 #[derive(Debug, Clone, Default)]
 pub struct PathMerge {
     paths: [Path; MAX_PATHS],
+    /// When anything came first.
+    began: Option<Micros>,
     source: Option<Source>,
     /// The newest packet of what may be another source: as in the feed behind, the packet after it makes it one.
     candidate: Option<(Ssrc, u16)>,
@@ -141,6 +143,7 @@ pub struct PathMerge {
 impl PathMerge {
     /// Takes note of a packet that came by a path, and says whether it is the first copy.
     pub fn handle_packet(&mut self, now: Micros, path: usize, ssrc: Ssrc, seq: u16) -> Seen {
+        self.began.get_or_insert(now);
         let seen = self.classify(now, ssrc, seq);
         let now_on = self.source.as_ref().map(|s| (s.ssrc, s.beginning)).filter(|of| of.0 == ssrc);
         // A path that brings nothing but what is over brings the feed nothing.
@@ -217,6 +220,15 @@ impl PathMerge {
     #[must_use]
     pub fn alive(&self, now: Micros, silence_us: u64) -> u8 {
         (0..MAX_PATHS).map(|p| u8::from(self.is_alive(p, now, silence_us))).sum()
+    }
+
+    /// The same, where something can be said: none while the first packet is younger than `silence_us` and not all `expected`
+    /// paths have brought one. One connection is always up before the other, which is no alarm.
+    #[must_use]
+    pub fn alive_to_tell(&self, now: Micros, silence_us: u64, expected: u8) -> Option<u8> {
+        let alive = self.alive(now, silence_us);
+        let settled = self.began.is_some_and(|t| now.since(t) > silence_us);
+        (alive >= expected || settled).then_some(alive)
     }
 
     /// The path that brought something last: where reports and requests go.
@@ -352,5 +364,22 @@ mod tests {
         assert_eq!(m.alive(Micros(700_000), gone), 2);
         m.begin(1);
         assert_eq!((m.alive(Micros(700_000), gone), m.counters(1)), (1, PathCounters::default()));
+    }
+
+    #[test]
+    fn a_path_that_is_up_before_the_other_is_no_alarm_and_one_that_stays_alone_is() {
+        let (mut m, gone) = (PathMerge::default(), silence_us(60.0));
+        let tell = |m: &PathMerge, ms: u64| m.alive_to_tell(Micros(ms * 1_000), gone, 2);
+        assert_eq!(tell(&m, 0), None, "nothing came");
+        let mut both = m.clone();
+        for ms in 1_000..1_600 {
+            m.handle_packet(Micros(ms * 1_000), 0, S, ms as u16);
+            assert_eq!(tell(&m, ms), (ms > 1_500).then_some(1), "{ms}: the second one never comes");
+        }
+        both.handle_packet(Micros(1_000_000), 0, S, 1);
+        both.handle_packet(Micros(1_020_000), 1, S, 1);
+        assert_eq!(tell(&both, 1_020), Some(2), "both are told of at once");
+        both.handle_packet(Micros(1_600_000), 0, S, 2);
+        assert_eq!(tell(&both, 1_600), Some(1), "and the loss of one after its silence");
     }
 }

@@ -153,8 +153,8 @@ impl<'a> Iterator for Extensions<'a> {
                 let (&len, body) = tail.split_first()?;
                 (first, usize::from(len), body)
             } else {
-                // Id 15 ends the block (RFC 8285 section 4.2).
-                if first >> 4 == 15 {
+                // Id 15 ends the block, and so does padding that claims to have a length (RFC 8285 section 4.2).
+                if matches!(first >> 4, 0 | 15) {
                     self.rest = &[];
                     return None;
                 }
@@ -275,6 +275,14 @@ mod tests {
         let e: Vec<_> = h.extensions(&p).collect();
         assert_eq!(e, vec![(20, &[1_u8, 2, 3][..]), (21, &[][..])]);
         assert_eq!(h.payload(&p), &[0xaa]);
+    }
+
+    #[test]
+    fn padding_that_claims_a_length_ends_the_block() {
+        let p = [0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0, 2, 0x10, 7, 0, 0x01, 8, 9, 0x20, 5];
+        let h = Header::parse(&p).unwrap();
+        assert_eq!(h.extensions(&p).collect::<Vec<_>>(), vec![(1, &[7_u8][..])]);
+        assert_eq!(h.extension_range(&p, 0), None);
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub struct Limits {
     pub connect: Duration,
     /// A tunnel whose receiver takes nothing for this long, while there is something for it, is ended.
     pub stall: Duration,
+    /// Handshakes under way above which a client must first prove its address (RFC 9000 section 8.1.2); four times as many there
+    /// may be.
+    pub handshakes: usize,
     /// Datagrams of one party per second; more are dropped. Ten times what a gate takes of a holder.
     pub datagrams_per_second: u64,
 }
@@ -71,6 +74,7 @@ impl Default for Limits {
             connections: 1_024,
             connect: Duration::from_secs(2),
             stall: Duration::from_secs(5),
+            handshakes: 16,
             datagrams_per_second: 10_000,
         }
     }

@@ -47,8 +47,6 @@ pub mod tunnel_code {
 
 /// A TLS handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Above this many handshakes under way, a client must first prove its address (RFC 9000 section 8.1.2).
-const RETRY_ABOVE: usize = 16;
 /// How often each gate is asked for its STATUS: 5 Hz.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// Frames that wait for one party: everybody joins at once, and some.
@@ -64,12 +62,13 @@ type Shared = Rc<RefCell<Core>>;
 pub(super) async fn accept(core: Shared, endpoint: quinn::Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
         let (established, limit) = (core.borrow().established, core.borrow().limits.connections);
+        let handshakes = core.borrow().limits.handshakes;
         let open = endpoint.open_connections();
         let is_proved = incoming.remote_address_validated();
         let now = core.borrow().now();
-        if established >= limit || open >= limit + 4 * RETRY_ABOVE {
+        if established >= limit || open >= limit + 4 * handshakes {
             incoming.refuse();
-        } else if !is_proved && open > established + RETRY_ABOVE {
+        } else if !is_proved && open > established + handshakes {
             // An error means that it was validated after all; either way nothing is owed to the client.
             let _ = incoming.retry();
         } else if core.borrow_mut().connects.take(now, incoming.remote_address().ip(), is_proved) {

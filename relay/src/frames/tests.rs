@@ -52,9 +52,20 @@ async fn forward(front: UdpSocket, to: SocketAddr, open: Arc<AtomicBool>) {
 }
 
 pub(crate) async fn pair() -> Pair {
+    pair_taking(None).await
+}
+
+/// The same, whose receiver takes datagrams of so many bytes at most.
+pub(crate) async fn pair_taking(datagram: Option<usize>) -> Pair {
     let id = identity();
     let at = LOOPBACK.parse().unwrap();
-    let server = quinn::Endpoint::server(server_config(id.duplicate()).unwrap(), at).unwrap();
+    let mut config = server_config(id.duplicate()).unwrap();
+    if datagram.is_some() {
+        let mut transport = crate::quic::transport_config();
+        transport.datagram_receive_buffer_size(datagram);
+        config.transport_config(Arc::new(transport));
+    }
+    let server = quinn::Endpoint::server(config, at).unwrap();
     let mut client = quinn::Endpoint::client(at).unwrap();
     client.set_default_client_config(client_config(id).unwrap());
     let (front, open) = (UdpSocket::bind(LOOPBACK).await.unwrap(), Arc::new(AtomicBool::new(true)));

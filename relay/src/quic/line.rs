@@ -12,6 +12,7 @@
 //!
 //! There is no slow start: the grant is what the line was measured for. Explicit congestion marks (ECN) are not used.
 
+use super::seat::Line;
 use quinn::Connection;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
@@ -88,6 +89,11 @@ pub fn line_figures(connection: &Connection) -> Option<LineFigures> {
     })
 }
 
+/// Who leaves by a connection, with the figures of [`line_figures`].
+pub(super) fn shared_line(connection: &Connection) -> Option<Arc<Line>> {
+    shared_of(connection).map(|s| Arc::clone(&s.line))
+}
+
 fn shared_of(connection: &Connection) -> Option<Arc<Shared>> {
     shared(connection.congestion_state())
 }
@@ -105,6 +111,18 @@ pub(super) fn granted_to(controller: &dyn Controller, granted: Bitrate) {
     }
 }
 
+/// What the line takes and how it is, without quinn's runtime.
+#[cfg(test)]
+pub(super) fn figures_of(controller: &dyn Controller) -> Option<(Bitrate, LineState)> {
+    let s = shared(controller.clone_box())?;
+    let state = match s.state.load(Ordering::Relaxed) {
+        CONGESTED => LineState::Congested,
+        FILLING => LineState::Filling,
+        _ => LineState::Clear,
+    };
+    Some((Bitrate(s.target.load(Ordering::Relaxed)), state))
+}
+
 const FILLING: u8 = 1;
 const CONGESTED: u8 = 2;
 
@@ -116,6 +134,7 @@ struct Shared {
     pace: AtomicU64,
     queueing_us: AtomicU64,
     state: AtomicU8,
+    line: Arc<Line>,
 }
 
 /// Makes a controller for each connection.
@@ -150,6 +169,7 @@ impl LineControl {
             pace: AtomicU64::new(0),
             queueing_us: AtomicU64::new(0),
             state: AtomicU8::new(0),
+            line: Arc::new(Line::new(now)),
         };
         let mut made = Self {
             origin: now,

@@ -34,6 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
 /// How often the trust list is looked at.
 const TRUST_EVERY: Duration = Duration::from_millis(250);
+/// Who asks here: the role in the certificate, which is looked at in the handshake.
+const ROLE: &str = "signaling";
 /// Protocol by ALPN.
 const ALPN: &[u8] = b"http/1.1";
 
@@ -50,8 +52,8 @@ impl Asker {
     pub(super) fn judge(&self) -> Result<(), String> {
         let peer = self.peer.as_ref().ok_or("the certificate has no name trocar://REALM/signaling/NAME")?;
         let name = &peer.name;
-        if name.role != "signaling" || name.realm != self.realm {
-            return Err(format!("the certificate is of {name}: trocar://{}/signaling/NAME is right", self.realm));
+        if name.role != ROLE || name.realm != self.realm {
+            return Err(format!("the certificate is of {name}: trocar://{}/{ROLE}/NAME is right", self.realm));
         }
         let trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner).current();
         if trust.taken_back([peer.as_ref()]).is_empty() { Ok(()) } else { Err(format!("{name} is revoked")) }
@@ -149,13 +151,15 @@ async fn accept(door: Arc<Door>, listener: TcpListener, mut close: watch::Receiv
 async fn serve(door: &Door, router: Router, stream: TcpStream, from: SocketAddr) {
     let _ = stream.set_nodelay(true);
     let trust = door.trust.lock().unwrap_or_else(PoisonError::into_inner).current();
-    let config = match trust.server_config(&door.identity, ALPN) {
+    let config = match trust.server_config_for(ROLE, &door.identity, ALPN) {
         Ok(config) => config,
         Err(error) => return tracing::error!(%error, "admission: TLS"),
     };
     let tls = match timeout(HEAD_TIMEOUT, TlsAcceptor::from(Arc::new(config)).accept(stream)).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::warn!(%from, %error, "admission: no TLS with a certificate that is trusted"),
+        Ok(Err(error)) => {
+            return tracing::warn!(%from, %error, "admission: no TLS with a certificate of signaling that is trusted");
+        }
         Err(_) => return tracing::debug!(%from, "admission: TLS took too long"),
     };
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();

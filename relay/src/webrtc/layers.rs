@@ -93,7 +93,20 @@ impl Demux {
         Some((lane?, repairs))
     }
 
+    /// Whether an SSRC is another stream's: of another m-line, or media where this is repair. In one connection every stream has
+    /// one of its own (RFC 3550 section 8, RFC 8843 section 9.2): SRTP keeps one window of numbers for it.
+    fn is_anothers(&self, index: usize, is_repair: bool, ssrc: Ssrc) -> bool {
+        let of_line = self.lanes.get(index).map(|l| l.payload_type);
+        self.lanes.iter().any(|l| {
+            let (same, other) = if is_repair { (l.rtx, l.media) } else { (l.media, l.rtx) };
+            other == Some(ssrc) || (same == Some(ssrc) && Some(l.payload_type) != of_line)
+        })
+    }
+
     fn bind(&mut self, index: usize, is_repair: bool, ssrc: Ssrc) -> Option<Belongs> {
+        if self.is_anothers(index, is_repair, ssrc) {
+            return None;
+        }
         let lane = self.lanes.get_mut(index)?;
         let own = if is_repair { &mut lane.rtx } else { &mut lane.media };
         let before = own.replace(ssrc);
@@ -238,6 +251,28 @@ mod tests {
         assert_eq!(find(&mut d, 96, 2, Some((RID, "f"))), media(1, false));
         assert_eq!(d.media(0), None);
         assert_eq!(find(&mut d, 96, 2, None), media(1, false));
+    }
+
+    #[test]
+    fn an_ssrc_of_another_m_line_or_of_the_other_kind_of_stream_belongs_nowhere_and_takes_nothing_away() {
+        let mut d = demux(&["h", "f"]);
+        find(&mut d, 96, 1, Some((RID, "h")));
+        find(&mut d, 96, 2, Some((RID, "f")));
+        find(&mut d, 97, 3, Some((REPAIRED, "h")));
+        find(&mut d, 111, 4, None);
+        let before = d.unrouted();
+        assert_eq!(find(&mut d, 111, 1, None), None, "sound under a picture's SSRC");
+        assert_eq!(find(&mut d, 96, 4, Some((RID, "h"))), None, "a picture under the sound's");
+        assert_eq!(find(&mut d, 97, 2, Some((REPAIRED, "h"))), None, "repair under the SSRC of another layer");
+        assert_eq!(find(&mut d, 97, 1, Some((REPAIRED, "h"))), None, "and under that of its own");
+        assert_eq!(find(&mut d, 96, 3, Some((RID, "f"))), None, "a layer under the SSRC of another one's repair");
+        assert_eq!(d.unrouted() - before, 5);
+        assert_eq!([1, 2, 4].map(|s| d.lane_of(Ssrc(s))), [Some(0), Some(1), Some(2)], "all are what they were");
+        assert_eq!(find(&mut d, 96, 1, None), media(0, false));
+        assert_eq!(find(&mut d, 97, 3, None), Some(Belongs::Repair { lane: 0 }));
+        // The control: layers of one m-line are told apart by their ids, also under one SSRC: the newest id counts.
+        assert_eq!(find(&mut d, 96, 1, Some((RID, "f"))), media(1, true));
+        assert_eq!(d.media(0), None);
     }
 
     #[test]

@@ -250,8 +250,7 @@ impl Core {
             prefix,
             rtcp_prefix,
             asked: grant.roq,
-            rate: d.max_bitrate,
-            budget_ms: d.budget_ms,
+            feed: d.clone(),
         }));
         let repair = repair::of_leg(d, grant.roq.mode);
         // Last: others may have to go for it, and nothing is refused any more after that.

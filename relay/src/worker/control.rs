@@ -1,6 +1,7 @@
 //! RTCP and everything that happens by the clock.
 
 use super::out::Ways;
+use super::repair::Occasion;
 use super::state::{Core, Origin, ReportedLoss, Way, wall_now};
 use bytes::Bytes;
 use std::time::Instant;
@@ -127,7 +128,7 @@ impl Core {
     pub(crate) fn tick(&mut self, now: Instant) {
         let at = self.micros(now);
         self.tell_untold();
-        self.keep_crossings();
+        self.keep_crossings(at);
         self.keep_cascades(at);
         let peers: Vec<usize> = self.peers.iter().map(|(i, _)| i).collect();
         for index in peers {
@@ -137,7 +138,7 @@ impl Core {
             }
         }
         self.feed_back(now, at);
-        self.poll_repairs(now, at);
+        self.poll_repairs(now, at, Occasion::Tick);
         self.assign_voices(now, at);
         self.watch_paths(at);
         self.keep_grants(at);

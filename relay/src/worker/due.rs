@@ -1,6 +1,7 @@
 //! What is due sooner than the tick: paced legs, packets to ask for again. Whoever waits for a moment says so with
 //! [`Core::wake_by`]; when it has come, everybody looks whether it is his.
 
+use super::repair::Occasion;
 use super::state::Core;
 use std::time::{Duration, Instant};
 use trocar_proto::units::Micros;
@@ -21,6 +22,6 @@ impl Core {
         let at = self.micros(now);
         self.pump_paced(now, at);
         self.feed_back(now, at);
-        self.poll_repairs(now, at);
+        self.poll_repairs(now, at, Occasion::Wake);
     }
 }

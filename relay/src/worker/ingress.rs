@@ -146,10 +146,10 @@ impl Core {
 
     /// What publishing peers are due to be told: packets that are missing, when packets arrived, what they may send.
     pub(super) fn feed_back(&mut self, now: Instant, at: Micros) {
-        let publishers = self.peers.iter().filter(|(_, p)| !p.tracks.is_empty());
-        for index in publishers.map(|(i, _)| i).collect::<Vec<_>>() {
-            let due = self.peers.get_mut(index).map(|p| due_to(p, at)).unwrap_or_default();
-            for packet in due {
+        // By number, so that nothing is collected: the list changes while something is sent.
+        for index in 0..self.peers.capacity() {
+            let Some(peer) = self.peers.get_mut(index).filter(|p| !p.tracks.is_empty()) else { continue };
+            for packet in due_to(peer, at) {
                 self.send_to_peer(index, now, packet);
             }
         }

@@ -73,7 +73,7 @@ impl Core {
         let at = self.micros(now);
         let Some(entry) = self.feeds.get_mut(index) else { return };
         let header = Header::parse(packet);
-        if header.as_ref().is_ok_and(|h| !entry.is_granted(at, h, packet)) {
+        if header.as_ref().is_ok_and(|h| entry.feed.refuse_copy(h) || !entry.is_granted(at, h, packet)) {
             return;
         }
         // A publisher that has no key frames, only gradual refreshes, is joined at one of those after a while.
@@ -254,7 +254,7 @@ fn serve(leg: &mut LegEntry, entry: &mut FeedEntry, ways: Ways<'_>, turn: &mut T
     let before = leg.sent.packets;
     // What a joiner is sent of the past says nothing about the relay's delay.
     let oldest = leg.leg.oldest_waiting(&entry.feed).filter(|_| !leg.leg.is_catching_up());
-    let need_key = send_leg(leg, &entry.feed, ways, turn);
+    let need_key = send_leg(leg, entry, ways, turn);
     if let Some(arrived) = oldest {
         // All packets of a turn count with the wait of the one that waited longest.
         let spent = u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -279,7 +279,8 @@ fn prepare(setup: Setup) -> std::io::Result<Prepared> {
         voices: std::collections::BTreeMap::new(),
         cascades: cascade::Cascades::default(),
         flows: HashMap::new(),
-        next_flow: 2 * cross.me as u64,
+        // Flow 0 is given to nobody: foreign multiplexers take ids from 1 on.
+        next_flow: 2 * (cross.me + workers.max(1)) as u64,
         flow_step: 2 * workers.max(1) as u64,
         connection_count: 0,
         granted_at: trocar_proto::units::Micros(0),

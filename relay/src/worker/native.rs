@@ -3,7 +3,7 @@
 use super::out::MAX_QUEUE_US;
 use super::state::{Core, Way};
 use crate::frames::{FrameCounters, FrameStreams, datagram};
-use crate::quic;
+use crate::quic::{self, Seat};
 use quinn::Connection;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use trocar_proto::media::feed::JOIN_FROM_CACHE_US;
 use trocar_proto::media::ring::PacketInfo;
 use trocar_proto::media::roq::FlowPrefix;
 use trocar_proto::session::api::{LegRequest, MAX_PATHS};
-use trocar_proto::session::feed::RoqMode;
+use trocar_proto::session::feed::{FeedDescriptor, RoqMode};
 use trocar_proto::session::ids::CertHash;
 use trocar_proto::units::{Bitrate, FlowId, Micros, SeqNo};
 
@@ -33,9 +33,8 @@ pub(crate) struct RoqWayConfig {
     pub(crate) prefix: FlowPrefix,
     pub(crate) rtcp_prefix: FlowPrefix,
     pub(crate) asked: LegRequest,
-    /// Bits per second that the feed was granted.
-    pub(crate) rate: Bitrate,
-    pub(crate) budget_ms: u32,
+    /// What leaves by it: its place among what else leaves by the same connection.
+    pub(crate) feed: FeedDescriptor,
 }
 
 /// One native viewer. Its connections are the ones that its RTCP came by last: several stations may show one certificate.
@@ -45,7 +44,7 @@ pub(crate) struct RoqWay {
     pub(crate) prefix: FlowPrefix,
     pub(crate) rtcp_prefix: FlowPrefix,
     asked: LegRequest,
-    rate: Bitrate,
+    feed: FeedDescriptor,
     /// After its arrival here plus this a frame is of no more use.
     budget: Duration,
     lines: Vec<RoqLine>,
@@ -72,8 +71,8 @@ impl RoqWay {
             prefix: c.prefix,
             rtcp_prefix: c.rtcp_prefix,
             asked: c.asked,
-            rate: c.rate,
-            budget: Duration::from_millis(u64::from(c.budget_ms)),
+            budget: Duration::from_millis(u64::from(c.feed.budget_ms)),
+            feed: c.feed,
             lines: Vec::with_capacity(MAX_PATHS),
             before: FrameCounters::default(),
         }
@@ -127,12 +126,13 @@ impl RoqWay {
         }
         let streams = FrameStreams::new(connection.clone(), self.prefix);
         let queue = queue.unwrap_or_default();
-        queue.granted.set(queue.granted.get().saturating_add(self.rate.0));
-        let (connection, rate) = (connection.clone(), self.rate);
+        let rate = self.feed.max_bitrate;
+        queue.granted.set(queue.granted.get().saturating_add(rate.0));
+        let (connection, seat) = (connection.clone(), Seat::take(connection, &self.feed));
         let half = u64::try_from(self.budget.as_micros() / 2).unwrap_or(u64::MAX);
         let longest_us = MAX_QUEUE_US.min(half);
-        let line =
-            RoqLine { connection, queue, rate, longest_us, streams, frame: None, takes: false, heard: at, known: None };
+        let (frame, takes, heard, known) = (None, false, at, None);
+        let line = RoqLine { connection, queue, seat, rate, longest_us, streams, frame, takes, heard, known };
         line.grant();
         self.lines.push(line);
         begins
@@ -147,8 +147,8 @@ impl RoqWay {
     }
 
     /// Whether a frame may be begun, or the one that goes on is taken by a line.
-    pub(crate) fn has_room(&self, next: Option<u64>, at: Micros) -> bool {
-        self.lines.iter().any(|l| {
+    pub(crate) fn has_room(&mut self, next: Option<u64>, at: Micros) -> bool {
+        self.lines.iter_mut().any(|l| {
             let goes_on = next.is_some() && l.frame.map(|(name, _)| name) == next;
             if goes_on { l.takes && l.has_buffer() } else { l.may_begin(self.asked.mode, at) }
         })
@@ -172,12 +172,17 @@ impl RoqWay {
                 _ if !line.takes_frame_of(info, self.asked.mode, at, alone) => false,
                 RoqMode::Datagram if self.prefix.as_bytes().len() + packet.len() <= line.largest() => {
                     let bytes = datagram_of.get_or_insert_with(|| datagram(self.prefix, packet));
+                    if !late && (info.frame.marks.end || info.marker) {
+                        // What was too large for a datagram of this frame is complete.
+                        line.streams.finish();
+                    }
                     line.send_datagram(bytes.clone())
                 }
                 // What fits no datagram of the path goes with its frame's stream.
                 RoqMode::Datagram | RoqMode::Stream => line.send_by_stream(info, packet, deadline),
             };
             if sent {
+                line.seat.iter().for_each(|s| s.note_sent(packet.len() as u64));
                 handed = Handed::Sent;
             } else if !late {
                 // Nobody can use the rest of a torn frame.
@@ -187,6 +192,11 @@ impl RoqWay {
             }
         }
         handed
+    }
+
+    /// So many bytes of the feed have come in all: what the leg would send on a line that takes everything.
+    pub(crate) fn note_offered(&mut self, bytes: u64) {
+        self.lines.iter_mut().filter_map(|l| l.seat.as_mut()).for_each(|s| s.note_total(bytes));
     }
 
     /// What was sent in this turn, for the time that it waits.
@@ -202,7 +212,8 @@ impl RoqWay {
         late > 0 && alone
     }
 
-    /// A packet outside of its frame's turn, such as a repeat that was asked for: by the line that the viewer was heard by last.
+    /// A packet that was asked for again: by the line that the viewer was heard by last. What fits no datagram of the path goes by
+    /// a stream of its own.
     pub(crate) fn send_again(&mut self, packet: &[u8], now: Instant) -> bool {
         let (prefix, deadline) = (self.prefix, now + self.budget);
         let Some(line) = self.lines.iter_mut().max_by_key(|l| l.heard) else { return false };
@@ -211,6 +222,14 @@ impl RoqWay {
         } else {
             line.streams.send_late_packet(packet, deadline)
         }
+    }
+
+    /// A repair packet, by the same line. Never by a stream: QUIC would repeat what is there so that nothing has to be repeated,
+    /// and it would stand before frames.
+    pub(crate) fn send_redundancy(&mut self, packet: &[u8]) -> bool {
+        let prefix = self.prefix;
+        let Some(line) = self.lines.iter_mut().max_by_key(|l| l.heard) else { return false };
+        prefix.as_bytes().len() + packet.len() <= line.largest() && line.send_datagram(datagram(prefix, packet))
     }
 
     /// RTCP to the viewer, by every line: it says the same on each. Loss policy: what a connection does not take is not sent; it
@@ -243,6 +262,8 @@ pub(crate) fn frame_name(info: &PacketInfo) -> u64 {
 struct RoqLine {
     connection: Connection,
     queue: Rc<SendQueue>,
+    /// Its place among what else leaves by the connection.
+    seat: Option<Seat>,
     /// What this leg may send.
     rate: Bitrate,
     /// What may wait in the connection when a frame is begun, in microseconds: what has waited for half of its budget there is
@@ -288,11 +309,15 @@ impl RoqLine {
         self.connection.datagram_send_buffer_space() > LARGEST
     }
 
-    fn may_begin(&self, mode: RoqMode, at: Micros) -> bool {
-        match mode {
+    fn may_begin(&mut self, mode: RoqMode, at: Micros) -> bool {
+        let has_room = match mode {
             RoqMode::Stream => self.streams.has_room(),
-            RoqMode::Datagram => self.has_buffer() && self.queue.waited_us(&self.connection, at) <= self.longest_us,
-        }
+            RoqMode::Datagram => {
+                let longest_us = self.longest_us / self.seat.as_ref().map_or(1, Seat::patience);
+                self.has_buffer() && self.queue.waited_us(&self.connection, at) <= longest_us
+            }
+        };
+        has_room && self.seat.as_mut().is_none_or(Seat::may_begin)
     }
 
     /// Decides at a frame's first packet whether it goes by this line, whole or not at all.
@@ -433,19 +458,55 @@ mod tests {
         assert_eq!(q.waited_for(4_000, Micros(200_000)), 40_000);
     }
 
+    fn way() -> RoqWay {
+        RoqWay::new(RoqWayConfig {
+            cnf: CertHash([1; 32]),
+            rtcp_flow: FlowId(71),
+            prefix: FlowPrefix::new(FlowId(70)).unwrap(),
+            rtcp_prefix: FlowPrefix::new(FlowId(71)).unwrap(),
+            asked: LegRequest::default(),
+            feed: crate::worker::tests::descriptor(10_000_000, 400),
+        })
+    }
+
+    #[tokio::test]
+    async fn what_fits_no_datagram_of_the_path_goes_by_stream_and_redundancy_does_not_go_at_all() {
+        let pair = crate::frames::tests::pair_taking(Some(900)).await;
+        let (mut way, now) = (way(), Instant::now());
+        way.attach(&pair.sender, None, Micros(0));
+        let largest = way.lines[0].largest();
+        assert!((500..=900).contains(&largest), "{largest}");
+        let (large, small) = ([7; 1_000], [8; 400]);
+        let info = |seq: u64, end| {
+            let mut info = crate::worker::tests::packet_info(seq, 5);
+            (info.frame.marks.start, info.frame.marks.end) = (seq == 1, end);
+            info
+        };
+        // A frame whose packets are of both sizes, a repeat, and redundancy of both sizes.
+        assert_eq!(way.send_packet(&info(1, false), &large, (now, Micros(0)), Micros(0)), Handed::Sent);
+        assert_eq!(way.send_packet(&info(2, true), &small, (now, Micros(0)), Micros(0)), Handed::Sent);
+        assert!(way.send_again(&large, now));
+        assert!(!way.send_redundancy(&large));
+        assert!(way.send_redundancy(&[9; 400]), "the control: what fits goes");
+        let first = |d: bytes::Bytes| (d.len(), d.last().copied());
+        for byte in [8, 9] {
+            let came = pair.receiver.read_datagram().await.unwrap();
+            assert_eq!(first(came), (400 + way.prefix.as_bytes().len(), Some(byte)));
+        }
+        for _ in 0..2 {
+            let mut stream = pair.receiver.accept_uni().await.unwrap();
+            let bytes = stream.read_to_end(4_096).await.unwrap();
+            assert!(bytes.len() > 1_000 && bytes.ends_with(&large), "{}", bytes.len());
+        }
+        let more = tokio::time::timeout(Duration::from_millis(200), pair.receiver.accept_uni()).await;
+        assert!(more.is_err(), "redundancy went by a stream");
+    }
+
     #[tokio::test]
     async fn a_queue_of_quic_that_is_empty_is_empty_however_long_ago_something_was_sent() {
         let pair = crate::frames::tests::pair().await;
-        let prefix = FlowPrefix::new(FlowId(70)).unwrap();
-        let mut way = RoqWay::new(RoqWayConfig {
-            cnf: CertHash([1; 32]),
-            rtcp_flow: FlowId(71),
-            prefix,
-            rtcp_prefix: FlowPrefix::new(FlowId(71)).unwrap(),
-            asked: LegRequest::default(),
-            rate: Bitrate(10_000_000),
-            budget_ms: 400,
-        });
+        let mut way = way();
+        let prefix = way.prefix;
         way.attach(&pair.sender, None, Micros(0));
         assert!(way.send_again(&[7; 1_000], Instant::now()));
         way.end_turn(Micros(0));

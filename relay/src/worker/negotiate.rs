@@ -13,7 +13,7 @@ use crate::webrtc::sdp::{
 };
 use crate::webrtc::transport::{Setup, Transport, new_credentials};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use trocar_proto::media::ext::{
@@ -86,10 +86,16 @@ impl<'a> Line<'a> {
 
     /// The same, sent by us.
     fn sent_as(mut self, track: &str) -> Self {
-        let [media, rtx, fec] = distinct_ssrcs();
+        let [media, rtx, fec] = [(); 3].map(|()| Ssrc(random_u32()));
         self.send = Some((media, rtx, track.to_owned()));
         self.fec = fec_for(self.media, self.codec.clock_rate).map(|payload_type| FecStream { ssrc: fec, payload_type });
         self
+    }
+
+    /// The SSRCs that we send on it.
+    fn ssrcs(&mut self) -> impl Iterator<Item = &mut Ssrc> {
+        let sent = self.send.iter_mut().flat_map(|(media, rtx, _)| [media, rtx]);
+        sent.chain(self.fec.iter_mut().map(|f| &mut f.ssrc))
     }
 
     pub(super) fn extension(&self, uri: &str) -> Option<u8> {
@@ -119,6 +125,7 @@ impl<'a> Line<'a> {
                 audio_level: self.extension(AUDIO_LEVEL_URI),
                 dependency_descriptor: self.extension(DEPENDENCY_DESCRIPTOR_URI),
             },
+            renumber: self.extension(DEPENDENCY_DESCRIPTOR_URI).map(|_| Box::default()),
             fec: self.fec,
             flex: None,
             ssrc,
@@ -166,6 +173,7 @@ impl Core {
         // Others may have to go for a leg: never for one that comes to nothing.
         transport_for(&offer, &lines)?;
         self.admit_leg(listener, &grant.leg, &feeds)?;
+        keep_apart(lines.iter_mut().flat_map(Line::ssrcs));
         let role = Role::Viewer(grant.leg.clone());
         let (peer, answer) = self.insert_peer(listener, role, &offer, &lines, grant.feed.feed.as_str(), now)?;
         // The line starts at what its feeds were granted.
@@ -209,6 +217,7 @@ impl Core {
         transport_for(&offer, &lines)?;
         let rate = Bitrate(VOICE_RATE.0.saturating_mul(lines.len() as u64));
         self.admit_voices(listener, &grant.leg, rate)?;
+        keep_apart(lines.iter_mut().flat_map(Line::ssrcs));
         let who = Listening { leg: grant.leg.clone(), session: grant.session.clone(), listener: grant.listener };
         let (peer, answer) = self.insert_peer(listener, Role::Listener(who), &offer, &lines, "voices", now)?;
         let at = self.micros(now);
@@ -444,14 +453,32 @@ pub(super) fn bad_sdp(e: SdpError) -> AdmitError {
     AdmitError::BadSdp(e.to_string())
 }
 
-/// Three that differ.
-fn distinct_ssrcs() -> [Ssrc; 3] {
-    let (first, mut second, mut third) = (random_u32(), random_u32(), random_u32());
-    if second == first {
-        second = second.wrapping_add(1);
+/// Makes the SSRCs of a connection differ, of all its m-lines: one key seals them, and it is the SSRC that keeps nonces apart.
+/// Ends because there are fewer of them than numbers.
+fn keep_apart<'a>(ssrcs: impl Iterator<Item = &'a mut Ssrc>) {
+    let mut given = BTreeSet::new();
+    for ssrc in ssrcs {
+        while !given.insert(*ssrc) {
+            ssrc.0 = ssrc.0.wrapping_add(1);
+        }
     }
-    while third == first || third == second {
-        third = third.wrapping_add(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_by_one_connection_has_an_ssrc_of_its_own_whatever_was_drawn() {
+        let apart = |mut drawn: Vec<u32>| {
+            let mut all: Vec<Ssrc> = drawn.drain(..).map(Ssrc).collect();
+            keep_apart(all.iter_mut());
+            all.into_iter().map(|s| s.0).collect::<Vec<_>>()
+        };
+        assert_eq!(apart(vec![1, 2, 3, 9, 8, 7]), [1, 2, 3, 9, 8, 7], "what differs stays as it is");
+        // Two legs of which one's media has the other's media, repeats and redundancy.
+        assert_eq!(apart(vec![5, 6, 7, 5, 6, 7]), [5, 6, 7, 8, 9, 10]);
+        assert_eq!(apart(vec![u32::MAX; 3]), [u32::MAX, 0, 1]);
+        assert_eq!(apart(vec![0; 36]), (0..36).collect::<Vec<_>>(), "a random source that fails");
     }
-    [Ssrc(first), Ssrc(second), Ssrc(third)]
 }

@@ -12,6 +12,9 @@ use trocar_proto::session::api::{FeedPaths, FeedState, MAX_PATHS};
 use trocar_proto::session::feed::{FeedDescriptor, RoqMode, Transport};
 use trocar_proto::units::Micros;
 
+/// Paths that are to bring a protected feed.
+const EXPECTED: u8 = 2;
+
 /// The connections that bring one feed.
 #[derive(Default)]
 pub(crate) struct Paths {
@@ -110,11 +113,12 @@ impl Core {
             if !is_protected(&f.descriptor) || f.state == FeedState::Waiting {
                 continue;
             }
-            let alive = paths.merge.alive(at, silence_us(f.descriptor.fps));
+            let silence = silence_us(f.descriptor.fps);
+            let Some(alive) = paths.merge.alive_to_tell(at, silence, EXPECTED) else { continue };
             if paths.told.is_some_and(|t| t.alive == alive) {
                 continue;
             }
-            let now = FeedPaths { expected: 2, alive, since: wall_now() };
+            let now = FeedPaths { expected: EXPECTED, alive, since: wall_now() };
             if paths.told.is_some() || alive < now.expected {
                 tracing::info!(feed = %f.key.feed, session = %f.key.session, alive, expected = now.expected, "paths of a protected feed");
             }
@@ -138,7 +142,8 @@ impl Core {
         let count = |metric, value: u64| Value { metric, value: value as f64 };
         let one = vec![("session", f.key.session.to_string()), ("feed", f.key.feed.to_string())];
         let alive = paths.merge.alive(at, silence_us(f.descriptor.fps));
-        let values = vec![count(&m::FEED_PATHS_EXPECTED, 2), count(&m::FEED_PATHS_ALIVE, u64::from(alive))];
+        let values =
+            vec![count(&m::FEED_PATHS_EXPECTED, u64::from(EXPECTED)), count(&m::FEED_PATHS_ALIVE, u64::from(alive))];
         let mut all = vec![LegFigures { labels: one.clone(), values }];
         for (path, connection) in paths.connections.iter().enumerate() {
             let c = paths.merge.counters(path);

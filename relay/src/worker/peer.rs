@@ -7,6 +7,7 @@ use crate::webrtc::remote::Remote;
 use crate::webrtc::sdp::Codec;
 use crate::webrtc::transport::Transport;
 use std::cell::RefCell;
+use trocar_proto::media::dd::Renumber;
 use trocar_proto::media::nack::NackGenerator;
 use trocar_proto::media::twcc::Recorder;
 use trocar_proto::session::ids::{LegId, ParticipantId, PublicationId, SessionId};
@@ -100,6 +101,8 @@ pub(crate) struct WebrtcWay {
     pub(crate) rtx_payload_type: Option<u8>,
     /// Header extensions that the viewer agreed to.
     pub(crate) ext: LegExtensions,
+    /// Frame numbers of the dependency descriptor, where the viewer agreed to that extension.
+    pub(crate) renumber: Option<Box<Renumber>>,
     /// Where FlexFEC goes, if the viewer agreed to it.
     pub(crate) fec: Option<FecStream>,
     /// Its encoder, from the first report on.

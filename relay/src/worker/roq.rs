@@ -1,6 +1,6 @@
 //! QUIC connections of native publishers and viewers. Their packets reach the feed by a call on the same thread.
 
-use super::state::{Core, Origin, Way};
+use super::state::{Core, Limits, Origin, Way};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use rustls::pki_types::CertificateDer;
@@ -20,21 +20,17 @@ pub(super) const BATCH: usize = super::egress::MAX_SEGMENTS;
 const STREAM_CHUNK: usize = 16 * 1_024;
 /// A stream that brings nothing for this long is given up.
 const STREAM_SILENCE: Duration = Duration::from_secs(2);
-/// A TLS handshake that takes longer is given up.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Above this many handshakes under way, a client must first prove its address (RFC 9000 section 8.1.2).
-const RETRY_ABOVE: usize = 64;
 
 /// Accepts connections of one realm's listener until the endpoint is closed.
 pub(crate) async fn accept(core: Rc<RefCell<Core>>, endpoint: quinn::Endpoint, realm: RealmId) {
     while let Some(incoming) = endpoint.accept().await {
-        let limit = core.borrow().limits.max_connections;
+        let Limits { max_connections: limit, handshakes, .. } = core.borrow().limits;
         let mine = endpoint.open_connections();
         let established = core.borrow().connection_count;
         // Handshakes under way count as well: what they cost is paid on the media thread.
-        if established >= limit || mine >= limit + RETRY_ABOVE {
+        if established >= limit || mine >= limit + handshakes {
             incoming.refuse();
-        } else if mine > established + RETRY_ABOVE && !incoming.remote_address_validated() {
+        } else if mine > established + handshakes && !incoming.remote_address_validated() {
             // An error means that it was validated after all; either way nothing is owed to the client.
             let _ = incoming.retry();
         } else {
@@ -44,7 +40,8 @@ pub(crate) async fn accept(core: Rc<RefCell<Core>>, endpoint: quinn::Endpoint, r
 }
 
 async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmId) {
-    let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming).await {
+    let patience = core.borrow().limits.handshake_timeout;
+    let connection = match tokio::time::timeout(patience, incoming).await {
         Ok(Ok(c)) => c,
         // Anybody can make a handshake fail, so it is no line of an ordinary log.
         Ok(Err(error)) => return tracing::debug!(%error, "QUIC handshake failed"),
@@ -215,7 +212,7 @@ mod tests {
     use trocar_proto::media::roq::FlowPrefix;
     use trocar_proto::session::api::LegRequest;
     use trocar_proto::session::ids::CertHash;
-    use trocar_proto::units::{Bitrate, FlowId, Micros};
+    use trocar_proto::units::{FlowId, Micros};
 
     #[tokio::test]
     async fn two_connections_that_are_heard_by_turns_do_not_begin_the_leg_anew_each_time() {
@@ -228,8 +225,7 @@ mod tests {
             prefix: flow(70),
             rtcp_prefix: flow(71),
             asked: LegRequest::default(),
-            rate: Bitrate(10_000_000),
-            budget_ms: 400,
+            feed: crate::worker::tests::descriptor(10_000_000, 400),
         });
         let ms = |ms: u64| Micros(ms * 1_000);
         // One that is only thought to be the viewer's gives way to the one that it is heard by.

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use trocar_proto::media::fec::receive::RepairReceiver;
 use trocar_proto::media::fec::send::RepairSender;
@@ -250,7 +250,7 @@ pub(crate) struct WorkerCounters {
 }
 
 /// Limits of a relay.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Feeds at most; the mirrors that workers have of each other's feeds are not counted.
     pub max_feeds: usize,
@@ -258,11 +258,22 @@ pub struct Limits {
     pub max_legs: usize,
     /// QUIC connections at most, of each worker.
     pub max_connections: usize,
+    /// QUIC handshakes under way above which a client must first prove its address (RFC 9000 section 8.1.2), and that there may
+    /// be beyond the connections: what they cost is paid on the media thread.
+    pub handshakes: usize,
+    /// A QUIC handshake that takes longer is given up.
+    pub handshake_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_feeds: 64, max_legs: 1_024, max_connections: 1_024 }
+        Self {
+            max_feeds: 64,
+            max_legs: 1_024,
+            max_connections: 1_024,
+            handshakes: 64,
+            handshake_timeout: Duration::from_secs(5),
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 mod admission;
 mod allocations;
 mod cross;
+mod described;
 mod layers;
 mod paced;
 mod policed;
 mod repaired;
+mod sources;
 
 use super::tcp::TcpOut;
 use super::*;
@@ -16,14 +18,16 @@ use aws_lc_rs::hmac;
 use is::stun::{StunMessage, TransId};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use trocar_proto::media::ext::FrameMark;
 use trocar_proto::media::feed::JOIN_FROM_CACHE_US;
+use trocar_proto::media::ring::PacketInfo;
 use trocar_proto::media::roq::FlowPrefix;
 use trocar_proto::media::rtp::{HeaderFields, write_header};
 use trocar_proto::session::admission::FeedOutline;
 use trocar_proto::session::api::LegRequest;
 use trocar_proto::session::feed::{FeedDescriptor, Purpose};
 use trocar_proto::session::ids::{FeedId, ParticipantId, SessionId};
-use trocar_proto::units::{Bitrate, FlowId, Ssrc};
+use trocar_proto::units::{Bitrate, FlowId, Micros, SeqNo, Ssrc};
 
 /// Longest wait for something that has to come.
 const SOON: Duration = Duration::from_secs(8);
@@ -61,6 +65,31 @@ fn listener() -> RealmListener {
     let loopback = "127.0.0.1:0".parse().unwrap();
     let (realm, server_name) = (north(), "localhost".to_owned());
     RealmListener { realm, webrtc: loopback, quic: loopback, advertise: Vec::new(), server_name, uplink: None }
+}
+
+/// A picture of a foreign publisher.
+pub(super) fn descriptor(max_bitrate: u64, budget_ms: u32) -> FeedDescriptor {
+    serde_json::from_value(serde_json::json!({
+        "feed": "scope", "source": "scope", "view": "overview", "kind": "video", "purpose": "scope", "codec": "VP8",
+        "clock_rate": 90_000, "payload_type": 96, "max_bitrate": max_bitrate, "budget_ms": budget_ms,
+        "transport": "webrtc",
+    }))
+    .unwrap()
+}
+
+/// A packet as a feed's ring tells of it.
+pub(super) fn packet_info(seq: u64, timestamp: u32) -> PacketInfo {
+    PacketInfo {
+        seq: SeqNo(seq),
+        timestamp,
+        marker: false,
+        payload_offset: 12,
+        payload_len: 100,
+        frame: FrameMark::default(),
+        capture: None,
+        arrived: Micros(0),
+        generation: 0,
+    }
 }
 
 /// A core whose sockets nobody serves: packets and time are handed to it.
@@ -101,12 +130,8 @@ impl World {
     }
 
     fn feed_of(&mut self, codec: &str, fmtp: &str, max_bitrate: u64) -> usize {
-        let descriptor: FeedDescriptor = serde_json::from_value(serde_json::json!({
-            "feed": "scope", "source": "scope", "view": "overview", "kind": "video", "purpose": "scope", "codec": codec,
-            "fmtp": fmtp, "clock_rate": 90_000, "payload_type": 96, "max_bitrate": max_bitrate, "budget_ms": 200,
-            "transport": "webrtc",
-        }))
-        .unwrap();
+        let mut descriptor = descriptor(max_bitrate, 200);
+        (descriptor.codec, descriptor.fmtp) = (codec.to_owned(), fmtp.to_owned());
         let publisher = ParticipantId::new("p1").unwrap();
         let grant =
             FeedGrant { key: key("scope"), realm: north(), publisher, cnf: CertHash([1; 32]), descriptor, flows: None };

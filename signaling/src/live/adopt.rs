@@ -88,7 +88,7 @@ impl Live {
         let Some(owner) = held.viewer().cloned().filter(|owner| self.is_in(&id, owner)) else { return false };
         let slots = held.slots.clone();
         let Ok(session) = self.session_mut(&id) else { return false };
-        session.legs.insert(leg.clone(), Leg::adopted(owner.clone(), held));
+        session.legs.insert(leg.clone(), Leg::adopted(owner.clone(), held, wall));
         self.leg_index.insert(leg.clone(), id.clone());
         self.note_present(wall, &id, &owner);
         if !slots.is_empty() {

@@ -26,6 +26,7 @@ impl Live {
     pub(crate) fn control(&mut self, session: &SessionId, control: ControlInfo) {
         self.broadcast_lossy(session, &ServerEvent::Control { control: control.clone() });
         if let Ok(session) = self.session_mut(session) {
+            session.may_be_operated = matches!(control.mode.as_str(), "granting" | "remote");
             // Whoever comes later asked none of these questions.
             session.control = Register::Said(Box::new(ControlInfo { answers: Vec::new(), ..control }));
         }

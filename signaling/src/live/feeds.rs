@@ -331,6 +331,7 @@ impl Live {
 
     /// Tells everyone in the session, and whoever is called on events, of a feed that has just been opened.
     pub(super) fn announce(&mut self, session: &SessionId, feed: FeedInfo) {
+        self.note_feed("feed.announced", session, &feed);
         self.call(Happening::feed("feed.announced", session, &feed));
         self.broadcast(session, &ServerEvent::Feed { feed });
     }
@@ -348,6 +349,7 @@ impl Live {
         for leg in legs {
             closings.extend(self.drop_leg(&leg));
         }
+        self.note_feed("feed.removed", &key.session, &gone.info);
         self.call(Happening::feed("feed.removed", &key.session, &gone.info));
         self.broadcast(&key.session, &ServerEvent::FeedRemoved { feed: key.feed.clone() });
         match gone.publication() {
@@ -406,6 +408,7 @@ impl Live {
     /// Ends a leg and tells its owner.
     pub(super) fn drop_leg(&mut self, leg: &trocar_proto::session::ids::LegId) -> Option<Closing> {
         let session_id = self.leg_index.remove(leg)?;
+        self.note_view("view-ended", &session_id, leg);
         let gone = self.sessions.get_mut(&session_id)?.legs.remove(leg)?;
         self.send_to(&session_id, &gone.owner, &ServerEvent::Leg { leg: leg.clone(), state: LegState::Closed });
         self.note_absent(&session_id, &gone.owner);

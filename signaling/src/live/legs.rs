@@ -28,17 +28,19 @@ pub(super) struct Leg {
     pub(super) state: LegState,
     /// None while the relay is being asked.
     kind: Option<LegKind>,
+    /// When it was opened.
+    pub(super) since: WallMicros,
 }
 
 impl Leg {
     /// One that a relay has kept while signaling was away.
-    pub(super) fn adopted(owner: ParticipantId, held: LegHeld) -> Self {
+    pub(super) fn adopted(owner: ParticipantId, held: LegHeld, since: WallMicros) -> Self {
         let feed = held.feed().map(|f| f.feed.clone());
         let kind = match held.shape {
             LegShape::Roq(_) => LegKind::Roq,
             LegShape::Webrtc(_, ice_session) | LegShape::Voices(_, ice_session) => LegKind::Whep { ice_session },
         };
-        Self { owner, feed, state: held.state, kind: Some(kind) }
+        Self { owner, feed, state: held.state, kind: Some(kind), since }
     }
 
     pub(super) fn is_committed(&self) -> bool {
@@ -91,6 +93,7 @@ impl Live {
         feed: Option<FeedId>,
         owner: &ParticipantId,
     ) -> Result<RealmId, SessionError> {
+        self.may_view(crate::app::wall_clock(), session_id, owner)?;
         let (per_session, per_participant) = (self.limits.legs_per_session, self.limits.legs_per_participant);
         let participant = self.participant_mut(session_id, owner)?;
         participant.absent_since = participant.absent_since.map(|_| now);
@@ -101,7 +104,8 @@ impl Live {
         {
             return Err(SessionError::Full("legs"));
         }
-        let reserved = Leg { owner: owner.clone(), feed, state: LegState::Connecting, kind: None };
+        let since = WallMicros(0);
+        let reserved = Leg { owner: owner.clone(), feed, state: LegState::Connecting, kind: None, since };
         session.legs.insert(leg.clone(), reserved);
         self.leg_index.insert(leg.clone(), session_id.clone());
         Ok(realm)
@@ -143,7 +147,9 @@ impl Live {
             return Err(SessionError::NoFeed);
         }
         found.kind = Some(kind);
+        found.since = wall;
         let owner = found.owner.clone();
+        self.note_view("view-started", &session_id, leg);
         self.note_present(wall, &session_id, &owner);
         Ok(())
     }
@@ -151,6 +157,7 @@ impl Live {
     /// The relay has not opened the leg, or has closed it.
     pub(crate) fn abandon_leg(&mut self, leg: &LegId) {
         let Some(session_id) = self.leg_index.remove(leg) else { return };
+        self.note_view("view-ended", &session_id, leg);
         if let Some(session) = self.sessions.get_mut(&session_id) {
             session.legs.remove(leg);
         }
@@ -224,6 +231,7 @@ impl Live {
         let Some(found) = session.legs.get_mut(leg).filter(|l| l.feed.is_some()) else { return };
         found.feed = Some(feed.clone());
         let owner = found.owner.clone();
+        self.note_view("view-switched", &session_id, leg);
         self.send_to(&session_id, &owner, &ServerEvent::Switched { leg: leg.clone(), feed });
     }
 

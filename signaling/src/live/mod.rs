@@ -8,12 +8,14 @@
 
 mod adopt;
 mod chat;
+mod consent;
 mod control;
 mod feeds;
 mod guests;
 mod legs;
 mod presence;
 mod publications;
+mod record;
 mod sockets;
 
 pub(crate) use feeds::{Announced, FeedOffer, FeedTicket, feed_path};
@@ -21,6 +23,7 @@ pub(crate) use legs::{CapturePoint, LegKind};
 pub(crate) use publications::PublicationOffer;
 pub(crate) use sockets::{Ending, Outbound};
 
+use crate::audit::Journal;
 use crate::config::Limits;
 use crate::error::SessionError;
 use crate::figures::Figures;
@@ -29,6 +32,7 @@ use crate::secret::SecretHash;
 use crate::store::{Stored, StoredParticipant};
 use crate::webhooks::{Happening, Hooks};
 use chat::Chat;
+use consent::Given;
 use feeds::Feed;
 use legs::Leg;
 use publications::Publication;
@@ -109,12 +113,17 @@ pub(crate) struct ClockReport {
 #[derive(Debug)]
 struct Session {
     title: String,
+    /// Whom it is about, for the audit chain alone.
+    patient: Option<String>,
     participants: BTreeMap<ParticipantId, Participant>,
     feeds: BTreeMap<FeedId, Feed>,
     legs: BTreeMap<LegId, Leg>,
     publications: BTreeMap<PublicationId, Publication>,
     chat: Chat,
     control: Register,
+    /// Whether an expert operates, as far as is known: what was said last, also while the gate is lost.
+    may_be_operated: bool,
+    given: Given,
 }
 
 /// What is known here of who operates.
@@ -141,15 +150,18 @@ impl Register {
 }
 
 impl Session {
-    fn new(title: String) -> Self {
+    fn new(id: &SessionId, title: String, patient: Option<String>) -> Self {
         Self {
             title,
+            patient,
             participants: BTreeMap::new(),
             feeds: BTreeMap::new(),
             legs: BTreeMap::new(),
             publications: BTreeMap::new(),
             chat: Chat::default(),
             control: Register::default(),
+            may_be_operated: false,
+            given: Given::new(id.clone()),
         }
     }
 
@@ -175,6 +187,8 @@ pub(crate) struct Live {
     limits: Limits,
     figures: Arc<Figures>,
     hooks: Hooks,
+    journal: Journal,
+    requires_consent: bool,
     /// Numbers sockets and reservations, so that an old one is never taken for a new one.
     next_serial: u64,
 }
@@ -183,7 +197,7 @@ impl Live {
     /// From what the store had. Participants keep their place for as long as a token of theirs may still be good.
     pub(crate) fn new(
         limits: Limits,
-        (figures, hooks): (Arc<Figures>, Hooks),
+        (figures, hooks, journal): (Arc<Figures>, Hooks, Journal),
         stored: Stored,
         now: Micros,
         wall: WallMicros,
@@ -196,10 +210,13 @@ impl Live {
             limits,
             figures,
             hooks,
+            journal,
+            requires_consent: false,
             next_serial: 0,
         };
-        for (session, title) in stored.sessions {
-            live.sessions.insert(session, Session::new(title));
+        for (session, title, patient) in stored.sessions {
+            let opened = Session::new(&session, title, patient);
+            live.sessions.insert(session, opened);
         }
         for (hash, session, role, expires) in stored.invitations {
             live.invitations.insert(hash, Invited { session, role, expires });
@@ -217,15 +234,17 @@ impl Live {
     }
 
     /// Opens a session.
-    pub(crate) fn open_session(&mut self, session: SessionId, title: String) {
+    pub(crate) fn open_session(&mut self, session: SessionId, title: String, patient: Option<String>) {
         self.call(Happening::session("session.opened", &session, &title));
-        self.sessions.insert(session, Session::new(title));
+        let opened = Session::new(&session, title, patient);
+        self.sessions.insert(session, opened);
     }
 
     /// Closes a session: everyone is told and everything of it ends.
     pub(crate) fn close_session(&mut self, id: &SessionId, reason: &str) -> Result<Vec<Closing>, SessionError> {
         self.session(id)?;
         self.broadcast(id, &ServerEvent::Goodbye { reason: reason.to_owned() });
+        self.note_all_views_end(id);
         let Some(mut session) = self.sessions.remove(id) else { return Ok(Vec::new()) };
         self.call(Happening::session("session.closed", id, &session.title));
         for participant in session.participants.values_mut() {
@@ -347,8 +366,10 @@ impl Live {
         session: &SessionId,
         id: &ParticipantId,
         wall: WallMicros,
+        token: &str,
     ) -> Result<(), SessionError> {
         self.participant_mut(session, id)?.token_ends = token_end(wall);
+        self.note(self.entry("token-granted", session, id).saying(token));
         Ok(())
     }
 
@@ -392,6 +413,7 @@ impl Live {
                 swept.forgotten.push((session, id));
             }
         }
+        swept.closings.extend(self.end_without_consent(wall));
         swept.forgotten.extend(self.forget_guests(now));
         self.invitations.retain(|_, i| i.expires > wall);
         self.count();

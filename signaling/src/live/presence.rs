@@ -2,6 +2,8 @@
 //! leg or a publication without one: nobody watches an operation unseen.
 
 use super::{Live, Participant, Session};
+use crate::app::wall_clock;
+use crate::audit::Entry;
 use crate::webhooks::Happening;
 use trocar_proto::session::api::ParticipantInfo;
 use trocar_proto::session::event::ServerEvent;
@@ -33,6 +35,7 @@ impl Live {
         participant.is_present = true;
         participant.since = wall;
         if let Some(participant) = participant.info(id) {
+            self.note(self.entry("participant.joined", session, id));
             self.call(Happening::participant("participant.joined", session, &participant));
             self.broadcast_but(session, Some(id), &ServerEvent::ParticipantJoined { participant });
         }
@@ -53,6 +56,14 @@ impl Live {
     /// Tells everyone that a participant has gone; `info` is how they saw it, none where they did not.
     pub(super) fn tell_left(&mut self, session: &SessionId, info: Option<ParticipantInfo>) {
         let Some(info) = info else { return };
+        self.note(Entry {
+            name: Some(info.name.clone()),
+            role: Some(info.role),
+            realm: Some(info.realm.clone()),
+            patient: self.patient_of(session),
+            duration_us: Some(wall_clock().0.saturating_sub(info.since.0)),
+            ..Entry::now("participant.left").of(session).by(&info.participant)
+        });
         self.call(Happening::participant("participant.left", session, &info));
         self.broadcast(session, &ServerEvent::ParticipantLeft { participant: info.participant });
     }

@@ -180,7 +180,7 @@ fn relay_of(response: &Response) -> Result<CertHash, String> {
 }
 
 fn client(identity: &Identity, trust: &TrustList) -> Result<reqwest::Client, String> {
-    let tls = trust.current().host_client_config(identity, b"http/1.1").map_err(|e| e.to_string())?;
+    let tls = trust.current().host_client_config_for("relay", identity, b"http/1.1").map_err(|e| e.to_string())?;
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .tls_info(true)

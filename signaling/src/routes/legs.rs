@@ -121,7 +121,7 @@ async fn ask_relay(app: &App, grant: LegGrant, cnf: CertHash) -> Result<RoqBindi
                 live.commit_leg(wall_clock(), &leg, LegKind::Roq).and_then(|()| live.leg_binding(&leg, &key, &binding))
             };
             match committed {
-                Ok(answer) => Ok(answer),
+                Ok(answer) => settle(app, leg).await.map(|()| answer),
                 Err(e) => {
                     take_back(app, leg).await;
                     Err(e.into())
@@ -130,6 +130,14 @@ async fn ask_relay(app: &App, grant: LegGrant, cnf: CertHash) -> Result<RoqBindi
         }
         Err(e) => Err(give_up(app, leg, &e, "body").await),
     }
+}
+
+/// Nobody sees a picture before the record of it is on disk; where that cannot be had, the leg ends.
+pub(super) async fn settle(app: &App, leg: LegId) -> Result<(), Refusal> {
+    let Err(error) = app.settled().await else { return Ok(()) };
+    tracing::error!(%error, "a view was refused because it could not be recorded");
+    take_back(app, leg).await;
+    Err(error.into())
 }
 
 /// Takes back a reserved leg that the relay did not open.

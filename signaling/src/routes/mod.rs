@@ -1,5 +1,6 @@
 //! The HTTP API, route by route.
 
+mod consent;
 mod feeds;
 mod legs;
 mod offer;
@@ -88,6 +89,7 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(sessions::token))
         .routes(routes!(sessions::show, sessions::close))
         .routes(routes!(sessions::invite))
+        .routes(routes!(consent::show, consent::put))
         .routes(routes!(sessions::remove_participant))
         .routes(routes!(sessions::ice_servers))
         .routes(routes!(events::open))
@@ -118,6 +120,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(DefaultBodyLimit::max(app.limits.body_bytes))
         .layer(axum::middleware::from_fn_with_state(app.clone(), guard::watch))
         .with_state(app)
+}
+
+/// Looks at an offer as WHIP and WHEP do, for the fuzz targets.
+pub(crate) fn look_at_offer(text: &str) {
+    if let Ok(offer) = offer::Offer::look(text) {
+        let _ = (offer.sends().is_ok(), offer.check_voices().is_ok(), offer.layers());
+    }
 }
 
 /// An answer with a JSON body.

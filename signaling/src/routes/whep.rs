@@ -1,7 +1,7 @@
 //! WHEP (draft-ietf-wish-whep, with the session resource of RFC 9725): a browser fetches a feed, or the voices of the
 //! session, with one POST, trickles candidates and restarts ICE by PATCH, and hangs up with DELETE.
 
-use super::legs::{give_up, take_back};
+use super::legs::{settle, give_up, take_back};
 use super::offer::Offer;
 use super::resource::{
     Created, SDP, SDP_FRAGMENT, check_if_match, created, endpoint_options, patched, resource_options,
@@ -231,6 +231,7 @@ async fn commit(
                 take_back(app, leg).await;
                 return Err(e.into());
             }
+            settle(app, leg).await?;
             Ok(answer)
         }
         Err(e) => Err(give_up(app, leg, &e, "body").await),

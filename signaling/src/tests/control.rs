@@ -409,7 +409,7 @@ async fn whoever_comes_later_is_told_at_once_and_whoever_holds_is_known_by_the_c
 #[tokio::test]
 async fn a_gate_is_looked_for_only_where_somebody_listens() {
     let (world, mut gates) = world().await;
-    world.handle.create_session("Another").await.unwrap();
+    world.handle.create_session("Another", None).await.unwrap();
     assert!(timeout(Duration::from_millis(1_200), gates.recv()).await.is_err());
     let (_, _one) = listener(&world, Role::Observer).await;
     let gate = greeted(&mut gates).await;
@@ -426,7 +426,7 @@ async fn a_relay_is_told_which_stations_may_come() {
     assert_eq!(check(&expert.token, &world.session, mine), Ok(()));
     let why = |token: &str, session: &SessionId, certificate| check(token, session, certificate).unwrap_err();
     assert!(why(&expert.token, &world.session, CertHash([8; 32])).contains("claim cnf"));
-    let other = world.handle.create_session("Another").await.unwrap();
+    let other = world.handle.create_session("Another", None).await.unwrap();
     assert!(why(&expert.token, &other, mine).contains("claim session"));
     let observer = world.join(Role::Observer).await;
     assert!(why(&observer.token, &world.session, mine).contains("claim role is observer"));

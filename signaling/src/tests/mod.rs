@@ -1,7 +1,9 @@
 //! Signaling driven as its clients drive it: requests through the router, event sockets through real connections. The
 //! relay is a stand-in that remembers what it was asked.
 
+mod audit;
 mod auth;
+mod consent;
 mod consultation;
 mod control;
 mod feeds;
@@ -42,6 +44,12 @@ use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Transport};
 use trocar_proto::session::ids::{CertHash, LegId, ParticipantId, PublicationId, RealmId, SessionId};
 use trocar_proto::session::role::Role;
 use trocar_proto::units::FlowId;
+
+/// The store of a configuration, as the server opens it.
+pub(super) fn open_store(config: &Config) -> Result<(Store, crate::store::Stored), crate::store::StoreError> {
+    let signer = config.audit_key_pkcs8.as_deref().map(|k| crate::audit::Signer::new(k).unwrap());
+    Store::open(&config.store, wall_clock(), signer, crate::audit::Offset::default())
+}
 
 /// A relay that says yes, or what it is told to say.
 #[derive(Default)]
@@ -206,6 +214,9 @@ pub(super) fn config() -> Config {
             key_pem: certified.signing_key.serialize_pem().into_bytes(),
         },
         token_key_pkcs8: generate_token_key().unwrap(),
+        audit_key_pkcs8: Some(generate_token_key().unwrap()),
+        consent_trust: None,
+        configured: "test".to_owned(),
         issuer: "signaling-1".into(),
         audiences: vec!["relay-1".into(), "gate-1".into()],
         public_url: None,
@@ -266,9 +277,10 @@ impl World {
 
     pub(super) async fn with(config: Config) -> Self {
         let relay = Arc::new(FakeRelay::default());
-        let store = Store::open(&config.store, wall_clock()).unwrap();
+        let store = open_store(&config).unwrap();
+        let notary = config.consent_trust.as_deref().map(|d| crate::consent::Notary::open(d).unwrap());
         let names = ("https://trocar.example".to_owned(), config.origins.clone());
-        let app = Arc::new(App::new(&config, relay.clone(), store, names, Hooks::default()).unwrap());
+        let app = Arc::new(App::new(&config, relay.clone(), store, names, (Hooks::default(), notary)).unwrap());
         let session = app.create_session("Cholecystectomy, theatre 2").await.unwrap();
         let router = router(app.clone());
         Self { app, relay, session, router }

@@ -48,7 +48,7 @@ impl Running {
             some => Server::start_with(config, relay.clone(), events, some).await,
         };
         let handle = handle.unwrap();
-        let session = handle.create_session("Cholecystectomy").await.unwrap();
+        let session = handle.create_session("Cholecystectomy", None).await.unwrap();
         Self { handle, relay, session, relay_events, certificate }
     }
 

@@ -140,7 +140,7 @@ async fn without_a_good_hello_the_socket_closes() {
     let mut silent = dial(&world, &[PROTOCOL]).await.unwrap();
     assert_eq!(silent.closed().await, 4408);
     let grant = world.join(Role::Local).await;
-    let other = world.handle.create_session("another").await.unwrap();
+    let other = world.handle.create_session("another", None).await.unwrap();
     let invitation = world.handle.invite(&other, Role::Local, Duration::from_secs(60)).await.unwrap();
     let foreign = world.redeem(&invitation.invitation).await;
     for (message, code) in [

@@ -10,7 +10,7 @@ fn at(path: &Path) -> Config {
 }
 
 fn open(path: &Path) -> Result<(Store, crate::store::Stored), StoreError> {
-    Store::open(&StoreAt::File(path.to_owned()), wall_clock())
+    open_store(&at(path))
 }
 
 #[tokio::test]
@@ -50,12 +50,12 @@ async fn joins_and_denials_are_recorded() {
     world.publish(&grant.token, "scope").await.assert_problem(403, "verb-missing", "verbs");
     world.app.store.stop().await;
     let db = Connection::open(&path).unwrap();
-    let mut query = db.prepare("SELECT kind, detail FROM events ORDER BY id").unwrap();
+    let mut query = db.prepare("SELECT kind, json_extract(record, '$.detail') FROM audit ORDER BY seq").unwrap();
     let rows: Vec<(String, String)> =
         query.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect();
     let kinds: Vec<&str> = rows.iter().map(|(k, _)| k.as_str()).collect();
-    assert_eq!(kinds, ["session-created", "invited", "joined", "denied"]);
-    assert!(rows[3].1.starts_with("verb-missing POST /v1/sessions/{session}/feeds"));
+    assert_eq!(kinds, ["session-created", "invited", "joined", "token-granted", "denied"]);
+    assert!(rows[4].1.starts_with("verb-missing POST /v1/sessions/{session}/feeds"));
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn unknown_foreign_and_broken_files_are_refused() {
     let newer = dir.path().join("newer.db");
     open(&newer).unwrap().0.stop().await;
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(open(&newer), Err(StoreError::UnknownVersion { found: 99, known: 2, .. })));
+    assert!(matches!(open(&newer), Err(StoreError::UnknownVersion { found: 99, known: 3, .. })));
 
     let foreign = dir.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE x (y)").unwrap();
@@ -99,7 +99,8 @@ async fn a_store_of_the_first_version_is_taken_over() {
     let world = World::with(at(&path)).await;
     let grant = world.join(Role::Expert).await;
     world.app.store.stop().await;
-    let first = "ALTER TABLE participants DROP COLUMN organisation; PRAGMA user_version = 1;";
+    let first = "ALTER TABLE participants DROP COLUMN organisation; ALTER TABLE sessions DROP COLUMN patient;
+                 DROP TABLE audit; DROP TABLE audit_heads; DROP TABLE consents; PRAGMA user_version = 1;";
     Connection::open(&path).unwrap().execute_batch(first).unwrap();
     for _ in 0..2 {
         let (store, stored) = open(&path).unwrap();

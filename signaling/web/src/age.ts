@@ -71,6 +71,11 @@ export class CaptureMaps {
     if (this.#legs.size > LEGS_KEPT && !oldest.done) this.#legs.delete(oldest.value);
   }
 
+  /** The leg carries another feed from here on: what was known of its timestamps holds no longer. */
+  forget(leg: string): void {
+    this.#legs.delete(leg);
+  }
+
   origin(nowMs: number, leg: string, rtp: number): Origin | null {
     return this.#legs.get(leg)?.origin(nowMs, rtp) ?? null;
   }

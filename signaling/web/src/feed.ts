@@ -1,10 +1,11 @@
-// One feed on the page: its leg, its picture, the age of that picture, and what the tile says.
+// One source of pictures on the page: its views, the leg that carries one of them, the age of what is shown, and what the tile
+// says.
 
 import { ageAt, onClientClock, type CaptureMaps, type Origin } from "./age.ts";
 import { clientClockUs, type Offset } from "./clock.ts";
 import type { Link } from "./events.ts";
 import { FreezeWatchdog, freezeLimitMs } from "./freeze.ts";
-import { AGE_UPDATE_MS, LOST_PROOF_MS, STATS_EVERY_MS, TICK_MS } from "./limits.ts";
+import { AGE_UPDATE_MS, LOST_PROOF_MS, STATS_EVERY_MS, TICK_MS, VIEW_AGAIN_MS } from "./limits.ts";
 import { Refused } from "./api.ts";
 import { History } from "./history.ts";
 import { pictureName } from "./names.ts";
@@ -13,9 +14,10 @@ import { Stage, type ShownFrame } from "./stage.ts";
 import { tileState, type TileState } from "./state.ts";
 import { FrameRate, NO_FIGURES, type Figures } from "./stats.ts";
 import { t } from "./strings.ts";
-import { Tile } from "./tile.ts";
+import { Tile, type ViewModel } from "./tile.ts";
 import type { TokenKeeper } from "./token.ts";
 import type { FeedInfo, LegState } from "./types.ts";
+import { viewNames, Views, type Room } from "./views.ts";
 import { WhepLeg } from "./whep.ts";
 
 /** What a feed needs from the session around it. */
@@ -29,8 +31,21 @@ export interface Surroundings {
   nameOf(participant: string): string;
 }
 
+/** What a person does with a tile. */
+export interface FeedActions {
+  /** Wants to see it large. */
+  promote: (key: string) => void;
+  /** Wants to see that feed, which can be shown where this one cannot. */
+  instead: (feed: string) => void;
+}
+
 export class Feed {
   readonly tile: Tile;
+  readonly #views: Views;
+  /** The view that the leg carries, or is opened with. */
+  #carried: string;
+  /** What the relay was asked to go on with, and when. */
+  #asked: { feed: string; atMs: number } | null = null;
   readonly #stage: Stage;
   readonly #runner: Runner<WhepLeg>;
   readonly #watchdog = new FreezeWatchdog();
@@ -52,34 +67,99 @@ export class Feed {
   #figures: Figures = NO_FIGURES;
   #state: TileState = "connecting";
 
+  /** `key` tells it from the others and stays the same when it goes on with another view. */
   constructor(
     private readonly around: Surroundings,
-    public info: FeedInfo,
-    onPromote: (feed: string) => void,
+    readonly key: string,
+    first: FeedInfo,
+    actions: FeedActions,
   ) {
-    const name = info.descriptor.feed;
+    this.#views = new Views(first);
+    this.#carried = first.descriptor.feed;
     this.#stage = new Stage(() => t.tile.video(this.title()));
     this.#runner = new Runner({ open: () => this.#openLeg(), renew: () => around.token.renew() });
-    this.tile = new Tile(name, this.#stage.element, onPromote);
+    this.tile = new Tile(key, this.#stage.element, {
+      promote: () => actions.promote(key),
+      instead: actions.instead,
+      choose: (feed) => this.choose(feed),
+    });
   }
 
   state(): TileState {
     return this.#state;
   }
 
-  /** What the picture is called. */
-  title(): string {
-    return pictureName(this.info, (participant) => this.around.nameOf(participant));
+  /** The view that is shown, or on its way. */
+  get info(): FeedInfo {
+    const info = this.#views.get(this.#carried) ?? this.#views.main();
+    if (info === undefined) throw new Error(`no view of ${this.key} is left`);
+    return info;
   }
 
+  /** The view that the source is named and ranked by, whichever is shown. */
+  main(): FeedInfo {
+    return this.#views.main() ?? this.info;
+  }
+
+  source(): string {
+    return this.main().descriptor.source;
+  }
+
+  /** What the picture is called. */
+  title(): string {
+    return pictureName(this.main(), (participant) => this.around.nameOf(participant));
+  }
+
+  /** Whether that feed is one of its views. */
+  has(feed: string): boolean {
+    return this.#views.has(feed);
+  }
+
+  /** How many views there are. */
+  count(): number {
+    return this.#views.all().length;
+  }
+
+  /** Whether a new feed is a view of the same source out of the same hand: a source is but a name that anybody may use. */
+  isOf(info: FeedInfo): boolean {
+    const isSame = (v: FeedInfo) => v.publisher === info.publisher && v.descriptor.source === info.descriptor.source;
+    return this.#views.all().some(isSame);
+  }
+
+  /** A view came, or changed. */
   handleInfo(nowMs: number, info: FeedInfo): void {
-    if (info.state === "live" && this.info.state !== "live") this.#liveMs = nowMs;
-    this.info = info;
+    const before = this.#views.get(info.descriptor.feed)?.state;
+    if (info.descriptor.feed === this.#carried && info.state === "live" && before !== "live") this.#liveMs = nowMs;
+    this.#views.set(info);
+  }
+
+  /** A view is gone. Returns whether another is left. */
+  handleGone(nowMs: number, feed: string): boolean {
+    if (!this.#views.remove(feed)) return false;
+    if (this.#asked?.feed === feed) this.#asked = null;
+    // The relay ends the leg with what it carries.
+    if (feed === this.#carried) this.restart(nowMs);
+    return true;
+  }
+
+  /** The relay says that a leg carries another view from here on. */
+  handleSwitched(leg: string, feed: string): void {
+    if (leg !== this.#runner.current()?.id()) return;
+    this.around.captures.forget(leg);
+    this.#carried = feed;
+    if (this.#asked?.feed === feed) this.#asked = null;
+  }
+
+  /** A view, or null for the one that fits the tile. */
+  choose(feed: string | null): void {
+    this.#views.choose(feed);
   }
 
   /** Another picture came: it may be one that can be shown where this one cannot, and the relay names it when asked again. */
   handleOther(nowMs: number): void {
-    if (this.#fault().undecodable !== null) this.#runner.retry(nowMs);
+    if (this.#fault().undecodable === null) return;
+    this.#views.retry();
+    this.#runner.retry(nowMs);
   }
 
   /** The relay says how one of the legs is. */
@@ -112,7 +192,10 @@ export class Feed {
 
   handleTick(nowMs: number): void {
     const link = this.around.link();
-    if (link.kind === "open" || link.kind === "silent") this.#runner.handleTick(nowMs);
+    if (link.kind === "open" || link.kind === "silent") {
+      this.#followViews(nowMs);
+      this.#runner.handleTick(nowMs);
+    }
     this.#state = this.#judge(nowMs, link);
     this.#restartIfStill(nowMs, link);
     // A picture that moves has its age written when a frame appears; here it would be that plus however long ago that was.
@@ -122,7 +205,7 @@ export class Feed {
     this.tile.render({
       info: this.info,
       title: this.title(),
-      publisher: this.title() === this.info.descriptor.feed ? this.around.nameOf(this.info.publisher) : "",
+      publisher: this.title() === this.main().descriptor.feed ? this.around.nameOf(this.info.publisher) : "",
       state: this.#state,
       stillMs: this.#watchdog.stillMs(nowMs),
       ...this.#fault(),
@@ -131,6 +214,7 @@ export class Feed {
       frame: this.#frame,
       framesPerSecond: this.#rate.perSecond(nowMs),
       figures: this.#figures,
+      views: this.#viewModel(),
     });
   }
 
@@ -141,17 +225,59 @@ export class Feed {
     this.tile.element.remove();
   }
 
-  #openLeg(): Promise<WhepLeg> {
+  async #openLeg(): Promise<WhepLeg> {
     const { token, iceServers } = this.around;
-    return iceServers().then((servers) =>
-      WhepLeg.open({
+    const servers = await iceServers();
+    const feed = this.#views.wanted(performance.now(), this.#room());
+    [this.#carried, this.#asked] = [feed, null];
+    try {
+      return await WhepLeg.open({
         session: token.grant.session,
-        feed: this.info.descriptor.feed,
+        feed,
         bearer: () => token.bearer(),
         iceServers: servers,
         onStream: (stream, leg) => !this.#closed && this.#stage.play(stream, (frame) => this.#handleFrame(frame, leg)),
-      }),
-    );
+      });
+    } catch (error) {
+      // Another view of the same source is tried at once; only where there is none the person has to be told.
+      const isBeyond = error instanceof Refused && error.status === 406;
+      // After the runner has taken note of the failure.
+      if (isBeyond && this.#views.handleBeyond(feed)) setTimeout(() => this.#runner.retry(performance.now()));
+      throw error;
+    }
+  }
+
+  /** Asks for the view that is wanted now, where the leg carries another one. */
+  #followViews(nowMs: number): void {
+    const leg = this.#runner.current();
+    const feed = this.#views.wanted(nowMs, this.#room());
+    if (leg === null || feed === this.#carried) return;
+    if (this.#asked?.feed === feed && nowMs - this.#asked.atMs < VIEW_AGAIN_MS) return;
+    this.#asked = { feed, atMs: nowMs };
+    leg.ask(feed).catch((error: unknown) => {
+      if (!(error instanceof Refused) || this.#runner.current() !== leg || this.#asked?.feed !== feed) return;
+      // Another payload format, or a leg that is gone: a new leg brings it. Any other refusal may pass.
+      if (error.status === 406 || error.problem === "leg-missing") this.restart(performance.now());
+    });
+  }
+
+  /** The room that the tile has for a picture, in pixels of the screen; null while nobody looks. */
+  #room(): Room | null {
+    const { clientWidth, clientHeight } = this.#stage.element;
+    if (document.hidden || clientWidth === 0 || clientHeight === 0) return null;
+    return { width: clientWidth * devicePixelRatio, height: clientHeight * devicePixelRatio };
+  }
+
+  #viewModel(): ViewModel | null {
+    const views = this.#views.all();
+    if (views.length < 2) return null;
+    const names = viewNames(views);
+    const options = views.map((v, i) => {
+      const { feed } = v.descriptor;
+      const fault = this.#views.isBeyond(feed) ? "beyond" : v.state === "live" ? "none" : "silent";
+      return { feed, name: names[i] ?? feed, fault } as const;
+    });
+    return { options, chosen: this.#views.chosen(), carried: this.#carried, switching: this.#asked !== null };
   }
 
   #fault(): { fault: string | null; undecodable: { codec: string; alternatives: readonly string[] } | null } {

@@ -78,6 +78,13 @@ export const GATHER_MS = 300;
 export const LEG_RESTART_MS = 4000;
 /** A leg that was refused for a reason that rarely passes is tried again only so often. */
 export const LEG_REFUSED_MS = 10_000;
+/** A view has enough pixels for a tile from this share of the tile's on; it is left for a smaller one that has this share. */
+export const VIEW_ENOUGH = 0.75;
+export const VIEW_SPARE = 0.9;
+/** Another view must have fitted better for this long before the tile goes over to it. */
+export const VIEW_SETTLE_MS = 1000;
+/** The relay was asked for another view, and has neither gone over nor refused: it is asked again. */
+export const VIEW_AGAIN_MS = 5000;
 /** How often figures of a leg are read. */
 export const STATS_EVERY_MS = 1000;
 /** The token is refreshed when this part of its life is over. */

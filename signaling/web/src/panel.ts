@@ -4,6 +4,7 @@ import { el, setData, setText } from "./dom.ts";
 import { pictureKind } from "./names.ts";
 import { t, timeOfDay } from "./strings.ts";
 import type { FeedInfo, ParticipantInfo } from "./types.ts";
+import { mainViews } from "./views.ts";
 
 export interface PeopleModel {
   people: readonly ParticipantInfo[];
@@ -43,7 +44,7 @@ function row(p: ParticipantInfo, self: boolean, feeds: readonly FeedInfo[]): HTM
   const role = el("span", { class: "role" }, [t.role[p.role] ?? p.role, p.guest === true ? t.panel.guest : ""].filter(Boolean).join(", "));
   const since = el("span", { class: "since" }, t.panel.since(timeOfDay(p.since / 1000)));
   const place = [p.organisation ?? "", t.panel.realm(p.realm)].filter(Boolean).join(" · ");
-  const sends = feeds.map((f) => (f.descriptor.kind === "audio" ? t.panel.voice : pictureKind(f)));
+  const sends = mainViews(feeds).map((f) => (f.descriptor.kind === "audio" ? t.panel.voice : pictureKind(f)));
   const item = el("li", { "data-participant": p.participant, "data-speaking": "no", title: p.participant });
   item.append(el("div", { class: "line" }, name, el("span", { class: "speaks" })));
   item.append(el("div", { class: "line" }, role, since), el("p", { class: "place" }, place));

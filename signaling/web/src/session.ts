@@ -150,7 +150,7 @@ export class Session {
     this.#renderSending();
     if (nowMs - this.#statsMs < STATS_EVERY_MS) return;
     this.#statsMs = nowMs;
-    this.view.renderStatistics((feeds) => feeds.map((feed) => ({ feed: feed.tile.feed, title: feed.title(), history: feed.history })));
+    this.view.renderStatistics((feeds) => feeds.map((feed) => ({ feed: feed.key, title: feed.title(), history: feed.history })));
   }
 
   #handleReach(nowMs: number): void {
@@ -182,6 +182,9 @@ export class Session {
         return this.#handleFeed(event.feed, nowMs);
       case "feed_removed":
         return this.#removeFeed(event.feed);
+      case "switched":
+        for (const feed of this.#feeds.values()) feed.handleSwitched(event.leg, event.feed);
+        return;
       case "leg":
         for (const feed of this.#feeds.values()) feed.handleLeg(nowMs, event.leg, event.state);
         return this.#conversation.handleLeg(nowMs, event.leg, event.state);
@@ -240,9 +243,14 @@ export class Session {
     if (isNew) this.#renderPeople();
     // One's own pictures are not sent back to oneself.
     if (info.descriptor.kind !== "video" || info.publisher === this.#participant) return;
-    const known = this.#feeds.get(name);
-    if (known !== undefined) {
-      known.handleInfo(nowMs, info);
+    const known = this.#feedOf(name);
+    // A picture that its device takes up as a new participant is still what it was. One of several views out of another hand
+    // may be anything, and one of another source is another picture.
+    const isOther = known !== undefined && !known.isOf(info) && (known.count() > 1 || known.source() !== info.descriptor.source);
+    if (isOther) this.#dropView(name, nowMs);
+    const feed = this.#feedOf(name) ?? [...this.#feeds.values()].find((feed) => feed.isOf(info));
+    if (feed !== undefined) {
+      feed.handleInfo(nowMs, info);
     } else {
       for (const other of this.#feeds.values()) other.handleOther(nowMs);
       const around = {
@@ -253,15 +261,29 @@ export class Session {
         clock: (at: number) => this.#events.clock(at),
         nameOf: (participant: string) => this.#people.get(participant)?.name ?? "",
       };
-      this.#feeds.set(name, new Feed(around, info, (feed) => this.#promote(feed)));
+      const { source } = info.descriptor;
+      let key = source;
+      for (let n = 2; this.#feeds.has(key); n += 1) key = `${source} ${n}`;
+      const actions = { promote: (tile: string) => this.#promote(tile), instead: (other: string) => this.#showInstead(other) };
+      this.#feeds.set(key, new Feed(around, key, info, actions));
     }
     this.#renderFeeds();
   }
 
+  #feedOf(view: string): Feed | undefined {
+    return [...this.#feeds.values()].find((feed) => feed.has(view));
+  }
+
+  #dropView(name: string, nowMs: number): void {
+    const feed = this.#feedOf(name);
+    if (feed === undefined || feed.handleGone(nowMs, name)) return;
+    feed.close();
+    this.#feeds.delete(feed.key);
+  }
+
   #removeFeed(name: string): void {
     this.#infos.delete(name);
-    this.#feeds.get(name)?.close();
-    this.#feeds.delete(name);
+    this.#dropView(name, performance.now());
     this.#renderFeeds();
     this.#renderPeople();
   }
@@ -287,8 +309,14 @@ export class Session {
     this.#renderChat();
   }
 
-  #promote(name: string): void {
-    this.view.promote(name);
+  #promote(key: string): void {
+    this.view.promote(key);
+  }
+
+  /** That feed is to be seen where another cannot be: in its own tile, which shows the view of it that fits. */
+  #showInstead(name: string): void {
+    const feed = this.#feedOf(name);
+    if (feed !== undefined) this.#promote(feed.key);
   }
 
   #unblock(): void {

@@ -8,6 +8,7 @@ import { isNotLive, type TileState } from "./state.ts";
 import type { Figures } from "./stats.ts";
 import { ageText, bitRate, number, span, t, timeOfDay, type TextKey } from "./strings.ts";
 import type { FeedInfo, FeedPaths } from "./types.ts";
+import { ViewSelect } from "./view-select.ts";
 
 export interface TileModel {
   info: FeedInfo;
@@ -27,6 +28,27 @@ export interface TileModel {
   frame: ShownFrame | null;
   framesPerSecond: number;
   figures: Figures;
+  /** The views of the source; null where there is one only. */
+  views: ViewModel | null;
+}
+
+export interface ViewModel {
+  /** The largest first. `silent`: its publisher sends nothing just now; `beyond`: this browser cannot show it. */
+  options: readonly { feed: string; name: string; fault: "none" | "silent" | "beyond" }[];
+  /** Null: the one that fits the tile. */
+  chosen: string | null;
+  carried: string;
+  /** Another one is on its way. */
+  switching: boolean;
+}
+
+/** What a person does with the tile. */
+export interface TileActions {
+  promote: () => void;
+  /** One of the feeds that can be shown where this one cannot. */
+  instead: (feed: string) => void;
+  /** A view, or null for the one that fits. */
+  choose: (feed: string | null) => void;
 }
 
 /** What another window needs to show the same. */
@@ -41,7 +63,7 @@ export interface Mirror {
 export class Tile {
   readonly element: HTMLElement;
   readonly #promote: HTMLButtonElement;
-  readonly #key = el("kbd");
+  readonly #digit = el("kbd");
   readonly #purpose = el("span", { class: "purpose" });
   readonly #title: HTMLElement;
   readonly #publisher = el("span", { class: "publisher" });
@@ -61,6 +83,7 @@ export class Tile {
   /** Views that can be shown instead; they are buttons. */
   readonly #instead = el("div", { class: "instead", hidden: true });
   readonly #place = el("div", { class: "message" }, this.#message, this.#instead);
+  readonly #view: ViewSelect;
   readonly #age = el("output", { class: "age" });
   readonly #ageFigure = el("strong");
   readonly #ageError = el("span", { class: "error" });
@@ -75,41 +98,42 @@ export class Tile {
     trip: figure("tile.roundTrip", "second"),
   };
 
-  /** `onPromote` is called with the feed that the person wants to see large: this one, or one that can be shown instead. */
+  /** `key` is what the tile is known by, whichever view it shows. */
   constructor(
-    readonly feed: string,
+    readonly key: string,
     private readonly stage: HTMLElement,
-    private readonly onPromote: (feed: string) => void,
+    private readonly actions: TileActions,
   ) {
+    this.#view = new ViewSelect(actions.choose);
     this.#promote = sayAs(el("button", { class: "promote", type: "button" }), "title", "tile.promoteTitle");
     const line = el("span", { class: "line" }, this.#ageFigure, this.#ageError, this.#ageWord);
     this.#age.append(line, this.#ageLabel);
     // The age changes several times a second: reading each one aloud would be of no use.
     this.#age.setAttribute("aria-live", "off");
-    this.#title = el("span", { class: "feed" }, feed);
-    const name = el("p", { class: "name" }, this.#key, this.#title, this.#purpose, this.#publisher);
+    this.#title = el("span", { class: "feed" }, key);
+    const name = el("p", { class: "name" }, this.#digit, this.#title, this.#purpose, this.#publisher);
     const figures = el("dl", { class: "figures" }, ...Object.values(this.#figures).map((f) => f.row));
     this.element = el(
       "section",
-      { class: "tile", "data-feed": feed, "data-state": "connecting", "aria-label": feed },
+      { class: "tile", "data-feed": key, "data-source": key, "data-state": "connecting", "aria-label": key },
       stage,
       this.#promote,
-      el("div", { class: "top" }, name, this.#speaks, this.#replay, this.#paths),
+      el("div", { class: "top" }, name, this.#speaks, this.#replay, this.#paths, this.#view.element),
       this.#place,
       this.#banner,
       el("div", { class: "hud" }, this.#age, figures),
     );
     // The button is for the keyboard and for readers; a click anywhere on the tile does the same.
-    this.element.addEventListener("click", () => onPromote(feed));
+    this.element.addEventListener("click", () => actions.promote());
     this.renderAge({ kind: "unknown" }, false);
   }
 
   /** Number key and place: what is large, the other of a pair, one of equals, or small in the strip. */
   renderPlace(index: number, place: Place): void {
-    const key = index < 9 ? String(index + 1) : "";
-    setText(this.#key, key);
-    setHidden(this.#key, key === "");
-    setAttribute(this.#promote, "aria-label", t.tile.promote(this.title(), key));
+    const digit = index < 9 ? String(index + 1) : "";
+    setText(this.#digit, digit);
+    setHidden(this.#digit, digit === "");
+    setAttribute(this.#promote, "aria-label", t.tile.promote(this.title(), digit));
     setAttribute(this.#promote, "aria-pressed", String(place === "large"));
     setData(this.element, "place", place);
     this.element.classList.toggle("large", place === "large" || place === "second");
@@ -141,6 +165,8 @@ export class Tile {
   }
 
   render(m: TileModel): void {
+    setData(this.element, "feed", m.info.descriptor.feed);
+    this.#view.render(m.views, this.title());
     setData(this.element, "state", m.state);
     setData(this.element, "purpose", m.info.descriptor.purpose);
     setData(this.element, "undecodable", m.undecodable?.codec ?? "");
@@ -190,7 +216,7 @@ export class Tile {
   #rename(title: string): void {
     setText(this.#title, title);
     setAttribute(this.element, "aria-label", title);
-    setAttribute(this.#promote, "aria-label", t.tile.promote(title, this.#key.textContent ?? ""));
+    setAttribute(this.#promote, "aria-label", t.tile.promote(title, this.#digit.textContent ?? ""));
   }
 
   #writeAge(figure: string, error: string, label: string, help: string): void {
@@ -222,7 +248,7 @@ export class Tile {
         const choose = el("button", { type: "button", "data-alternative": feed }, feed);
         choose.addEventListener("click", (event) => {
           event.stopPropagation();
-          this.onPromote(feed);
+          this.actions.instead(feed);
         });
         return choose;
       }),

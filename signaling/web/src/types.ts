@@ -175,6 +175,7 @@ export type ServerEvent =
   | { type: "feed_removed"; feed: string }
   | ({ type: "capture" } & CapturePoint)
   | { type: "leg"; leg: string; state: LegState }
+  | { type: "switched"; leg: string; feed: string }
   | { type: "publication"; publication: string; state: LegState }
   | { type: "voices"; leg: string; slots: VoiceSlot[] }
   | { type: "speaking"; feeds: string[] }

@@ -199,11 +199,11 @@ export class View {
   renderFeeds(feeds: Feed[]): void {
     this.#feeds = feeds;
     const ranked = this.#ranked();
-    this.#order = ranked.map((feed) => feed.info.descriptor.feed);
+    this.#order = ranked.map((feed) => feed.key);
     const places = this.#layout.places(this.#order);
     ranked.forEach((feed, index) => {
       if (feed.tile.element.parentElement !== this.#tiles) this.#tiles.append(feed.tile.element);
-      feed.tile.renderPlace(index, places.get(feed.tile.feed) ?? "small");
+      feed.tile.renderPlace(index, places.get(feed.key) ?? "small");
     });
     setData(this.#tiles, "count", String(ranked.length));
     const pair = [...places.values()].includes("second");
@@ -236,7 +236,7 @@ export class View {
   }
 
   #ranked(): Feed[] {
-    return [...this.#feeds].sort((a, b) => rank(a.info.descriptor, b.info.descriptor));
+    return [...this.#feeds].sort((a, b) => rank(a.main().descriptor, b.main().descriptor));
   }
 
   /** Columns and rows for the room that there is. */

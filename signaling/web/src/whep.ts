@@ -1,6 +1,6 @@
 // One WHEP leg (draft-ietf-wish-whep): the page offers to receive a picture, the relay answers, DELETE ends it.
 
-import { sessionPath } from "./api.ts";
+import { authorization, Refused, request, sessionPath } from "./api.ts";
 import { Peer } from "./peer.ts";
 import { figuresBetween, NO_FIGURES, readingOf, type Figures, type Reading } from "./stats.ts";
 
@@ -17,7 +17,7 @@ export class WhepLeg {
   readonly peer: Peer;
   #reading: Reading | null = null;
 
-  private constructor(wanted: LegRequest) {
+  private constructor(private readonly wanted: LegRequest) {
     const path = `${sessionPath(wanted.session)}/feeds/${encodeURIComponent(wanted.feed)}/whep`;
     this.peer = new Peer({ path, bearer: wanted.bearer, iceServers: wanted.iceServers });
     this.peer.connection.ontrack = ({ track, receiver, streams }) => {
@@ -45,6 +45,15 @@ export class WhepLeg {
   /** The relay's name for this leg. */
   id(): string | null {
     return this.peer.id();
+  }
+
+  /** Asks the relay to go on with another view of the same source; the event `switched` says when it does. */
+  async ask(feed: string): Promise<void> {
+    const leg = this.id();
+    if (leg === null) throw new Refused(404, "", "leg-missing");
+    const headers = { ...authorization(this.wanted.bearer()), "content-type": "application/json" };
+    const path = `${sessionPath(this.wanted.session)}/legs/${encodeURIComponent(leg)}`;
+    await request(path, { method: "PATCH", headers, body: JSON.stringify({ feed }) });
   }
 
   /** Figures since the last call. */

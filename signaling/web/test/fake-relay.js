@@ -43,19 +43,24 @@
     for (const socket of sockets) socket.deliver(event);
   }
 
-  // A round field of view with tissue and an instrument that moves, cheap enough for three at a time.
+  const sceneTrack = (feed) => scene(feed).stream.getVideoTracks()[0].clone();
+
+  // A round field of view with tissue and an instrument that moves, cheap enough for three at a time. Layers are smaller.
   function scene(feed) {
     if (scenes.has(feed)) return scenes.get(feed);
     const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [960, 540];
+    const part = feed.endsWith("-quarter") ? 4 : feed.endsWith("-half") ? 2 : 1;
+    [canvas.width, canvas.height] = [960 / part, 540 / part];
     const c = canvas.getContext("2d");
+    c.scale(1 / part, 1 / part);
     const made = { canvas, frozen: false, stream: null };
-    const round = feed === "endoscope";
+    const kind = feed.replace(/-(half|quarter)$/, "");
+    const round = kind === "endoscope";
     let n = 0;
     const draw = () => {
       if (made.frozen) return;
       n += 1;
-      c.fillStyle = feed === "ultrasound" ? "#05070a" : "#161a1c";
+      c.fillStyle = kind === "ultrasound" ? "#05070a" : "#161a1c";
       c.fillRect(0, 0, 960, 540);
       c.save();
       if (round) {
@@ -66,7 +71,7 @@
         c.clip();
       }
       const shade = c.createRadialGradient(480, 250, 40, 480, 270, 420);
-      const colours = { endoscope: ["#f0a48c", "#8c2d24"], room: ["#b9c9cf", "#31424a"], ultrasound: ["#5d6b73", "#05070a"] }[feed] ?? ["#7ea0b0", "#20303a"];
+      const colours = { endoscope: ["#f0a48c", "#8c2d24"], room: ["#b9c9cf", "#31424a"], ultrasound: ["#5d6b73", "#05070a"] }[kind] ?? ["#7ea0b0", "#20303a"];
       shade.addColorStop(0, colours[0]);
       shade.addColorStop(1, colours[1]);
       c.fillStyle = shade;
@@ -179,7 +184,20 @@
     }
     if (method === "PATCH") {
       log.patches += 1;
-      return problem(404, "leg-missing", "no such leg");
+      const id = path.split("/").pop();
+      const leg = path.includes("/legs/") ? legs.get(id) : undefined;
+      if (leg === undefined) return problem(404, "leg-missing", "no such leg");
+      const { feed } = JSON.parse(body);
+      const [from, to] = [feeds.get(leg.feed)?.descriptor, feeds.get(feed)?.descriptor];
+      if (to === undefined) return problem(404, "feed-missing", "no such feed");
+      if (from.source !== to.source || from.codec !== to.codec) return problem(406, "not-acceptable", "another source or codec");
+      // Its key frame takes a while.
+      setTimeout(async () => {
+        await leg.peer.getSenders()[0].replaceTrack(sceneTrack(feed));
+        leg.feed = feed;
+        tell({ type: "switched", leg: id, feed });
+      }, 150);
+      return new Response(null, { status: 202 });
     }
     const id = `leg${(counter += 1)}`;
     log.posts.push({ path, query: String(query) });
@@ -215,7 +233,7 @@
     const { peer, sdp } = await answerOf(body, (peer) => {
       const [transceiver] = peer.getTransceivers();
       transceiver.direction = "sendonly";
-      void transceiver.sender.replaceTrack(scene(feed).stream.getVideoTracks()[0].clone());
+      void transceiver.sender.replaceTrack(sceneTrack(feed));
     });
     legs.set(id, { peer, feed });
     return created(id, sdp, "whep");
@@ -315,6 +333,14 @@
       feeds.set("voice-p2sato00", { descriptor: descriptor("voice-p2sato00", "audio", { purpose: "voice" }), publisher: "p2sato00bb", state: "live", since: wall() });
       tell({ type: "feed", feed: feeds.get("voice-p2sato00") });
     },
+    /** That picture comes in three layers from here on. */
+    layers(feed) {
+      const whole = feeds.get(feed).descriptor;
+      ["", "-half", "-quarter"].forEach((suffix, i) => {
+        const size = { width: 960 / 2 ** i, height: 540 / 2 ** i, max_bitrate: 8e6 / 2 ** i };
+        announce(feed + suffix, { ...whole, ...size, feed: feed + suffix, source: feed, view: `overview${suffix}` });
+      });
+    },
     /** The network is gone: nothing is answered, no socket closes by itself, no packet of media comes. */
     lose() {
       relay.down = true;
@@ -332,5 +358,6 @@
     setInterval(status, 100);
   }
   for (const feed of setup.feeds) announce(feed);
+  for (const feed of setup.layered ?? []) relay.layers(feed);
   if (setup.voice !== false && setup.people) relay.voice();
 })();

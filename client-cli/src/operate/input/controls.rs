@@ -1,6 +1,8 @@
 //! A gamepad or a foot pedal by its event device (`/dev/input/eventN`). Presence is a button that is held: a device that is gone, or
-//! that lost events, lets everything go.
+//! that lost events, lets everything go, and what it said last is not said again.
 
+use super::layout::Layout;
+use super::pad::State;
 use super::source::{Look, Source};
 use crate::operate::acts::{Act, Hands};
 use crate::operate::inbox::Inbox;
@@ -9,58 +11,11 @@ use anyhow::Context as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use trocar_control::evdev::{AxisCode, Held, InputEvent, KeyChange, KeyCode, Parser, RECORD};
-use trocar_proto::handover::device_wire::sim;
-use trocar_proto::handover::message::{Payload, Pose, Short};
-use trocar_proto::handover::types::Clutch;
-use trocar_proto::units::Micros;
+use trocar_control::evdev::device::{self, Range};
+use trocar_control::evdev::{Parser, RECORD};
 
 /// A device that is gone is tried again this often.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Commands of a stick, at most this often; microseconds.
-const EVERY: u64 = 10_000;
-/// A stick within this part of the way is at rest.
-const REST: f64 = 0.15;
-/// Micrometres of a step with the stick at its end: 10 cm/s at 100 steps a second.
-const STEP: f64 = 1_000.0;
-
-/// Which buttons do what.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    presence: &'static [u16],
-    clutch: &'static [u16],
-    pedal: &'static [u16],
-    accept: &'static [u16],
-    decline: &'static [u16],
-    give_back: &'static [u16],
-    estop: &'static [u16],
-    sticks: bool,
-}
-
-/// Left trigger: presence. Right trigger: clutch. Right shoulder: energy pedal. South: accept. East: decline. North: return.
-/// Select: stop. Left stick: x and y; right stick: z and yaw. (Codes of linux/input-event-codes.h.)
-pub(super) const GAMEPAD: Layout = Layout {
-    presence: &[0x138],
-    clutch: &[0x139],
-    pedal: &[0x137],
-    accept: &[0x130],
-    decline: &[0x131],
-    give_back: &[0x133],
-    estop: &[0x13a],
-    sticks: true,
-};
-
-/// What foot switches send as keyboards: A or BTN_0 presence, B or BTN_1 clutch, C or BTN_2 energy.
-pub(super) const PEDAL: Layout = Layout {
-    presence: &[30, 0x100],
-    clutch: &[48, 0x101],
-    pedal: &[46, 0x102],
-    accept: &[],
-    decline: &[],
-    give_back: &[],
-    estop: &[],
-    sticks: false,
-};
 
 /// An event device.
 #[derive(Debug)]
@@ -71,32 +26,59 @@ pub(in crate::operate) struct Controls {
 }
 
 impl Controls {
-    /// Opens it.
+    /// Opens it, and sees to it that its keys type nowhere else.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where it cannot be read, or another program has it.
     pub(super) fn open(path: &Path, layout: Layout) -> anyhow::Result<Self> {
-        let file = File::open(path).with_context(|| {
-            format!("{}: an event device that this user may read is right (group input)", path.display())
-        })?;
+        let file = open(path)?;
         Ok(Self { path: path.to_owned(), layout, file: Some(file) })
     }
 
-    /// Reads until the process ends.
+    /// Reads until the process ends, or a recording does.
     pub(super) fn run(mut self, inbox: &Inbox) {
+        let mut told = String::new();
         loop {
-            if let Some(file) = self.file.take().or_else(|| File::open(&self.path).ok()) {
-                follow(State::new(self.layout), Source::new(file), inbox);
-                inbox.act(now(), Act::Hands(Hands::released()));
-                tracing::error!(device = %self.path.display(), "the input is gone: everything is let go");
+            match self.file.take().map_or_else(|| open(&self.path), Ok) {
+                Ok(file) => {
+                    let is_recording = file.metadata().is_ok_and(|m| m.is_file());
+                    follow(file, &self.layout, inbox);
+                    told.clear();
+                    tracing::error!(device = %self.path.display(), "the input is gone: everything is let go");
+                    if is_recording {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    if why != told {
+                        tracing::error!("{why}");
+                        told = why;
+                    }
+                }
             }
             std::thread::sleep(AGAIN);
         }
     }
 }
 
-/// From events to acts, until the device is gone. A stick that is held still says nothing and moves on.
-fn follow(mut state: State, mut source: Source<File>, inbox: &Inbox) {
+fn open(path: &Path) -> anyhow::Result<File> {
+    let file = File::open(path).with_context(|| {
+        format!("{}: an event device that this user may read is right (group input)", path.display())
+    })?;
+    device::grab(&file).with_context(|| path.display().to_string())?;
+    Ok(file)
+}
+
+/// Acts until the device is gone; then everything is let go. A stick that is held away from its rest still says nothing and moves on.
+fn follow(file: File, layout: &Layout, inbox: &Inbox) {
+    let state = State::new(layout.clone(), |axis| Range::of(&file, axis));
+    let every = Duration::from_secs(1) / layout.rate.max(1);
+    act_on(state, Source::new_looking(file, every), inbox);
+    inbox.act(now(), Act::Hands(Hands::released()));
+}
+
+fn act_on(mut state: State, mut source: Source<File>, inbox: &Inbox) {
     let (mut bytes, mut parser) = ([0; RECORD * 64], Parser::default());
     loop {
         let mut acts = Vec::new();
@@ -117,140 +99,72 @@ fn follow(mut state: State, mut source: Source<File>, inbox: &Inbox) {
     }
 }
 
-/// What is held now.
-struct State {
-    layout: Layout,
-    held: Held,
-    /// What was last said. Only what changes is said, so that two inputs do not undo each other's word.
-    said: Hands,
-    /// X, Y, RX, RY from -1 to 1.
-    sticks: [f64; 4],
-    sent: Option<Micros>,
-}
-
-impl State {
-    fn new(layout: Layout) -> Self {
-        Self { layout, held: Held::default(), said: Hands::released(), sticks: [0.0; 4], sent: None }
-    }
-
-    fn any(&self, keys: &[u16]) -> bool {
-        keys.iter().any(|k| self.held.is_held(KeyCode(*k)))
-    }
-
-    fn handle(&mut self, event: InputEvent, now: Micros) -> Vec<Act> {
-        self.held.handle(event);
-        match event {
-            InputEvent::Key(KeyCode(code), KeyChange::Pressed) => self.pressed(code),
-            InputEvent::Axis(AxisCode(code @ (0 | 1 | 3 | 4)), value) if self.layout.sticks => {
-                let i = usize::from(if code < 3 { code } else { code - 1 });
-                let part = f64::from(value) / 32_768.0;
-                if let Some(stick) = self.sticks.get_mut(i) {
-                    *stick = if part.abs() < REST { 0.0 } else { part.clamp(-1.0, 1.0) };
-                }
-                Vec::new()
-            }
-            InputEvent::Dropped => {
-                self.sticks = [0.0; 4];
-                self.said = Hands::released();
-                vec![Act::Hands(Hands::released())]
-            }
-            InputEvent::Sync => self.felt(now),
-            InputEvent::Key(..) | InputEvent::Axis(..) => Vec::new(),
-        }
-    }
-
-    fn pressed(&self, code: u16) -> Vec<Act> {
-        let l = &self.layout;
-        let act = if l.accept.contains(&code) {
-            Act::Accept
-        } else if l.decline.contains(&code) {
-            Act::Decline(Short::default())
-        } else if l.give_back.contains(&code) {
-            Act::Return
-        } else if l.estop.contains(&code) {
-            Act::Estop(Short::default())
-        } else {
-            return Vec::new();
-        };
-        vec![act]
-    }
-
-    /// What belongs together came: hands, and a motion where a stick is away from its rest.
-    fn felt(&mut self, now: Micros) -> Vec<Act> {
-        let moving = self.sticks.iter().any(|s| *s != 0.0);
-        let pose = sim::Pose { motion_zero: !moving, orientation: sim::UPRIGHT, grip: 0 };
-        let hands = Hands {
-            presence: (!self.layout.presence.is_empty()).then(|| self.any(self.layout.presence)),
-            pedal: (!self.layout.pedal.is_empty()).then(|| self.any(self.layout.pedal)),
-            clutch: (!self.layout.clutch.is_empty())
-                .then(|| if self.any(self.layout.clutch) { Clutch::Closed } else { Clutch::Open }),
-            pose: self.layout.sticks.then(|| Pose::new(pose.encode()).unwrap_or_default()),
-        };
-        let changed = self.said.changed(&hands);
-        self.said.take(&hands);
-        let mut acts: Vec<Act> = changed.map(Act::Hands).into_iter().collect();
-        let due = self.sent.is_none_or(|at| now.since(at) >= EVERY);
-        if moving && due && self.any(self.layout.clutch) {
-            self.sent = Some(now);
-            let [x, y, rx, ry] = self.sticks.map(|s| (s * STEP) as i16);
-            let motion = sim::Motion { axes: [x, y, ry, 0, 0, rx / 10], ..sim::Motion::default() };
-            acts.extend(Payload::new(motion.encode()).ok().map(Act::Motion));
-        }
-        acts
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{PipeWriter, Write as _};
+    use std::os::fd::OwnedFd;
+    use trocar_control::evdev::encode;
+    use trocar_proto::handover::device_wire::sim;
+    use trocar_proto::handover::types::Clutch;
 
-    const SYNC: InputEvent = InputEvent::Sync;
+    const SOON: Duration = Duration::from_secs(5);
 
-    fn key(code: u16, change: KeyChange) -> InputEvent {
-        InputEvent::Key(KeyCode(code), change)
+    fn plugged_in(inbox: &Inbox) -> (PipeWriter, std::thread::JoinHandle<()>) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let inbox = inbox.clone();
+        let file = File::from(OwnedFd::from(reader));
+        (writer, std::thread::spawn(move || follow(file, &Layout::gamepad(), &inbox)))
     }
 
-    fn after(state: &mut State, events: &[InputEvent]) -> Vec<Act> {
-        let now = Micros(1);
-        events.iter().flat_map(|e| state.handle(*e, now)).collect()
-    }
-
-    #[test]
-    fn presence_lasts_as_long_as_the_trigger_is_held_and_ends_where_events_are_lost() {
-        let mut state = State::new(GAMEPAD);
-        let presence = |acts: Vec<Act>| match acts.into_iter().next_back() {
-            Some(Act::Hands(hands)) => hands.presence,
-            None => None,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(presence(after(&mut state, &[key(0x138, KeyChange::Pressed), SYNC])), Some(true));
-        // Not said again, so that another input's word stands.
-        assert_eq!(presence(after(&mut state, &[key(0x139, KeyChange::Pressed), SYNC])), None);
-        assert_eq!(presence(after(&mut state, &[InputEvent::Dropped])), Some(false));
-        // In doubt it stays released until the hand comes up and goes down again.
-        assert_eq!(presence(after(&mut state, &[SYNC, key(0x138, KeyChange::Repeated), SYNC])), None);
-        assert_eq!(presence(after(&mut state, &[key(0x138, KeyChange::Pressed), SYNC])), Some(true));
-        assert_eq!(presence(after(&mut state, &[key(0x138, KeyChange::Released), SYNC])), Some(false));
-    }
-
-    #[test]
-    fn a_stick_moves_only_with_the_clutch_held_and_at_rest_nothing_moves() {
-        let mut state = State::new(GAMEPAD);
-        let moves = |acts: &[Act]| acts.iter().filter(|a| matches!(a, Act::Motion(_))).count();
-        let push = InputEvent::Axis(AxisCode(0), 32_767);
-        assert_eq!(moves(&after(&mut state, &[push, SYNC])), 0);
-        let acts = after(&mut state, &[key(0x139, KeyChange::Pressed), SYNC, SYNC]);
-        assert_eq!(moves(&acts), 1, "at most one in 10 ms");
-        let rest = after(&mut State::new(GAMEPAD), &[InputEvent::Axis(AxisCode(0), 3_000), SYNC]);
-        let Some(Act::Hands(Hands { pose: Some(pose), .. })) = rest.first() else { panic!("{rest:?}") };
-        assert!(sim::Pose::decode(pose.as_bytes()).unwrap().motion_zero);
+    /// A hand at the pad: triggers pulled from their rest, the left stick pushed to the right. As a driver writes it.
+    fn gripped() -> Vec<u8> {
+        let events: [(u16, u16, i32); 9] = [
+            (3, 2, 3),
+            (3, 5, 2),
+            (0, 0, 0),
+            (3, 2, 255),
+            (0, 0, 0),
+            (3, 5, 255),
+            (0, 0, 0),
+            (3, 0, 32_767),
+            (0, 0, 0),
+        ];
+        events.iter().flat_map(|(kind, code, value)| encode(*kind, *code, *value)).collect()
     }
 
     #[test]
-    fn a_pedal_knows_nothing_of_what_other_inputs_do() {
-        let acts = after(&mut State::new(PEDAL), &[key(46, KeyChange::Pressed), SYNC]);
-        let [Act::Hands(hands)] = &acts[..] else { panic!("{acts:?}") };
-        assert_eq!(*hands, Hands { pedal: Some(true), ..Hands::default() });
-        assert_eq!(after(&mut State::new(GAMEPAD), &[key(0x130, KeyChange::Pressed)]), [Act::Accept]);
+    fn a_stick_that_is_held_moves_at_its_speed_and_a_pad_that_is_unplugged_lets_go_and_says_nothing_again() {
+        // HO-T-013
+        let (inbox, lanes) = Inbox::new();
+        let (mut pad, thread) = plugged_in(&inbox);
+        pad.write_all(&gripped()).unwrap();
+        // The stick stays where it is and says nothing more.
+        let (mut moved, mut hands) = (Vec::new(), Hands::default());
+        let begin = std::time::Instant::now();
+        while moved.len() < 20 && begin.elapsed() < SOON {
+            let taken = lanes.take(Duration::from_millis(100));
+            taken.hands.iter().for_each(|felt| hands.take(&felt.latest));
+            moved.extend(taken.motions);
+        }
+        assert_eq!((hands.presence, hands.clutch), (Some(true), Some(Clutch::Closed)));
+        let steps: Vec<i16> = moved.iter().map(|(_, m)| sim::Motion::decode(m.as_bytes()).unwrap().axes[0]).collect();
+        assert!(steps.len() >= 20 && steps.iter().all(|x| *x == 200), "20 mm/s at 100 a second: {steps:?}");
+        drop(pad);
+        thread.join().unwrap();
+        let taken = lanes.take(Duration::ZERO);
+        assert_eq!(taken.hands.map(|felt| felt.latest), Some(Hands::released()));
+        assert!(lanes.take(Duration::from_millis(50)).motions.is_empty(), "moves without a hand");
+    }
+
+    #[test]
+    fn another_character_device_is_no_gamepad_and_a_recording_ends_with_everything_let_go() {
+        let error = format!("{:#}", Controls::open(Path::new("/dev/null"), Layout::pedal()).unwrap_err());
+        assert!(error.contains("/dev/null") && error.contains("no event device"), "{error}");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&gripped()).unwrap();
+        let (inbox, lanes) = Inbox::new();
+        Controls::open(file.path(), Layout::gamepad()).unwrap().run(&inbox);
+        assert_eq!(lanes.take(Duration::ZERO).hands.map(|felt| felt.latest), Some(Hands::released()));
     }
 }

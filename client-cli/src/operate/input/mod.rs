@@ -2,7 +2,9 @@
 //! everything go.
 
 mod controls;
+mod layout;
 pub(super) mod lines;
+mod pad;
 mod script;
 mod source;
 pub(super) mod trajectory;
@@ -12,6 +14,8 @@ use super::inbox::Inbox;
 use super::now;
 use anyhow::Context as _;
 use controls::Controls;
+use layout::Layout;
+pub(crate) use layout::Setting;
 pub(super) use script::Happenings;
 use script::Script;
 use source::{Look, Source};
@@ -70,12 +74,13 @@ impl InputSpec {
     ///
     /// # Errors
     /// Names the flag and what would be right.
-    pub(super) fn read(&self) -> anyhow::Result<Ready> {
+    pub(super) fn read(&self, gamepad: &[Setting]) -> anyhow::Result<Ready> {
         match self {
             Self::Gamepad(path) => {
-                Controls::open(path, controls::GAMEPAD).map(Ready::Controls).context("--input gamepad")
+                let layout = Layout::gamepad().with(gamepad).context("--gamepad")?;
+                Controls::open(path, layout).map(Ready::Controls).context("--input gamepad")
             }
-            Self::Pedal(path) => Controls::open(path, controls::PEDAL).map(Ready::Controls).context("--input pedal"),
+            Self::Pedal(path) => Controls::open(path, Layout::pedal()).map(Ready::Controls).context("--input pedal"),
             Self::Stdin => Ok(Ready::Stdin),
             Self::Script(path) => {
                 let text =
@@ -167,7 +172,7 @@ mod tests {
         for bad in ["", "gamepad", "gamepad:event3", "script:", "keyboard", "stdin:"] {
             assert_eq!(parse(bad), Err(InvalidInput), "{bad}");
         }
-        let missing = InputSpec::Script("/nowhere/s".into()).read().unwrap_err();
+        let missing = InputSpec::Script("/nowhere/s".into()).read(&[]).unwrap_err();
         assert!(format!("{missing:#}").contains("--input script:/nowhere/s"), "{missing:#}");
     }
 

@@ -7,10 +7,11 @@ use crate::operate::now;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::time::Duration;
 use trocar_proto::units::Micros;
 
-/// A source with nothing to say is looked at this often, in nanoseconds.
-const LOOK: i64 = 10_000_000;
+/// A source with nothing to say is looked at this often.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What a look at the source gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +30,18 @@ pub(super) struct Source<F> {
     empty: Micros,
     /// The last look found nothing.
     waits: bool,
+    every: Duration,
 }
 
 impl<F: Read + AsFd> Source<F> {
     /// From now on.
     pub(super) fn new(file: F) -> Self {
-        Self { file, empty: now(), waits: false }
+        Self::new_looking(file, LOOK)
+    }
+
+    /// As [`Self::new`], where it is looked at as often as that, or every 10 ms.
+    pub(super) fn new_looking(file: F, every: Duration) -> Self {
+        Self { file, empty: now(), waits: false, every: every.min(LOOK) }
     }
 
     /// Looks; where nothing was there the last time, for 10 ms at most.
@@ -43,11 +50,11 @@ impl<F: Read + AsFd> Source<F> {
     /// Where it cannot be read any more.
     pub(super) fn look(&mut self, bytes: &mut [u8]) -> std::io::Result<Look> {
         if std::mem::take(&mut self.waits) {
-            self.is_ready(LOOK)?;
+            self.is_ready(self.every)?;
         }
         // Before the look: what comes while it is taken came after.
         let at = now();
-        if !self.is_ready(0)? {
+        if !self.is_ready(Duration::ZERO)? {
             (self.empty, self.waits) = (at, true);
             return Ok(Look::Nothing(at));
         }
@@ -61,12 +68,12 @@ impl<F: Read + AsFd> Source<F> {
         }
     }
 
-    fn is_ready(&self, nanoseconds: i64) -> std::io::Result<bool> {
+    fn is_ready(&self, wait: Duration) -> std::io::Result<bool> {
         let mut asked = [PollFd::new(&self.file, PollFlags::IN)];
-        match poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: nanoseconds })) {
+        match poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() })) {
             Ok(ready) => Ok(ready > 0),
             // Seen as something that waits, a signal would make a read that blocks; seen as nothing, what waits would look young.
-            Err(rustix::io::Errno::INTR) => self.is_ready(0),
+            Err(rustix::io::Errno::INTR) => self.is_ready(Duration::ZERO),
             Err(error) => Err(error.into()),
         }
     }
@@ -76,7 +83,6 @@ impl<F: Read + AsFd> Source<F> {
 mod tests {
     use super::*;
     use std::io::Write as _;
-    use std::time::Duration;
 
     #[test]
     fn what_is_read_is_as_old_as_the_last_moment_at_which_nothing_was_there() {

@@ -44,10 +44,10 @@ pub(super) struct Shown {
 pub(super) fn caption(now: WallMicros, shown: Option<Shown>, feed: Option<FeedState>) -> Caption {
     let alarm = |text: String| Caption { text, level: Level::Alarm };
     let Some(shown) = shown else {
-        return alarm(
-            if feed == Some(FeedState::Live) { "NO PICTURE YET" } else { "NO PICTURE\nwaiting for the feed" }
-                .to_owned(),
-        );
+        // Frames may be coming already: until one comes that can be shown by itself, nothing is.
+        let may_come = matches!(feed, None | Some(FeedState::Live));
+        let why = if may_come { "NO PICTURE YET\nwaiting for a whole one" } else { "NO PICTURE\nwaiting for the feed" };
+        return alarm(why.to_owned());
     };
     let still = shown.since > FROZEN_AFTER;
     let Some(age) = shown.origin.map(|o| o.age(now)) else {
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn without_a_picture_that_is_said() {
         assert_eq!(caption(NOW, None, None).level, Level::Alarm);
-        assert!(caption(NOW, None, Some(FeedState::Waiting)).text.contains("waiting"));
-        assert_eq!(caption(NOW, None, Some(FeedState::Live)).text, "NO PICTURE YET");
+        assert!(caption(NOW, None, Some(FeedState::Waiting)).text.contains("waiting for the feed"));
+        assert_eq!(caption(NOW, None, Some(FeedState::Live)).text, "NO PICTURE YET\nwaiting for a whole one");
     }
 }

@@ -7,12 +7,14 @@
 //! still says so.
 
 mod caption;
+pub(crate) mod marks;
 mod pipeline;
 
 use super::origin::Origin;
 use crate::echo::Echo;
 use crate::net::api::wall_now;
 use caption::{Shown, caption};
+use marks::Marks;
 use pipeline::{Decoder, Screen};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,17 +56,20 @@ pub(crate) enum WindowError {
 
 /// A screen that windows can be opened on.
 #[derive(Debug, Clone)]
-pub(crate) struct Display(());
+pub(crate) struct Display {
+    /// Where it is written down what is shown.
+    marks: Option<Marks>,
+}
 
 impl Display {
-    /// Looks whether there is one.
+    /// Looks whether there is one. The marks of what windows show go to `marks`.
     ///
     /// # Errors
     /// [`WindowError::NoDisplay`].
-    pub(crate) fn find() -> Result<Self, WindowError> {
+    pub(crate) fn find(marks: Option<Marks>) -> Result<Self, WindowError> {
         let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
         if set("DISPLAY") || set("WAYLAND_DISPLAY") {
-            return Ok(Self(()));
+            return Ok(Self { marks });
         }
         Err(WindowError::NoDisplay("neither DISPLAY nor WAYLAND_DISPLAY is set".to_owned()))
     }
@@ -82,12 +87,14 @@ impl Display {
     ) -> Result<Window, WindowError> {
         let decoder = Decoder::start(codec, fmtp, clock_rate)?;
         let painted = Painted::default();
-        let screen = Screen::start(echo.map(|echo| painted.tell(echo)))?;
+        let marks = self.marks.clone();
+        let told = (echo.is_some() || marks.is_some()).then(|| painted.tell(echo, marks.clone()));
+        let screen = Screen::start(told)?;
         let shared = Arc::new(Shared { decoder, state: Mutex::default(), closed: AtomicBool::default() });
         let for_painter = Arc::clone(&shared);
         let spawned = std::thread::Builder::new()
             .name("trocar-window".to_owned())
-            .spawn(move || paint(&for_painter, screen, &painted));
+            .spawn(move || paint(&for_painter, screen, &painted, marks.as_ref()));
         let painter = spawned.map_err(|e| WindowError::Pipeline(format!("no thread: {e}")))?;
         Ok(Window { codec: codec.to_owned(), shared, painter: Some(painter) })
     }
@@ -144,9 +151,11 @@ impl Painted {
 
     /// What the screen calls when it has shown a picture. One that is painted anew with a younger caption is told anew: the word
     /// about it may have been lost.
-    fn tell(&self, echo: Arc<Echo>) -> pipeline::Shown {
+    fn tell(&self, echo: Option<Arc<Echo>>, marks: Option<Marks>) -> pipeline::Shown {
         let painted = self.clone();
         Arc::new(move |number| {
+            marks.iter().for_each(|m| m.shown(number));
+            let Some(echo) = &echo else { return };
             let reference = painted.lock().iter().find(|(n, _)| *n == number).map(|(_, r)| *r);
             if let Some(reference) = reference {
                 echo.shown(&reference);
@@ -217,7 +226,7 @@ impl Drop for Window {
 }
 
 /// Paints until the window is closed: each new picture at once, and else the last one with the age of now.
-fn paint(shared: &Shared, mut screen: Screen, painted: &Painted) {
+fn paint(shared: &Shared, mut screen: Screen, painted: &Painted, marks: Option<&Marks>) {
     let mut shown: Option<(Instant, Option<Origin>)> = None;
     while !shared.closed.load(Ordering::Relaxed) {
         if let Some(picture) = shared.decoder.next_picture(REPAINT) {
@@ -229,6 +238,7 @@ fn paint(shared: &Shared, mut screen: Screen, painted: &Painted) {
             if let Some(reference) = known.reference {
                 painted.put(picture.number, reference);
             }
+            marks.iter().for_each(|m| m.put(picture.number, &picture.sample));
             shown = Some((Instant::now(), known.origin));
             screen.set_picture(picture);
         }

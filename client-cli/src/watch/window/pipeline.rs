@@ -76,7 +76,7 @@ pub(super) struct Decoder {
 pub(super) struct Picture {
     /// Of the frame that it came from.
     pub(super) number: u64,
-    sample: gst::Sample,
+    pub(super) sample: gst::Sample,
 }
 
 impl Decoder {

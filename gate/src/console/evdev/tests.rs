@@ -129,6 +129,16 @@ fn a_device_that_is_not_there_is_told_by_the_systems_own_words() {
 }
 
 #[test]
+fn what_is_no_event_device_is_told_and_its_bytes_are_no_acts() {
+    // The negative control of the pipe: a character device has to be one that can be grabbed.
+    let pedal = Pedal::new();
+    let keys = [(KeyCode(SPACE), HardwareAct::Take)].into();
+    start(0, InputConfig { name: "zero".into(), device: "/dev/zero".into(), keys }, pedal.shared.clone()).unwrap();
+    pedal.wait_for(|t| t.as_ref().is_some_and(|t| t.contains("it is no event device: /dev/input/eventN")));
+    assert!(pedal.inbox.pop(RETRY).is_none());
+}
+
+#[test]
 fn a_recording_is_played_once() {
     let pedal = Pedal::new();
     let file = pedal.pipe.with_file_name("recording");

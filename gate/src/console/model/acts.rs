@@ -89,6 +89,9 @@ fn offer(view: &View) -> Option<&'static str> {
     if view.alarms.has(Alarms::STORE) {
         return Some("remote is refused in this session");
     }
+    if view.alarms.has(Alarms::MEANS) {
+        return Some("a certificate, key or port cannot be used");
+    }
     if view.alarms.has(Alarms::CONSENT) {
         return Some("consent is not active");
     }

@@ -163,12 +163,14 @@ const fn obeys(selection: Selection) -> &'static str {
     }
 }
 
-pub(super) fn inputs(around: &Around) -> Vec<Line> {
+/// What keeps remote from being granted, then the hardware inputs.
+pub(super) fn inputs(view: &View, around: &Around) -> Vec<Line> {
     let line = |(name, trouble): &(String, Option<String>)| match trouble {
         None => Line { good: true, text: format!("{} connected", words::clean(name)) },
         Some(why) => Line { good: false, text: format!("{} NOT CONNECTED: {}", words::clean(name), words::clean(why)) },
     };
-    around.inputs.iter().map(line).collect()
+    let refused = |why: &String| Line { good: false, text: format!("REMOTE REFUSED, {}", words::clean(why)) };
+    view.troubles.iter().map(refused).chain(around.inputs.iter().map(line)).collect()
 }
 
 /// All sets that there are, the smallest first.

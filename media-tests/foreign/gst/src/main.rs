@@ -124,10 +124,9 @@ fn remember_errors() -> Arc<Mutex<Vec<String>>> {
     let (panicked, said) = (Arc::clone(&told), std::panic::take_hook());
     std::panic::set_hook(Box::new(move |panic| {
         // The plug-in ends the process with a panic after some failures: the failure is the reason.
-        let told = panicked.lock().map(|t| t.join("; ")).unwrap_or_default();
-        say(
-            &json!({ "event": "error", "reason": format!("{told}; then the plug-in panicked: {}", panic_text(panic)) }),
-        );
+        let mut told = panicked.lock().map(|t| t.clone()).unwrap_or_default();
+        told.push(format!("the plug-in panicked: {}", panic_text(panic)));
+        say(&json!({ "event": "error", "reason": told.join("; then ") }));
         said(panic);
     }));
     told

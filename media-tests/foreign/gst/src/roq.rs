@@ -71,7 +71,8 @@ pub fn view(pipeline: &gst::Pipeline, wanted: &Wanted, seen: &Seen) -> anyhow::R
 
 /// A stream is a frame, and the demultiplexer gives each stream a pad of its own: all of them lead to one decoder.
 fn gather(pipeline: &gst::Pipeline, demux: &gst::Element, seen: &Seen) -> anyhow::Result<()> {
-    let funnel = gst::ElementFactory::make("funnel").build()?;
+    // The caps of each new pad are those of the first: sent on, they would make the depayloader begin anew with every frame.
+    let funnel = gst::ElementFactory::make("funnel").property("forward-sticky-events", false).build()?;
     pipeline.add(&funnel)?;
     let out = funnel.static_pad("src").context("a funnel has a source pad")?;
     // The end of a frame's stream is not the end of the feed.

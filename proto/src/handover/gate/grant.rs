@@ -57,8 +57,8 @@ impl<C: Checks> Gate<C> {
         if self.console_is_lost() {
             return Err(Reason::NoConsole); // HO-R-009
         }
-        if !self.epochs.is_trusted() {
-            return Err(Reason::RemoteRefused); // HO-R-010
+        if !self.epochs.is_trusted() || !self.means {
+            return Err(Reason::RemoteRefused); // HO-R-010, HO-R-014
         }
         if !self.device.is_ours(now, cfg) {
             return Err(Reason::NoDevice); // HO-D-018

@@ -106,8 +106,8 @@ impl<C: Checks> Gate<C> {
         if set.is_empty() || !C::set_is_consistent(set) {
             return Err(Reason::BadSet);
         }
-        if self.epochs.next_grant().is_none() {
-            return Err(Reason::RemoteRefused);
+        if self.epochs.next_grant().is_none() || !self.means {
+            return Err(Reason::RemoteRefused); // HO-M-009, HO-R-014
         }
         if !C::consent_allows(self.consent) {
             return Err(Reason::NoConsent);

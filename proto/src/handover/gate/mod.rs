@@ -69,6 +69,8 @@ pub struct Gate<C: Checks = Strict> {
     console: Option<Micros>,
     /// Whether consent for remote operation is active.
     consent: bool,
+    /// Whether the means of remote operation can be used.
+    means: bool,
     alarms: Alarms,
     /// Audit records wait that could not be written.
     unwritten: bool,
@@ -114,6 +116,7 @@ impl<C: Checks> Gate<C> {
             frames: FrameLog::default(),
             console: None,
             consent: false,
+            means: true,
             alarms,
             unwritten: false,
             paths: Vec::new(),
@@ -180,6 +183,10 @@ impl<C: Checks> Gate<C> {
             Input::Links(oid, colours, figures) => self.links(oid, colours, figures),
             Input::Consent(active) => {
                 self.consent(active);
+                Ok(())
+            }
+            Input::Means(usable) => {
+                self.means(usable);
                 Ok(())
             }
             Input::Paths(expert, protection) => {

@@ -63,6 +63,8 @@ pub enum Input {
     Links(Oid, Colours, Figures),
     /// Whether consent for remote operation is active.
     Consent(bool),
+    /// Whether the means of remote operation can be used: this gate's certificate, trust list, issuer's key and listeners.
+    Means(bool),
     /// How many paths bring what that expert sends; [`Protection::Single`] also when it is gone.
     Paths(ExpertId, Protection),
     /// The certificate revocation list names this one.
@@ -260,6 +262,8 @@ pub enum Why {
     Red,
     /// Consent ended.
     Consent,
+    /// The means of remote operation cannot be used any more.
+    Means,
     /// The intent could not be written.
     Disk,
     /// The device serves another gate, latched, is silent, or does not stop.
@@ -399,9 +403,12 @@ impl Alarms {
 
     /// One of two paths to the expert is gone.
     pub const PATH: Self = Self(8_192);
+    /// The gate's certificate, trust list, issuer's key or listener for frames cannot be used (HO-R-014).
+    pub const MEANS: Self = Self(16_384);
 
     /// These that a TAKE does not answer.
-    const STANDING: Self = Self(Self::STORE.0 | Self::CONSENT.0 | Self::SECOND_GATE.0 | Self::LOST.0 | Self::PATH.0);
+    const STANDING: Self =
+        Self(Self::STORE.0 | Self::CONSENT.0 | Self::SECOND_GATE.0 | Self::LOST.0 | Self::PATH.0 | Self::MEANS.0);
 
     /// Whether one of those is among these.
     #[must_use]

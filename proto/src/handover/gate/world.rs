@@ -94,6 +94,17 @@ impl<C: Checks> Gate<C> {
         self.tell_change();
     }
 
+    /// As with consent: a holder is not dropped by it, an offer is (HO-G-028).
+    pub(super) fn means(&mut self, usable: bool) {
+        let ended = self.means && !usable;
+        self.means = usable;
+        self.alarms.set(Alarms::MEANS, !usable);
+        if ended && self.state.is_open() {
+            self.give_up(Why::Means, None);
+        }
+        self.tell_change();
+    }
+
     /// HO-M-021.
     pub(super) fn revoked(&mut self, expert: ExpertId) {
         if self.state.offer().is_some_and(|o| o.expert == expert) {

@@ -294,3 +294,47 @@ fn a_verbatim_leg_answers_for_what_it_sent_and_not_for_what_it_left_out() {
     assert_eq!(drain(&mut leg, &f).0, vec![]);
     assert_eq!(answered(&leg, &f), vec![100, 101, 102, 106, 107]);
 }
+
+#[test]
+fn a_frame_that_waited_too_long_is_left_out_whole_and_one_that_is_under_way_goes_on() {
+    let mut f = Feed::new(CONFIG);
+    let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
+    feed_with(&mut p, 0, 2, true, &mut f, &[]);
+    let mut leg = Leg::new(OWN, &f, Micros(0));
+    let (first, _) = drain(&mut leg, &f);
+    feed_with(&mut p, 10, 4, false, &mut f, &[]);
+    feed_with(&mut p, 20, 4, false, &mut f, &[]);
+    leg.leave_out_older(Micros(5));
+    assert!(matches!(leg.poll(&f, true), Next::Send { .. }), "it is young enough");
+    // Both are too old now; of the first one a packet has gone.
+    leg.leave_out_older(Micros(21));
+    let (rest, end) = drain(&mut leg, &f);
+    assert_eq!((rest.len(), end, leg.counters().shed), (3, Next::NeedKeyFrame, 4));
+    assert!(rest[2].1.marker);
+    // A key frame that is too old itself is not taken, the next one is, and nothing looks lost.
+    feed_with(&mut p, 20, 2, true, &mut f, &[]);
+    feed_with(&mut p, 30, 2, true, &mut f, &[]);
+    let (again, end) = drain(&mut leg, &f);
+    assert_eq!((again.len(), end), (2, Next::Idle));
+    assert_eq!(again[0].2.0, first[0].2.0 + 2 + 4);
+    // The control: without a limit nothing is left out.
+    leg.leave_out_older(Micros(0));
+    feed_with(&mut p, 31, 4, false, &mut f, &[]);
+    assert_eq!(drain(&mut leg, &f).0.len(), 4);
+}
+
+#[test]
+fn a_frame_under_way_that_is_given_up_leaves_no_gap() {
+    let mut f = Feed::new(CONFIG);
+    let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
+    feed_with(&mut p, 0, 2, true, &mut f, &[]);
+    let mut leg = Leg::new(OWN, &f, Micros(0));
+    drain(&mut leg, &f);
+    leg.give_up_frame();
+    feed_with(&mut p, 1, 4, false, &mut f, &[]);
+    let Next::Send { seq, .. } = leg.poll(&f, true) else { panic!("between frames there is nothing to give up") };
+    leg.give_up_frame();
+    feed_with(&mut p, 2, 2, true, &mut f, &[]);
+    let (again, _) = drain(&mut leg, &f);
+    assert_eq!((again.len(), again[0].2.0), (2, seq.0 + 1));
+}

@@ -15,12 +15,14 @@ mod pacer;
 mod police;
 mod sent;
 mod share;
+mod shared;
 
 pub use delay::{DelayController, Pace};
 pub use pacer::Pacer;
 pub use police::Police;
 pub use sent::SentLog;
 pub use share::{Demand, NoRoom, admit, allocate, rank};
+pub use shared::{Share, SharedLine};
 
 use crate::units::{Bitrate, Micros};
 

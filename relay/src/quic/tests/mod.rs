@@ -9,6 +9,7 @@ use rig::{Config, Seen, run};
 use std::sync::Arc;
 use trocar_proto::link::LinkConfig;
 use trocar_proto::link::config::{Delay, Line, Loss};
+use trocar_proto::session::feed::Purpose;
 use trocar_proto::units::Bitrate;
 
 fn link(mbit_s: f64, one_way_ms: f64, loss_percent: f64) -> LinkConfig {
@@ -18,7 +19,8 @@ fn link(mbit_s: f64, one_way_ms: f64, loss_percent: f64) -> LinkConfig {
 }
 
 fn config(there: LinkConfig, one_way_ms: f64, source: u64) -> Config {
-    Config { there, back: link(1_000.0, one_way_ms, 0.0), source, transport: |_| (), connected: |_| () }
+    let back = link(1_000.0, one_way_ms, 0.0);
+    Config { there, back, source, streams: &[], shared: false, transport: |_| (), connected: |_| () }
 }
 
 fn cubic(t: &mut quinn::TransportConfig) {
@@ -73,6 +75,31 @@ fn below_what_the_line_takes_frames_go_as_over_a_line_without_control() {
     // A frame takes 12.5 ms on the line after 15 ms of way.
     assert!(s.age(3, 0.99) < 32.0, "{} ms", s.age(3, 0.99));
     assert!(s.goodput(3, SECONDS) >= 0.99 * s.offered(3, SECONDS));
+}
+
+/// 15 Mbit/s in four streams over one connection of a line that takes 10.
+#[test]
+fn of_what_shares_a_line_voices_go_before_the_scope_and_the_scope_before_the_rest() {
+    use Purpose::{Room, Scope, Secondary, Voice};
+    const STREAMS: [(Purpose, u64); 4] =
+        [(Room, 6_000_000), (Secondary, 2_200_000), (Scope, 6_000_000), (Voice, 528_000)];
+    let c = Config { streams: &STREAMS, shared: true, ..config(link(10.0, 15.0, 0.0), 15.0, 0) };
+    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(15_000_000)), ..c };
+    let (ours, theirs) = (run(&c, 20), run(&Config { shared: false, ..c }, 20));
+    let share = |s: &Seen, n: usize| {
+        let sent = (STREAMS[n].1 / 8 / 60 / 1_100).max(1) * 8 * 60 * 1_100;
+        s.came(n as u8, 4, 20) / sent as f64
+    };
+    for (name, s) in [("by purpose", &ours), ("first come", &theirs)] {
+        let shares = [0, 1, 2, 3].map(|n| share(s, n));
+        let (scope, voice) = (s.age_of(2, 4, 0.99), s.age_of(3, 4, 0.99));
+        println!("{name}: room, secondary, scope, voice {shares:.3?}; p99 scope {scope:.0} ms, voice {voice:.0} ms");
+    }
+    assert!(share(&ours, 3) >= 0.99 && share(&ours, 2) >= 0.99, "voice and scope");
+    assert!(share(&ours, 1) >= 0.9 && share(&ours, 0) <= 0.25, "the others");
+    let age = |s: &Seen| s.age_of(2, 4, 0.99);
+    assert!(age(&ours) < 0.7 * age(&theirs), "{} ms, {} ms", age(&ours), age(&theirs));
+    assert!(share(&theirs, 2) < 0.9, "the control: who comes first");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Two ends of quinn's protocol and the emulator's line between them, on a clock that goes in steps: nothing here waits, so
 //! a machine under load changes nothing.
 
+use crate::quic::line::figures_of;
 use crate::quic::{Identity, client_config, server_config};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event};
@@ -10,7 +11,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trocar_proto::link::{Fate, Link, LinkConfig};
-use trocar_proto::units::Micros;
+use trocar_proto::media::rate::SharedLine;
+use trocar_proto::session::feed::Purpose;
+use trocar_proto::units::{Bitrate, Micros};
 
 const STEP_US: u64 = 100;
 const FPS: u64 = 60;
@@ -78,6 +81,10 @@ pub(in crate::quic) struct Config {
     pub(in crate::quic) back: LinkConfig,
     /// Bits per second of the source, in frames.
     pub(in crate::quic) source: u64,
+    /// What else leaves by the connection, where the source is the first of several: what each is for, and its bits per second.
+    pub(in crate::quic) streams: &'static [(Purpose, u64)],
+    /// They share the line by what they are for.
+    pub(in crate::quic) shared: bool,
     /// Changes the sender's transport, and its connection once it stands.
     pub(in crate::quic) transport: fn(&mut quinn::TransportConfig),
     pub(in crate::quic) connected: fn(&Connection),
@@ -88,6 +95,8 @@ pub(in crate::quic) struct Config {
 pub(in crate::quic) struct Seen {
     /// Of each datagram that came: microseconds of the clock at which its frame was made, and at which it came.
     arrived: Vec<(u64, u64)>,
+    /// Of each datagram that came: the number of its stream and when it came.
+    by_stream: Vec<(u8, u64, u64)>,
     /// Of each packet that left the line: when, and its wait for the line, in microseconds.
     waited: Vec<(u64, u64)>,
     /// When each datagram was made that was handed over.
@@ -105,6 +114,18 @@ impl Seen {
     pub(in crate::quic) fn offered(&self, from: u64, to: u64) -> f64 {
         let within = |at: &&u64| (from * 1_000_000..to * 1_000_000).contains(*at);
         self.made.iter().filter(within).count() as f64 * DATAGRAM as f64 * 8.0 / (to - from) as f64
+    }
+
+    /// Bits per second of a stream that came between two seconds.
+    pub(in crate::quic) fn came(&self, stream: u8, from: u64, to: u64) -> f64 {
+        let within = |a: &&(u8, u64, u64)| a.0 == stream && (from * 1_000_000..to * 1_000_000).contains(&a.2);
+        self.by_stream.iter().filter(within).count() as f64 * DATAGRAM as f64 * 8.0 / (to - from) as f64
+    }
+
+    /// A quantile of the age of a stream's datagrams, in milliseconds.
+    pub(in crate::quic) fn age_of(&self, stream: u8, from: u64, share: f64) -> f64 {
+        let its = |a: &&(u8, u64, u64)| a.0 == stream && a.2 >= from * 1_000_000;
+        quantile(self.by_stream.iter().filter(its).map(|a| a.2 - a.1), share)
     }
 
     /// A quantile of the wait for the line, in milliseconds.
@@ -142,7 +163,7 @@ pub(in crate::quic) fn run(config: &Config, seconds: u64) -> Seen {
     let (mut near, mut far) = (end(1_000, None), end(2_000, Some(server)));
     near.connection = Some(near.endpoint.connect(origin, client, far.address, "localhost").unwrap());
     let mut links = [Link::new(&config.there, 3).unwrap(), Link::new(&config.back, 4).unwrap()];
-    let (mut seen, mut source) = (Seen::default(), Frames::default());
+    let (mut seen, mut source) = (Seen::default(), Frames::new(config));
     let mut out = Vec::new();
     for us in (0..seconds * 1_000_000).step_by(STEP_US as usize) {
         let (now, at) = (origin + Duration::from_micros(us), Micros(us));
@@ -169,22 +190,57 @@ pub(in crate::quic) fn run(config: &Config, seconds: u64) -> Seen {
         links.iter_mut().for_each(|l| while l.poll_drop().is_some() {});
         if let Some((_, c)) = &mut far.connection {
             while let Some(d) = c.datagrams().recv() {
-                seen.arrived.push((u64::from_be_bytes(d[..8].try_into().unwrap()), us));
+                let made = u64::from_be_bytes(d[..8].try_into().unwrap());
+                seen.arrived.push((made, us));
+                seen.by_stream.push((d[8], made, us));
             }
         }
     }
     seen
 }
 
-/// Frames of one size, at the rate of the source.
-#[derive(Default)]
+/// Frames of one size, at the rate of each source.
 struct Frames {
     next: u64,
     connected: bool,
     buffer: usize,
+    line: SharedLine,
+    /// Number on the line, bits per second.
+    streams: Vec<(u64, u64)>,
 }
 
 impl Frames {
+    fn new(config: &Config) -> Self {
+        let mut line = SharedLine::default();
+        let join = |(purpose, rate): &(Purpose, u64)| (line.join(Micros(0), *purpose, 0, Bitrate(*rate)), *rate);
+        let streams = config.streams.iter().map(join).collect();
+        Self { next: 0, connected: false, buffer: 0, line, streams }
+    }
+
+    /// A frame of each stream; the queue in the sender counts for all of them.
+    fn make_streams(&mut self, us: u64, shared: bool, waiting: u64, c: &mut Connection) {
+        let at = Micros(us);
+        if let Some((target, state)) = figures_of(c.congestion_state()).filter(|_| shared && self.line.is_due(at)) {
+            self.line.settle(at, target, state);
+        }
+        let takes = figures_of(c.congestion_state()).map_or(0, |(t, _)| t.0);
+        for (n, (id, rate)) in self.streams.iter().enumerate() {
+            let packets = (rate / 8 / FPS / DATAGRAM as u64).max(1);
+            self.line.note_offered(*id, packets * DATAGRAM as u64);
+            let patience = if shared { self.line.patience(*id) } else { 1 };
+            if waiting > takes / 8 * WAIT_MS / 1_000 / patience || !self.line.may_begin(at, *id) {
+                continue;
+            }
+            self.line.note_sent(*id, packets * DATAGRAM as u64);
+            for _ in 0..packets {
+                let mut d = vec![0; DATAGRAM];
+                d[..8].copy_from_slice(&us.to_be_bytes());
+                d[8] = n as u8;
+                let _ = c.datagrams().send(Bytes::from(d), false);
+            }
+        }
+    }
+
     fn make(&mut self, us: u64, config: &Config, c: &mut Connection, seen: &mut Seen) {
         if !self.connected {
             self.connected = true;
@@ -197,6 +253,9 @@ impl Frames {
         }
         self.next += 1_000_000 / FPS;
         let waiting = (self.buffer - c.datagrams().send_buffer_space()) as u64;
+        if !self.streams.is_empty() {
+            return self.make_streams(us, config.shared, waiting, c);
+        }
         if waiting > config.source / 8 * WAIT_MS / 1_000 {
             return;
         }

@@ -75,13 +75,18 @@ impl Core {
         s
     }
 
-    /// Another worker has made a mirror. It begins with what a joiner begins with.
+    /// Another worker has made a mirror. It begins with what a joiner begins with. What is known already changes nothing; a worker
+    /// has one mirror of a feed, so that another one takes the place of the one before.
     pub(super) fn begin_mirror(&mut self, key: FeedKey, to: usize, place: Place, now: Instant) {
         let at = self.micros(now);
         let found = self.feed_by_key.get(&key).copied();
         let Some((index, entry)) = found.and_then(|i| Some((i, self.feeds.get_mut(i)?))) else {
             return self.cross.send(to, Message::Closed { key, serial: place.serial });
         };
+        if entry.mirrors.iter().any(|m| (m.to, m.place) == (to, place)) {
+            return;
+        }
+        entry.mirrors.retain(|m| m.to != to);
         let join = entry.feed.join_point(at, JOIN_FROM_CACHE_US);
         let cursor = join.unwrap_or(entry.feed.ring().head());
         entry.mirrors.push(MirrorOut { to, place, cursor, live: false });
@@ -152,6 +157,12 @@ impl Core {
 }
 
 impl MirrorOut {
+    /// Where its packets go.
+    #[cfg(test)]
+    pub(in crate::worker) const fn place(&self) -> Place {
+        self.place
+    }
+
     /// Bounded by the feed's ring.
     fn push_to(&mut self, road: &mut Road, feed: &Feed) {
         let ring = feed.ring();

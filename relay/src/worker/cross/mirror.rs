@@ -1,47 +1,32 @@
 //! The other side: a feed whose packets come from its home.
 
-use super::ring::Place;
-use super::{Crossings, Image, Message};
+use super::ring::{Place, Receiver};
+use super::{Crossings, Image, Message, wake};
 use crate::worker::state::{Core, FeedEntry, Origin};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 use trocar_proto::session::admission::FeedKey;
 use trocar_proto::units::Micros;
 
 /// Packets that a worker takes from one ring before its legs send: as many as one read of a socket brings at most.
 const BATCH: usize = 64;
+/// A home is told again after this time that there is a mirror, in microseconds.
+const BEGIN_AGAIN_US: u64 = 500_000;
 
 /// Takes what other workers bring, until the worker ends.
 pub(crate) async fn read_crossings(core: Rc<RefCell<Core>>, mut crossings: Crossings) {
-    loop {
-        crossings.woken.notified().await;
-        loop {
-            let more = crossings.take(&mut core.borrow_mut());
-            // Rings that are filled as fast as they are emptied must not take the thread.
-            tokio::task::yield_now().await;
-            if !more {
-                break;
-            }
-        }
-    }
+    let woken = Arc::clone(&crossings.woken);
+    wake::serve(&*woken, || crossings.take(&mut core.borrow_mut()), tokio::task::yield_now).await;
 }
 
 impl Crossings {
     /// Takes a batch out of each ring and lets the legs of its feeds send; true where there may be more.
     pub(in crate::worker) fn take(&mut self, core: &mut Core) -> bool {
-        let mut more = false;
-        for ring in &mut self.rings {
-            let mut count = 0;
-            while count < BATCH && ring.pop(|place, at, packet| core.store_mirrored(place, at, packet)) {
-                count += 1;
-            }
-            more |= count == BATCH;
-            if count > 0 {
-                core.send_on(Instant::now());
-            }
-        }
-        more
+        let pop =
+            |core: &mut Core, ring: &mut Receiver| ring.pop(|place, at, packet| core.store_mirrored(place, at, packet));
+        wake::take_batches(&mut self.rings, BATCH, core, pop, |core| core.send_on(Instant::now()))
     }
 }
 
@@ -60,6 +45,22 @@ impl Core {
             let Ok(slot) = u32::try_from(index) else { continue };
             let (to, place) = (self.cross.me, Place { index: slot, serial });
             self.cross.send(home, Message::Begin { key, to, place });
+        }
+    }
+
+    /// Tells homes again of mirrors that have got no packet yet: what was said of one may have found no room. Bounded by the
+    /// number of mirrors, twice a second.
+    pub(super) fn begin_again(&mut self, at: Micros) {
+        if at.since(self.cross.begun) < BEGIN_AGAIN_US {
+            return;
+        }
+        self.cross.begun = at;
+        let to = self.cross.me;
+        for (index, f) in &self.feeds {
+            let Origin::Mirror { home, serial } = f.origin else { continue };
+            let Some(slot) = u32::try_from(index).ok().filter(|_| f.feed.ring().head() == 0) else { continue };
+            let place = Place { index: slot, serial };
+            self.cross.send(home, Message::Begin { key: f.key.clone(), to, place });
         }
     }
 

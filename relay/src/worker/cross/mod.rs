@@ -11,6 +11,7 @@
 mod home;
 mod mirror;
 mod ring;
+mod wake;
 
 pub(crate) use home::{Image, MirrorOut, Standing};
 pub(crate) use mirror::read_crossings;
@@ -25,6 +26,8 @@ use std::time::Instant;
 use tokio::sync::{Notify, mpsc};
 use trocar_proto::session::admission::FeedKey;
 use trocar_proto::session::feed::FeedDescriptor;
+use trocar_proto::units::Micros;
+use wake::Owed;
 
 /// Messages that wait for a worker. Loss policy: the sender keeps what finds it full and says it at the next tick.
 const MESSAGES: usize = 1_024;
@@ -34,7 +37,7 @@ const MAX_UNSENT: usize = 8_192;
 
 /// What workers say to each other.
 pub(crate) enum Message {
-    /// To the home: a mirror is there for the feed's packets, on worker `to`.
+    /// To the home: a mirror is there for the feed's packets, on worker `to`. Said again while nothing has come.
     Begin { key: FeedKey, to: usize, place: Place },
     /// To the home: the mirror is gone. What its legs measured counts for the feed.
     End { key: FeedKey, to: usize, serial: u32, delay: DelayHistogram },
@@ -71,16 +74,16 @@ pub(crate) struct Road {
     packets: Sender,
     messages: mpsc::Sender<Message>,
     woken: Arc<Notify>,
-    /// Packets were pushed that it has not been woken for.
-    to_wake: bool,
+    /// Whether it has to be woken for packets that were pushed.
+    owed: Owed,
     pub(crate) counters: CrossCounters,
 }
 
 impl Road {
     /// Loss policy: where the ring is full the packet is dropped and counted.
-    fn push(&mut self, to: Place, at: trocar_proto::units::Micros, packet: &[u8]) -> bool {
+    fn push(&mut self, to: Place, at: Micros, packet: &[u8]) -> bool {
         let pushed = self.packets.push(to, at, packet);
-        self.to_wake |= pushed;
+        self.owed.note(pushed);
         self.counters.packets += u64::from(pushed);
         pushed
     }
@@ -93,6 +96,8 @@ pub(crate) struct Cross {
     roads: Vec<Option<Road>>,
     next_serial: u32,
     unsent: VecDeque<(usize, Message)>,
+    /// When homes were last told of mirrors that have got nothing.
+    begun: Micros,
 }
 
 /// What comes to a worker from the others.
@@ -129,10 +134,10 @@ pub(crate) fn connect_with(workers: usize, ring_bytes: usize) -> Vec<(Cross, Inc
                 let (packets, receiver) = ring::ring(ring_bytes);
                 end.crossings.rings.push(receiver);
                 let (messages, woken) = (messages.clone(), Arc::clone(woken));
-                Road { packets, messages, woken, to_wake: false, counters: CrossCounters::default() }
+                Road { packets, messages, woken, owed: Owed::default(), counters: CrossCounters::default() }
             })
         });
-        crosses.push(Cross { me, roads: roads.collect(), next_serial: 0, unsent: VecDeque::new() });
+        crosses.push(Cross { me, roads: roads.collect(), next_serial: 0, unsent: VecDeque::new(), begun: Micros(0) });
     }
     crosses.into_iter().zip(incoming).collect()
 }
@@ -176,9 +181,8 @@ impl Cross {
 
     /// Wakes the workers that packets were pushed for: once a batch.
     pub(crate) fn wake(&mut self) {
-        for road in self.roads.iter_mut().flatten().filter(|r| r.to_wake) {
-            road.to_wake = false;
-            road.woken.notify_one();
+        for road in self.roads.iter_mut().flatten() {
+            road.owed.settle(&*road.woken);
         }
     }
 }
@@ -204,8 +208,9 @@ impl Core {
     }
 
     /// What this worker owes the others by the clock: messages, packets of mirrors that catch up, mirrors without a leg.
-    pub(crate) fn keep_crossings(&mut self) {
+    pub(crate) fn keep_crossings(&mut self, at: Micros) {
         self.cross.send_unsent();
+        self.begin_again(at);
         self.catch_up();
         self.drop_idle_mirrors();
     }

@@ -1,12 +1,10 @@
 //! Packets from one worker to another: one ring of bytes for each ordered pair, with one sender and one receiver.
 //!
 //! The ring itself is `rtrb`, whose indices are its only shared state; it is wait-free, and what it lets the receiver see
-//! was written before (its authors test it under Miri and ThreadSanitizer as well). Nothing here adds shared state to it, so there
-//! is nothing left that a model of interleavings could explore: a record is its head and its packet, written one after the
-//! other, and the receiver takes neither before both are there. Threads hammer it in the tests below.
-//!
-//! The wake-up beside it is [`tokio::sync::Notify`], which remembers a call that nobody waits for: whoever pushes before
-//! it rings is always found by whoever looks after it rang.
+//! was written before (its authors test it under Miri and ThreadSanitizer as well). Nothing here adds shared state to it: a record
+//! is its head and its packet, written one after the other, and the receiver takes neither before both are there. Threads
+//! hammer it in the tests below. The wake-up beside it is a protocol of ours ([`super::wake`]), whose interleavings are tried by a
+//! model checker.
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use trocar_proto::units::Micros;

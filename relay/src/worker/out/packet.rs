@@ -6,6 +6,7 @@ use crate::worker::egress::{Batch, Outlet};
 use crate::worker::peer::LegExtensions;
 use crate::worker::state::LegSent;
 use trocar_proto::media::bytes::put;
+use trocar_proto::media::dd::Renumber;
 use trocar_proto::media::ext::{ABS_CAPTURE_TIME_LONG, ExtensionIds, element, forward_capture_time, playout_delay};
 use trocar_proto::media::ring::PacketInfo;
 use trocar_proto::media::rtp::{FIXED_HEADER, Header, HeaderFields, header_len, write_header};
@@ -64,6 +65,17 @@ pub(super) struct What<'a> {
     pub(super) clock_offset: Option<i64>,
     /// What the feed's stored packets have.
     pub(super) stored: ExtensionIds,
+    /// Which of the feeds that the leg has had it is.
+    pub(super) feed_count: u32,
+}
+
+/// What a packet takes of its connection and its leg.
+pub(super) struct Takes<'a> {
+    /// Its transport-wide number, as of `now`.
+    pub(super) line: &'a mut Line,
+    pub(super) now: Micros,
+    /// The frame number of its dependency descriptor.
+    pub(super) renumber: Option<&'a mut Renumber>,
 }
 
 /// Capture time of a packet as it is sent on.
@@ -94,12 +106,23 @@ impl<'a> Outgoing<'a> {
         forward_capture_time(element(h, self.packet, self.what.stored.abs_capture_time)?, self.what.clock_offset)
     }
 
+    /// The dependency descriptor with the leg's frame number; empty where there is none.
+    fn descriptor<'r>(&self, stored: Option<&Header>, renumber: Option<&'r mut Renumber>) -> &'r [u8] {
+        let moved = stored.zip(renumber).and_then(|(h, renumber)| {
+            let element = element(h, self.packet, self.what.stored.dependency_descriptor)?;
+            let source = (self.what.feed_count, self.info.generation);
+            if self.osn.is_some() { renumber.write_again(source, element) } else { renumber.write(source, element) }
+        });
+        moved.unwrap_or(&[])
+    }
+
     fn elements<'b>(
         &self,
         stored: Option<&Header>,
         number: &'b [u8],
         capture: &'b Capture,
         no_delay: &'b [u8],
+        descriptor: &'b [u8],
     ) -> Elements<'b>
     where
         'a: 'b,
@@ -119,8 +142,8 @@ impl<'a> Outgoing<'a> {
         }
         if let Some(h) = stored {
             out.add(ext.audio_level, element(h, self.packet, ids.audio_level).unwrap_or(&[]));
-            out.add(ext.dependency_descriptor, element(h, self.packet, ids.dependency_descriptor).unwrap_or(&[]));
         }
+        out.add(ext.dependency_descriptor, descriptor);
         out
     }
 }
@@ -132,17 +155,20 @@ pub(super) fn push(
     outlet: Outlet<'_>,
     sent: &mut LegSent,
     stream: &mut SendStream,
-    (line, now): (&mut Line, Micros),
+    takes: Takes<'_>,
     o: &Outgoing<'_>,
     mut seen: impl FnMut(&[u8]),
 ) {
     let payload = o.payload();
     let osn = o.osn.as_ref().map_or(&[] as &[u8], |b| b);
     let size = u32::from(o.info.payload_len) + OVERHEAD;
-    let number = o.what.ext.transport_cc.map_or([0; 2], |_| line.number(now, size).to_be_bytes());
+    let Takes { line, now, renumber } = takes;
+    let went = o.osn.is_none().then_some((o.header.ssrc, o.header.seq));
+    let number = o.what.ext.transport_cc.map_or([0; 2], |_| line.number(now, size, went).to_be_bytes());
     let (stored, no_delay) = (o.stored(), playout_delay(0, 0));
     let capture = o.capture(stored.as_ref());
-    let elements = o.elements(stored.as_ref(), &number, &capture, &no_delay);
+    let descriptor = o.descriptor(stored.as_ref(), renumber);
+    let elements = o.elements(stored.as_ref(), &number, &capture, &no_delay, descriptor);
     let head = header_len(elements.get());
     let plain = head + osn.len() + payload.len();
     let len = plain + stream.overhead();

@@ -28,6 +28,7 @@ pub(super) fn send(what: Sending<'_>, way: &mut RoqWay, feed: &Feed, turn: &mut 
     if way.expire(*now) {
         leg.skip_to_now(feed);
     }
+    way.note_offered(feed.counters().bytes);
     let need_key = loop {
         if let Err(when) = catches_up(leg, catch_up, feed, *at) {
             *again = Some(when);
@@ -46,7 +47,7 @@ pub(super) fn send(what: Sending<'_>, way: &mut RoqWay, feed: &Feed, turn: &mut 
                         sent.packets += 1;
                         if let Some(repair) = &mut repair {
                             let ends = info.frame.marks.end || info.marker;
-                            repair::note_sent(repair, way, packet, ends, *now, *at);
+                            repair::note_sent(repair, way, packet, ends, *at);
                         }
                     }
                     Handed::Missed => sent.dropped += 1,

@@ -1,74 +1,17 @@
-//! WebRTC legs: header rewritten, payload copied and sealed straight into the batch; repeats by RTX.
+//! WebRTC legs: header rewritten, payload copied and sealed straight into the batch.
 
 use super::flex::{Flex, Report};
-use super::packet::{OVERHEAD, Outgoing, What, push, push_whole};
-use super::{Fill, Turn, Ways, catches_up, fill};
+use super::packet::{OVERHEAD, Outgoing, Takes, What, push, push_whole};
+use super::{Fill, Turn, Ways, catches_up, fill, queue_limit_us};
 use crate::srtp::SendStream;
 use crate::worker::egress::{Batch, Outlet};
-use crate::worker::peer::{Part, RECENT_REPEATS, Streams, WebrtcWay};
-use crate::worker::state::{Core, FeedEntry, LegEntry, LegSent, Way, random_u32};
-use std::time::Instant;
+use crate::worker::peer::{Part, Streams, WebrtcWay};
+use crate::worker::state::{Core, LegEntry, LegSent, Way, random_u32};
 use trocar_proto::media::fec::flexfec::MAX_PACKET;
 use trocar_proto::media::feed::Feed;
 use trocar_proto::media::leg::{Leg, Next};
 use trocar_proto::media::rate::Pacer;
-use trocar_proto::media::rtp::HeaderFields;
-use trocar_proto::media::twcc::Feedback;
-use trocar_proto::units::{Micros, SeqNo};
-
-impl Core {
-    /// Sends packets again that a browser lost, each at most once a round trip.
-    pub(crate) fn repair(&mut self, index: usize, now: Instant, lost: impl Iterator<Item = u16>) {
-        let at = self.micros(now);
-        let Self { feeds, legs, peers, listeners, tcp_out, batch, .. } = self;
-        let Some(LegEntry { leg, way: Way::Webrtc(way), sent, feed, viewer, .. }) = legs.get_mut(index) else { return };
-        let Some(FeedEntry { feed, .. }) = feed.and_then(|f| feeds.get(f)) else { return };
-        let ways = Ways { peers, listeners, tcp_out };
-        let (Some(outlet), Some(line)) = (ways.of(way.peer, now), ways.line(way.peer)) else { return };
-        let Ok(mut line) = line.try_borrow_mut() else { return };
-        let Some(payload_type) = way.rtx_payload_type else { return };
-        let WebrtcWay { streams, recent_repeats, next_rtx, rtx_ssrc, repair, ext, mid, clock_offset, flex, .. } =
-            &mut **way;
-        let Some(streams) = streams else { return };
-        let what = What { ext: *ext, mid, clock_offset: *clock_offset, stored: feed.extensions() };
-        let spacing = viewer.round_trip_us.unwrap_or(10_000).clamp(5_000, 200_000);
-        batch.clear();
-        // A NACK packet names at most a few hundred numbers; more than a window's worth is not looked at.
-        for seq in lost.take(RECENT_REPEATS) {
-            let place = usize::from(seq) % RECENT_REPEATS;
-            let Some(recent) = recent_repeats.get_mut(place) else { continue };
-            if recent.0 == seq && recent.1 != Micros(0) && at.since(recent.1) < spacing {
-                continue;
-            }
-            flex.iter_mut().for_each(|f| f.note_lost(seq));
-            let Some((stored, header, _)) = leg.handle_nack(feed, seq) else { continue };
-            let Some((info, packet)) = feed.ring().get(stored) else { continue };
-            if !repair.take(at, packet.len() as u64) {
-                sent.unrepaired += 1;
-                continue;
-            }
-            *recent = (seq, at);
-            let header = HeaderFields { payload_type, seq: next_rtx.low16(), ssrc: *rtx_ssrc, ..header };
-            let number = *next_rtx;
-            *next_rtx = SeqNo(number.0 + 1);
-            let osn = Some(seq.to_be_bytes());
-            let o = Outgoing { header, number, info, packet, osn, what };
-            // Repeats do not wait for the pace, what comes after them does.
-            let _ = line.take(at, u32::from(info.payload_len) + OVERHEAD);
-            push(batch, outlet, sent, &mut streams.rtx, (&mut line, at), &o, |_| {});
-        }
-        sent.note_repeats(batch.flush(outlet));
-    }
-}
-
-impl Core {
-    /// A viewer tells when packets of its connection came.
-    pub(in crate::worker) fn handle_line_feedback(&mut self, peer: usize, at: Micros, feedback: &Feedback) {
-        if let Some(peer) = self.peers.get_mut(peer) {
-            peer.line.get_mut().handle_feedback(at, feedback);
-        }
-    }
-}
+use trocar_proto::units::Micros;
 
 impl Core {
     /// A receiver report of a browser's leg: how much redundancy it gets from now on.
@@ -101,12 +44,13 @@ pub(super) struct Sending<'a> {
     pub(super) catch_up: &'a mut Pacer,
 }
 
-/// Sends all that a browser's leg returns and its line takes now; true where it waits for a key frame.
+/// Sends all that a browser's leg returns and its line takes now; true where it waits for a key frame. A frame that has waited for
+/// longer than its way leaves of the feed's budget is left out whole.
 pub(super) fn send(
     what: Sending<'_>,
     way: &mut WebrtcWay,
     round_trip_us: Option<u64>,
-    feed: &Feed,
+    (feed, budget_us): (&Feed, u64),
     ways: Ways<'_>,
     turn: &mut Turn<'_>,
 ) -> bool {
@@ -120,16 +64,22 @@ pub(super) fn send(
         // Pictures from before the pause would only come late.
         leg.skip_to_now(feed);
     }
-    let WebrtcWay { streams, ext, mid, clock_offset, flex, part, .. } = way;
+    let WebrtcWay { streams, ext, mid, clock_offset, flex, part, renumber, .. } = way;
     let Some(Streams { media, fec, .. }) = streams else { return false };
     let Ok(mut line) = line.try_borrow_mut() else { return false };
     line.note_round_trip(*at, round_trip_us);
-    let fill = fill(leg, feed, *at);
-    leg.leave_out_discardable(fill == Fill::Half);
-    let has_room = outlet.has_room(*now) && fill != Fill::Full;
+    let limit_us = queue_limit_us(budget_us, round_trip_us);
+    let fill = fill(leg, feed, *at, limit_us);
+    leg.leave_out_discardable(fill != Fill::Low);
+    leg.leave_out_older(Micros(at.0.saturating_sub(limit_us)));
+    if fill == Fill::Full {
+        leg.give_up_frame();
+    }
+    let has_room = outlet.has_room(*now);
     // Sound does not wait behind pictures, and a TCP connection has a pace of its own.
     let paced = *part == Part::Primary && matches!(outlet, Outlet::Udp(..));
-    let headers = What { ext: *ext, mid, clock_offset: *clock_offset, stored: feed.extensions() };
+    let feed_count = leg.feed_count();
+    let headers = What { ext: *ext, mid, clock_offset: *clock_offset, stored: feed.extensions(), feed_count };
     let need_key = loop {
         if has_room && let Some(len) = leg.next_len(feed) {
             let mut line_takes = || if paced { line.take(*at, len + OVERHEAD) } else { Ok(()) };
@@ -143,7 +93,8 @@ pub(super) fn send(
                 let Some((info, packet)) = feed.ring().get(index) else { continue };
                 let o = Outgoing { header, number: seq, info, packet, osn: None, what: headers };
                 let seen = |plain: &[u8]| flex.iter_mut().for_each(|f| f.protect(plain));
-                push(batch, outlet, sent, media, (&mut line, *at), &o, seen);
+                let takes = Takes { line: &mut line, now: *at, renumber: renumber.as_deref_mut() };
+                push(batch, outlet, sent, media, takes, &o, seen);
                 if let (Some(flex), Some(stream)) = (flex.as_mut(), fec.as_mut()) {
                     send_redundancy(flex, stream, batch, outlet, sent);
                 }

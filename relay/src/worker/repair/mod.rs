@@ -18,6 +18,15 @@ const SKEW_US: u64 = 50_000;
 /// RTCP packets to one publisher in a turn at most: what is left is asked for in the next one.
 const MAX_DUE: usize = 64;
 
+/// Why the worker looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// Its clock: reports are due as well.
+    Tick,
+    /// Somebody waits for this moment.
+    Wake,
+}
+
 /// Microseconds of a budget.
 const fn budget_us(d: &FeedDescriptor) -> u64 {
     d.budget_ms as u64 * 1_000
@@ -58,16 +67,9 @@ pub(super) fn of_leg(d: &FeedDescriptor, mode: RoqMode) -> Option<Box<RepairSend
 }
 
 /// A packet left by a native leg: redundancy for it follows where its block is full.
-pub(super) fn note_sent(
-    repair: &mut RepairSender,
-    way: &mut RoqWay,
-    packet: &[u8],
-    ends: bool,
-    now: Instant,
-    at: Micros,
-) {
+pub(super) fn note_sent(repair: &mut RepairSender, way: &mut RoqWay, packet: &[u8], ends: bool, at: Micros) {
     repair.handle_sent(at, packet, ends);
-    send_redundancy(repair, way, now);
+    send_redundancy(repair, way);
 }
 
 /// When redundancy of a leg is due that waits for small frames.
@@ -75,10 +77,10 @@ pub(super) fn next_wakeup(leg: &LegEntry) -> Option<Micros> {
     leg.repair.as_ref()?.next_wakeup()
 }
 
-/// Loss policy: redundancy that the connection does not take is not sent.
-fn send_redundancy(repair: &mut RepairSender, way: &mut RoqWay, now: Instant) {
+/// Loss policy: redundancy that the connection does not take as a datagram is not sent.
+fn send_redundancy(repair: &mut RepairSender, way: &mut RoqWay) {
     while let Some(packet) = repair.poll_repair() {
-        way.send_again(packet, now);
+        way.send_redundancy(packet);
     }
 }
 
@@ -117,19 +119,22 @@ impl Core {
         self.feeds.get_mut(feed)?.repair.as_deref_mut()
     }
 
-    /// What publishers are asked for now, and redundancy that waits for small frames no longer.
-    pub(super) fn poll_repairs(&mut self, now: Instant, at: Micros) {
+    /// What publishers are asked for now, and redundancy that waits for small frames no longer. Between ticks only of those that
+    /// wait for something.
+    pub(super) fn poll_repairs(&mut self, now: Instant, at: Micros, by: Occasion) {
         for index in 0..self.feeds.capacity() {
-            let Some(entry) = self.feeds.get_mut(index) else { continue };
-            if entry.repair.is_some() {
+            let repair = self.feeds.get(index).and_then(|f| f.repair.as_ref());
+            if repair.is_some_and(|r| by == Occasion::Tick || r.next_wakeup(at).is_some()) {
                 self.ask_publisher(index, now, at);
             }
         }
         let mut next: Option<Micros> = None;
         for (_, leg) in &mut self.legs {
             let LegEntry { repair: Some(repair), way: Way::Roq(way), .. } = leg else { continue };
-            repair.handle_timeout(at);
-            send_redundancy(repair, way, now);
+            if repair.next_wakeup().is_some_and(|t| t <= at) {
+                repair.handle_timeout(at);
+                send_redundancy(repair, way);
+            }
             next = repair.next_wakeup().into_iter().chain(next).min();
         }
         if let Some(when) = next {

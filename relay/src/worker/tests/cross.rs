@@ -4,7 +4,7 @@ mod relayed;
 
 use super::*;
 use crate::metrics::Snapshot;
-use crate::worker::cross::{RING_BYTES, connect_with};
+use crate::worker::cross::{Message, RING_BYTES, connect_with};
 use trocar_proto::session::event::LegState;
 
 /// The worker that a feed lives on, and another one. Nothing passes between them but by [`Self::settle`] and [`Self::cross`].
@@ -113,6 +113,41 @@ async fn a_mirror_gets_what_a_joiner_gets_and_then_every_packet_as_it_came() {
         assert_eq!((a.1, a.0.arrived, a.0.frame), (b.1, b.0.arrived, b.0.frame));
     }
     assert_eq!(two.there.core.legs[leg].sent.packets, 3);
+}
+
+#[tokio::test]
+async fn a_mirror_whose_beginning_was_not_heard_is_told_of_again_and_begins_once() {
+    let mut two = Two::new(RING_BYTES);
+    two.picture(&[&KEY]);
+    two.advance(1_000);
+    let images = two.home.core.standing(&key("scope").session, &[key("scope")]).images;
+    two.there.core.admit_mirrors(images);
+    let leg = two.there.tcp_viewer("127.0.0.1:4000".parse().unwrap());
+    // What was said is lost.
+    let mut lost = 0;
+    while two.to_home.messages.try_recv().is_ok() {
+        lost += 1;
+    }
+    assert!(lost > 0);
+    let mirrors = |two: &Two| two.home.core.feeds[two.feed].mirrors.len();
+    two.picture(&[&KEY]);
+    two.cross();
+    assert_eq!((mirrors(&two), two.there.core.legs[leg].sent.packets), (0, 0), "the control: nobody knows of it");
+    two.tick();
+    assert_eq!((mirrors(&two), two.there.core.legs[leg].sent.packets), (1, 1));
+    // The same words again, and again by the clock.
+    let place = two.home.core.feeds[two.feed].mirrors[0].place();
+    for _ in 0..3 {
+        let again = Message::Begin { key: key("scope"), to: 1, place };
+        two.home.core.handle_message(again, two.home.now);
+        two.advance(600);
+        two.tick();
+    }
+    assert_eq!(mirrors(&two), 1);
+    two.picture(&[&KEY]);
+    two.cross();
+    let mirror = two.mirror().unwrap();
+    assert_eq!(two.there.core.feeds[mirror].feed.counters().duplicates, 0, "one copy of each");
 }
 
 #[tokio::test]

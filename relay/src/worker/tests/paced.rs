@@ -242,3 +242,87 @@ async fn packets_have_transport_wide_numbers_and_feedback_of_a_queue_lowers_the_
     let after = target(&w);
     assert!(after < before, "{after} of {before}");
 }
+
+/// Pictures of 60 packets on a line that sends one in 66 ms, while one comes every 33: how many packets of each came, and the
+/// longest, in milliseconds, that one had waited when its first packet left.
+fn pictures_that_leave(budget_ms: u32) -> (Vec<usize>, u64) {
+    let mut w = World::new();
+    let feed = w.feed_of("VP8", "", 16_000_000);
+    w.core.feeds[feed].descriptor.budget_ms = budget_ms;
+    let mut far = Browser::join(&mut w, "far");
+    w.far(&far);
+    w.core.peers[far.peer].line = std::cell::RefCell::new(super::super::out::Line::new(Bitrate(4_000_000)));
+    w.large(feed, true, 2);
+    w.pass(33);
+    assert_eq!(far.came().len(), 2);
+    let (mut pictures, mut packets, mut longest) = (Vec::new(), 0, 0);
+    for n in 1..=60 {
+        w.large(feed, n % 15 == 0, 60);
+        for _ in 0..33 {
+            w.pass(1);
+            let arrived = w.core.legs[far.leg].leg.last_sent().unwrap().1;
+            for came in far.came() {
+                if packets == 0 {
+                    longest = longest.max(w.core.micros(w.now).since(arrived) / 1_000);
+                }
+                packets += 1;
+                if came.marker {
+                    pictures.push(std::mem::take(&mut packets));
+                }
+            }
+        }
+    }
+    (pictures, longest)
+}
+
+#[tokio::test]
+async fn a_picture_that_waited_for_longer_than_its_budget_is_dropped_whole() {
+    // 75 ms less half of the round trip of 30 ms.
+    let (pictures, longest) = pictures_that_leave(75);
+    assert!(pictures.len() >= 8 && pictures.iter().all(|p| *p == 60), "{pictures:?}");
+    assert!((30..=62).contains(&longest), "{longest} ms");
+    // The control: with a long budget they are sent that late.
+    let (pictures, longest) = pictures_that_leave(250);
+    assert!(longest > 100, "{longest} ms: {pictures:?}");
+}
+
+impl Browser {
+    /// Tells the relay, by transport-wide feedback, which of the packets that it has sent have come.
+    fn feed_back(&self, w: &mut World, base: u16, came: &[bool]) {
+        let arrivals = came.iter().map(|c| c.then_some(1)).collect();
+        let at = w.core.micros(w.now);
+        w.core.handle_line_feedback(self.peer, at, &Feedback { base, reference: 0, count: 0, arrivals });
+    }
+}
+
+#[tokio::test]
+async fn what_is_lost_goes_again_twice_once_a_round_trip_and_also_where_only_the_feedback_tells() {
+    let mut w = World::new();
+    let feed = w.feed("VP8", "");
+    let mut far = Browser::join(&mut w, "far");
+    w.far(&far);
+    w.large(feed, true, 8);
+    w.pass(10);
+    let came = far.came();
+    let (numbers, base): (Vec<u16>, _) = (came.iter().map(|c| c.seq).collect(), came[0].transport.unwrap());
+    assert_eq!(numbers.len(), 8);
+    let leg = far.leg;
+    let ask = |w: &mut World, n: usize| w.core.repair(leg, w.now, std::iter::once(numbers[n]));
+    ask(&mut w, 1);
+    assert_eq!(far.came().len(), 2);
+    ask(&mut w, 1);
+    assert_eq!(far.came().len(), 0, "within a round trip");
+    // The feedback misses the same one, and another one that nobody asked for.
+    far.feed_back(&mut w, base, &[true, false, true, false, true, true, true, true]);
+    assert_eq!(far.came().len(), 2);
+    ask(&mut w, 3);
+    assert_eq!(far.came().len(), 0, "the question comes after the answer");
+    w.pass(40);
+    ask(&mut w, 3);
+    assert_eq!(far.came().len(), 2, "asked again after a round trip");
+    // The controls: all has come; what is older than the budget of 200 ms.
+    far.feed_back(&mut w, base, &[true; 8]);
+    w.pass(200);
+    far.feed_back(&mut w, base, &[true, true, true, true, false, true, true, true]);
+    assert_eq!(far.came().len(), 0);
+}

@@ -70,6 +70,29 @@ async fn within_its_grant_nothing_is_dropped() {
 }
 
 #[tokio::test]
+async fn second_copies_are_no_part_of_the_grant() {
+    let mut w = World::new();
+    let feed = w.feed("H264", "packetization-mode=1");
+    // The whole grant, by two connections: three times as much as is let through of what is no copy.
+    let (mut payload, copies) = (vec![0x61; 988], 3);
+    payload[1] = 0x88;
+    for _ in 0..200 {
+        for n in 0..10 {
+            let packet = w.packet(5, n == 9, &payload);
+            for _ in 0..copies {
+                w.core.store(feed, w.now, &packet);
+            }
+        }
+        w.advance(20);
+        w.timestamp = w.timestamp.wrapping_add(1_800);
+    }
+    let entry = &w.core.feeds[feed];
+    let c = entry.feed.counters();
+    assert_eq!((entry.police.dropped(), c.packets), (0, 2_000));
+    assert_eq!(c.duplicates, 2 * 2_000);
+}
+
+#[tokio::test]
 async fn a_realms_line_has_places_for_what_it_takes() {
     let mut w = World::new();
     w.feed("H264", "packetization-mode=1");

@@ -41,8 +41,7 @@ async fn the_worker_wakes_for_redundancy_that_waits_for_small_frames() {
         prefix: FlowPrefix::new(FlowId(8)).unwrap(),
         rtcp_prefix: FlowPrefix::new(FlowId(9)).unwrap(),
         asked: LegRequest::default(),
-        rate: Bitrate(4_000_000),
-        budget_ms: 200,
+        feed: descriptor(4_000_000, 200),
     });
     let leg = Leg::new(Numbering::Verbatim, &w.core.feeds[index].feed, at);
     let mut entry = LegEntry::new(LegId::new("leg1").unwrap(), Some(index), leg, Way::Roq(way), at);

@@ -8,6 +8,7 @@ use rcgen::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -48,9 +49,13 @@ impl Ca {
 
     /// A certificate `trocar://north/ROLE/NAME` in NAME.pem and NAME.key.
     fn issue(&self, role: &str, name: &str, serial: u8) -> (PathBuf, PathBuf) {
+        self.issue_in("north", role, name, serial)
+    }
+
+    fn issue_in(&self, realm: &str, role: &str, name: &str, serial: u8) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let uri = format!("trocar://north/{role}/{name}");
+        let uri = format!("trocar://{realm}/{role}/{name}");
         params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().unwrap()));
         params.serial_number = Some(SerialNumber::from(vec![serial]));
         let cert = params.signed_by(&key, &self.issuer).unwrap();
@@ -246,12 +251,15 @@ async fn only_signaling_is_let_in_and_only_until_it_is_revoked() {
     let nothing: Result<(), _> = good.ask("no-such-command", &"l1").await;
     assert_eq!(nothing, Err(AdmitError::Unavailable));
 
-    // Another role: its own program refuses it, and so does the relay.
+    // Another role: its own program refuses it, and the relay does not let it through TLS.
     let observer = ca.issue("station", "observer-1", 101);
     assert!(door(&observer).err().unwrap().contains("role signaling"));
-    let client = client(&ca, Some(&observer));
+    let sent = client(&ca, Some(&observer)).get(format!("{}/v1/metrics", relay.url())).send().await;
+    assert!(sent.is_err(), "{sent:?}");
+    // The role is right and the realm is another's.
+    let elsewhere = client(&ca, Some(&ca.issue_in("south", "signaling", "signaling-2", 102)));
     for (method, path) in [("POST", "/v1/admission/close-leg"), ("GET", "/v1/events"), ("GET", "/v1/metrics")] {
-        let request = client.request(method.parse().unwrap(), format!("{}{path}", relay.url())).body("\"l1\"");
+        let request = elsewhere.request(method.parse().unwrap(), format!("{}{path}", relay.url())).body("\"l1\"");
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 403, "{path}");
         let problem: serde_json::Value = response.json().await.unwrap();
@@ -421,8 +429,11 @@ async fn a_feed_that_cannot_be_fetched_leaves_nothing_behind_and_keeps_no_other_
     b.stop().await;
 }
 
-/// Answers every request with `null`, and shows that certificate.
-async fn answer_as(ca: &Ca, (cert, key): (PathBuf, PathBuf)) -> (String, tokio::task::JoinHandle<()>) {
+/// Answers every request with `null`, and shows that certificate; counts what it was asked.
+async fn answer_as(
+    ca: &Ca,
+    (cert, key): (PathBuf, PathBuf),
+) -> (String, Arc<AtomicUsize>, tokio::task::JoinHandle<()>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use trocar_control::trust::{Identity, TrustList};
     let identity = Identity::from_pem_files(&cert, &key).unwrap();
@@ -431,11 +442,14 @@ async fn answer_as(ca: &Ca, (cert, key): (PathBuf, PathBuf)) -> (String, tokio::
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", socket.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
     let answering = tokio::spawn(async move {
         while let Ok((stream, _)) = socket.accept().await {
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut request = [0; 4_096];
-            if stream.read(&mut request).await.is_ok() {
+            if matches!(stream.read(&mut request).await, Ok(1..)) {
+                count.fetch_add(1, Ordering::SeqCst);
                 let head = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nnull";
                 let _ = stream.write_all(head.as_bytes()).await;
                 let _ = stream.shutdown().await;
@@ -443,7 +457,7 @@ async fn answer_as(ca: &Ca, (cert, key): (PathBuf, PathBuf)) -> (String, tokio::
             }
         }
     });
-    (url, answering)
+    (url, asked, answering)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -453,10 +467,11 @@ async fn only_a_relay_is_believed_and_only_the_one_that_is_listened_to() {
     let door =
         |url| Door::new(&DoorConfig { url, cert: cert.clone(), key: key.clone(), ca: ca.file("ca.pem") }).unwrap();
     for (role, believed) in [("relay", true), ("station", false)] {
-        let (url, answering) = answer_as(&ca, ca.issue(role, "other", 3)).await;
+        let (url, asked, answering) = answer_as(&ca, ca.issue(role, "other", 3)).await;
         let answer: Result<(), AdmitError> = door(url.clone()).ask("close-leg", &"l1").await;
         assert_eq!(answer.is_ok(), believed, "{role}: {answer:?}");
         assert_eq!(door(url).figures().await.is_some(), believed, "{role}");
+        assert_eq!(asked.load(Ordering::SeqCst), if believed { 2 } else { 0 }, "what a {role} was told");
         answering.abort();
     }
     let first = Running::start(&ca, "a", 1, "127.0.0.1:0").await;

@@ -113,6 +113,10 @@ export const en = {
     promote: (feed: string, key: string) => `Show ${feed} large${key === "" ? "" : ` (key ${key})`}`,
     promoteTitle: "Show this picture large",
     video: (feed: string) => `Picture of ${feed}`,
+    viewOf: (feed: string) => `View of ${feed}`,
+    viewAuto: (view: string) => `Auto: ${view}`,
+    viewSilent: (view: string) => `${view} – no signal`,
+    viewBeyond: (view: string) => `${view} – not in this browser`,
     speaks: "speaking",
     ageHelp: (uncertainty: string) =>
       `Age of the picture on the screen: time now, on the relay’s clock, less the time at which the frame was captured. ` +

@@ -24,6 +24,7 @@ const JAPANESE: Record<string, string> = {
   "audit log not written": "監査記録を書き込めない",
   "gate overloaded": "ゲートが過負荷",
   "one of two paths lost": "二経路の一方が切断",
+  "certificate, key or port unusable": "ゲートの証明書・鍵・ポートが使えない",
 };
 
 export const ja: Strings = {
@@ -137,6 +138,10 @@ export const ja: Strings = {
     promote: (feed, key) => `${feed} を大きく表示${key === "" ? "" : `（キー ${key}）`}`,
     promoteTitle: "この映像を大きく表示",
     video: (feed) => `${feed} の映像`,
+    viewOf: (feed) => `${feed} の表示サイズ`,
+    viewAuto: (view) => `自動: ${view}`,
+    viewSilent: (view) => `${view} – 信号なし`,
+    viewBeyond: (view) => `${view} – このブラウザーでは表示不可`,
     speaks: "発話中",
     ageHelp: (uncertainty) =>
       `画面上の映像の遅延です。中継サーバーの時計による現在時刻と、撮影時刻との差を示します。` +

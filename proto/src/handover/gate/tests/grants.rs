@@ -1,7 +1,7 @@
 //! Section 6: CONFIRM, the intent, the grant.
 
 use crate::handover::config::Config;
-use crate::handover::gate::{Act, DiskAct, DiskDone, Input, Judgement, Output};
+use crate::handover::gate::{Act, Alarms, DiskAct, DiskDone, Input, Judgement, Output};
 use crate::handover::message::{FromGate, Mode, Reason, ToGate};
 use crate::handover::rig::{CS, CX, CY, GOOD, Rig, X, ms, short};
 use crate::handover::types::{Clutch, Colour, Colours, Epoch, GrantedSet, Oid};
@@ -116,6 +116,29 @@ fn consent_revocation_and_a_lost_console_end_an_open_offer() {
             assert_eq!(rig.gate.mode(), Mode::Local, "{mode:?} {which}");
         }
     }
+}
+
+#[test]
+fn means_that_cannot_be_used_end_an_open_offer_refuse_the_next_and_leave_the_holder_and_local_alone() {
+    // HO-G-028, HO-R-014
+    for mode in [Mode::Offered, Mode::Ready, Mode::Granting] {
+        let mut rig = Rig::at(mode);
+        rig.world.disk = false;
+        rig.input(Input::Means(false)).unwrap();
+        assert_eq!(rig.gate.mode(), Mode::Local, "{mode:?}");
+        assert_eq!(rig.offer(X, GrantedSet::CAMERA), Err(Reason::RemoteRefused));
+        rig.act(Act::Take).unwrap();
+        assert!(rig.gate.alarms().has(Alarms::MEANS), "no TAKE answers it");
+        rig.input(Input::Means(true)).unwrap();
+        assert!(!rig.gate.alarms().has(Alarms::MEANS));
+        rig.offer(X, GrantedSet::CAMERA).unwrap();
+    }
+    let mut rig = Rig::at(Mode::Remote);
+    rig.engage();
+    rig.input(Input::Means(false)).unwrap();
+    assert!(rig.gate.motion_runs() && rig.gate.alarms().has(Alarms::MEANS));
+    rig.act(Act::Take).unwrap();
+    assert_eq!(rig.gate.mode(), Mode::Local);
 }
 
 impl Rig {

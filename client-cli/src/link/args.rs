@@ -1,0 +1,120 @@
+//! What is typed after `trocar link`.
+
+use crate::net::path::PathSpec;
+use anyhow::{Context as _, bail};
+use std::path::{Path, PathBuf};
+
+/// Longest key, in bytes.
+const KEY_BYTES_MAX: u64 = 4_096;
+
+/// Measure a line, or be the end that is measured against.
+#[derive(clap::Subcommand)]
+pub(crate) enum LinkCommand {
+    /// Is this line fit for surgery? Measures it against `trocar link serve`, and says what of a relay can be reached.
+    Test(Box<TestArgs>),
+    /// The other end of a measurement. It sends nothing to whoever has not shown that it is there.
+    Serve(super::serve::ServeArgs),
+}
+
+/// What to measure.
+#[derive(clap::Args, Clone)]
+pub(crate) struct TestArgs {
+    /// HOST or HOST:PORT of a `trocar link serve`, or the invitation link of a relay.
+    pub(super) target: String,
+    /// How long to measure, in seconds; a few more for setting up and waiting.
+    #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    pub(super) duration: f64,
+    /// Class of surgery that the line is to be fit for: see docs/LINK.md.
+    #[arg(long = "profile", visible_alias = "class", value_name = "CLASS", default_value = "telementoring-4k")]
+    pub(super) class: String,
+    /// File of classes in place of the built-in ones.
+    #[arg(long, value_name = "FILE")]
+    pub(super) classes: Option<PathBuf>,
+    /// We are the expert's end: what goes up in a class comes down here.
+    #[arg(long)]
+    pub(super) at_expert: bool,
+    /// Highest rate to try, each way, in bits per second; what the class needs and a quarter more where left out.
+    #[arg(long, value_name = "RATE", value_parser = mbit_s)]
+    pub(super) max_rate: Option<f64>,
+    /// Local address to leave by, LOCAL_IP or LOCAL_IP=HOST:PORT; a second one is measured beside the first.
+    #[arg(long, value_name = "PATH")]
+    pub(super) path: Vec<PathSpec>,
+    /// Find out for how long a NAT keeps a mapping that rests, up to so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) nat_timeout: Option<f64>,
+    /// File with the key that `trocar link serve` was given.
+    #[arg(long, value_name = "FILE")]
+    pub(super) key_file: Option<PathBuf>,
+    /// Trust list for a relay.
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+    /// Write the report as JSON; - is standard output, and progress goes to standard error.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write the report as one page of HTML.
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Write the checks as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
+    /// Measure again and again, a run every so many seconds, and say when the verdict changes.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) watch: Option<f64>,
+    /// Runs after which --watch ends.
+    #[arg(long, value_name = "NUMBER", requires = "watch")]
+    pub(super) runs: Option<u32>,
+}
+
+/// A rate in Mbit/s.
+pub(super) fn mbit_s(s: &str) -> Result<f64, String> {
+    let wrong = || "a number of bits per second with k, M or G is right, as in 50M or 400k".to_owned();
+    let (number, unit) = s.split_at_checked(s.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let factor = match unit {
+        "k" => 1e-3,
+        "M" => 1.0,
+        "G" => 1e3,
+        _ => return Err(wrong()),
+    };
+    let value = number.parse::<f64>().map_err(|_| wrong())? * factor;
+    if (0.1..=10_000.0).contains(&value) { Ok(value) } else { Err("100k to 10G are right".to_owned()) }
+}
+
+/// A time in seconds, with or without its unit.
+pub(super) fn seconds(s: &str) -> Result<f64, String> {
+    let number = s.strip_suffix('s').unwrap_or(s);
+    let value = number.parse::<f64>().ok().filter(|v| (1.0..=86_400.0).contains(v));
+    value.ok_or_else(|| "1 to 86400 seconds are right, as in 30 or 30s".to_owned())
+}
+
+/// The bytes of a key file without the space around them; none where there is no file.
+pub(super) fn read_key(file: Option<&Path>) -> anyhow::Result<Vec<u8>> {
+    let Some(file) = file else { return Ok(Vec::new()) };
+    let size = std::fs::metadata(file).with_context(|| format!("--key-file {}", file.display()))?.len();
+    if size > KEY_BYTES_MAX {
+        bail!("--key-file {}: {size} bytes, at most {KEY_BYTES_MAX} are right", file.display());
+    }
+    let bytes = std::fs::read(file).with_context(|| format!("--key-file {}", file.display()))?;
+    let key = bytes.trim_ascii().to_vec();
+    if key.is_empty() {
+        bail!("--key-file {} is empty: a line of random text is right", file.display());
+    }
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_times_have_units_and_mistakes_are_told_what_is_right() {
+        assert_eq!((mbit_s("50M"), mbit_s("400k"), mbit_s("1G")), (Ok(50.0), Ok(0.4), Ok(1_000.0)));
+        assert_eq!((seconds("30"), seconds("2.5s")), (Ok(30.0), Ok(2.5)));
+        for bad in ["", "50", "M", "é", "-1M", "NaNM"] {
+            assert!(mbit_s(bad).is_err(), "{bad}");
+        }
+        assert!(mbit_s("100G").unwrap_err().contains("100k to 10G"));
+        for bad in ["", "0", "s", "1e9", "nan"] {
+            assert!(seconds(bad).is_err_and(|e| e.contains("30s")), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Whether QUIC gets through, by a real connection: the best rung of the ladder. The responder's certificate comes in its acceptance.
+
+use anyhow::Context as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use trocar_link::measure::message::QuicDoor;
+use trocar_link::measure::responder::{hex, unhex};
+
+/// The name in the certificate.
+const NAME: &str = "trocar-link";
+/// A handshake that takes longer has failed.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections at a time. Loss policy: one more is refused.
+const CONNECTIONS_MAX: usize = 16;
+
+/// Opens the door at this address or, where that is taken, beside it; to be called on a runtime.
+///
+/// # Errors
+/// Where there is no port, or no certificate can be made.
+pub(super) fn open(at: SocketAddr) -> anyhow::Result<(quinn::Endpoint, QuicDoor)> {
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).context("certificate for QUIC")?;
+    let certificate = made.cert.der().clone();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let config = quinn::ServerConfig::with_single_cert(vec![certificate.clone()], key)?;
+    let any = SocketAddr::new(at.ip(), 0);
+    let endpoint = quinn::Endpoint::server(config.clone(), at).or_else(|_| quinn::Endpoint::server(config, any))?;
+    let port = endpoint.local_addr()?.port();
+    Ok((endpoint, QuicDoor { port, certificate: hex(&certificate) }))
+}
+
+/// Takes connections until the endpoint closes. Nobody gets more than came from there before it has shown a token (RFC 9000 section
+/// 8.1.2), and nothing is said over a connection.
+pub(super) async fn serve(endpoint: quinn::Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        if !incoming.remote_address_validated() {
+            // It could be retried, or it is gone: either is well.
+            let _ = incoming.retry();
+        } else if endpoint.open_connections() > CONNECTIONS_MAX {
+            incoming.refuse();
+        } else if let Ok(connecting) = incoming.accept() {
+            tokio::spawn(async move {
+                if let Ok(connection) = connecting.await {
+                    let _ = tokio::time::timeout(TIMEOUT, connection.closed()).await;
+                }
+            });
+        }
+    }
+}
+
+/// Connects: the round trip that QUIC measured, in microseconds.
+///
+/// # Errors
+/// What stopped it.
+pub(super) fn reach(to: SocketAddr, door: &QuicDoor) -> anyhow::Result<f64> {
+    let certificate = CertificateDer::from(unhex(&door.certificate).context("the certificate cannot be read")?);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate)?;
+    let config = quinn::ClientConfig::with_root_certificates(Arc::new(roots))?;
+    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let endpoint = quinn::Endpoint::client(any)?;
+        let connecting = endpoint.connect_with(config, to, NAME)?;
+        let connection = tokio::time::timeout(TIMEOUT, connecting).await.context("no answer within 5 s")??;
+        let rtt = connection.rtt().as_secs_f64() * 1e6;
+        connection.close(0_u32.into(), b"that was all");
+        endpoint.wait_idle().await;
+        Ok(rtt)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_tells_whether_quic_gets_through() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let (endpoint, door) = open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let to = endpoint.local_addr().unwrap();
+        runtime.spawn(serve(endpoint));
+        let us = std::thread::spawn({
+            let door = door.clone();
+            move || reach(to, &door).unwrap()
+        });
+        assert!((1.0..1e6).contains(&us.join().unwrap()));
+        // Negative control: somebody else's certificate.
+        let other = open("127.0.0.1:0".parse().unwrap()).unwrap().1;
+        assert!(std::thread::spawn(move || reach(to, &other).is_err()).join().unwrap());
+    }
+}

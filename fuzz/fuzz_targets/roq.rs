@@ -1,0 +1,4 @@
+#![no_main]
+#![doc = "libFuzzer's way in to `trocar_fuzz::media::roq`."]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| trocar_fuzz::media::roq(data));

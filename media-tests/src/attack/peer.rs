@@ -1,0 +1,266 @@
+//! One end of a WebRTC connection that does what it is told: it views, it publishes, and it sends whatever bytes a case needs from
+//! the address that the relay has validated.
+
+use crate::sink::{candidate, offer};
+use anyhow::{Context as _, bail, ensure};
+use dimpl::{Dtls, Output, SrtpProfile};
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, IceAgent, IceCreds, Protocol};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::UdpSocket;
+use trocar_proto::media::rtp;
+use trocar_proto::units::{SeqNo, Ssrc};
+use trocar_relay::srtp::{Profile, SendStream, Srtp};
+use trocar_relay::webrtc::transport::dtls_certificate;
+
+/// Room for what arrives while the end is elsewhere, in bytes.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// From the answer to the keys.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What an end offers and who it is, before there is an answer.
+pub(super) struct Draft {
+    socket: UdpSocket,
+    address: SocketAddr,
+    local: IceCreds,
+    certificate: dimpl::DtlsCertificate,
+    /// The offer, to be changed at will before it is sent.
+    pub(super) sdp: String,
+}
+
+impl Draft {
+    /// Somebody who wants to view H.264.
+    ///
+    /// # Errors
+    /// Where there is no socket or no key.
+    pub(super) async fn viewer() -> anyhow::Result<Self> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await?;
+        let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(SOCKET_BUFFER);
+        let certificate = dtls_certificate()?;
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.certificate);
+        let fingerprint: Vec<String> = hash.as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        let local = IceCreds::new();
+        let sdp = offer(&local, &fingerprint.join(":"));
+        Ok(Self { address: socket.local_addr()?, socket, local, certificate, sdp })
+    }
+
+    /// Somebody who wants to publish that codec (`H264`, `VP9`, …), with extensions and feedback as browsers offer them.
+    ///
+    /// # Errors
+    /// As [`Self::viewer`].
+    pub(super) async fn publisher(codec: &str) -> anyhow::Result<Self> {
+        let mut draft = Self::viewer().await?;
+        let fmtp = draft.sdp.lines().find(|l| l.starts_with("a=fmtp:96")).unwrap_or_default().to_owned();
+        let more = "a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 transport-cc\r\n\
+                    a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+                    a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
+                    a=extmap:4 http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time\r\n\
+                    a=extmap:6 https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension\r\n";
+        draft.sdp =
+            draft.sdp.replace("a=recvonly", "a=sendonly").replace("H264/90000", &format!("{codec}/90000")) + more;
+        if codec != "H264" {
+            draft.sdp = draft.sdp.replace(&format!("{fmtp}\r\n"), "");
+        }
+        Ok(draft)
+    }
+
+    /// With the answer, an end that can connect.
+    ///
+    /// # Errors
+    /// Where the answer lacks something.
+    pub(super) fn answered(self, answer: &str) -> anyhow::Result<Peer> {
+        let value = |name: &str| {
+            let prefix = format!("a={name}:");
+            let found = answer.lines().find_map(|l| l.strip_prefix(&prefix)).map(|v| v.trim().to_owned());
+            found.with_context(|| format!("answer without {name}"))
+        };
+        let remote = candidate(answer, "udp")?;
+        let now = Instant::now();
+        let mut ice = IceAgent::new(self.local);
+        ice.set_controlling(true);
+        ice.set_remote_credentials(IceCreds { ufrag: value("ice-ufrag")?, pass: value("ice-pwd")? });
+        ice.add_local_candidate(Candidate::host(self.address, Protocol::Udp)?);
+        ice.add_remote_candidate(Candidate::host(remote, Protocol::Udp)?);
+        ice.handle_timeout(now);
+        let config = Arc::new(dimpl::Config::builder().use_server_cookie(false).build()?);
+        let mut dtls = Dtls::new_12(config, self.certificate, now);
+        dtls.set_active(true);
+        dtls.handle_timeout(now)?;
+        let (socket, address) = (self.socket, self.address);
+        Ok(Peer { socket, address, remote, ice, dtls, srtp: None, stun_out: 0, stun_in: 0, ufrag: value("ice-ufrag")? })
+    }
+}
+
+/// One end.
+pub(super) struct Peer {
+    pub(super) socket: UdpSocket,
+    address: SocketAddr,
+    /// The relay.
+    pub(super) remote: SocketAddr,
+    ice: IceAgent,
+    dtls: Dtls,
+    /// Keys, once there are any.
+    pub(super) srtp: Option<Srtp>,
+    /// Bytes of STUN sent and received.
+    pub(super) stun_out: usize,
+    pub(super) stun_in: usize,
+    /// The relay's user fragment.
+    pub(super) ufrag: String,
+}
+
+impl Peer {
+    /// Runs until there are keys.
+    ///
+    /// # Errors
+    /// Where there are none in time.
+    pub(super) async fn connect(&mut self) -> anyhow::Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while self.srtp.is_none() {
+            ensure!(Instant::now() < until, "no keys in time");
+            self.step(true, |_| ()).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs until ICE has a pair, without DTLS.
+    ///
+    /// # Errors
+    /// Where there is none in time.
+    pub(super) async fn validate(&mut self) -> anyhow::Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while !self.ice.state().is_connected() {
+            ensure!(Instant::now() < until, "no pair in time");
+            self.step(false, |_| ()).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs for so long; how many media packets opened.
+    ///
+    /// # Errors
+    /// Where the socket fails.
+    pub(super) async fn watch(&mut self, time: Duration) -> anyhow::Result<u64> {
+        let until = Instant::now() + time;
+        let mut count = 0;
+        while Instant::now() < until {
+            self.step(true, |_| count += 1).await?;
+        }
+        Ok(count)
+    }
+
+    /// Sends what is due, then reads what has come, for at most 20 ms; `media` is called with each packet that opened.
+    ///
+    /// # Errors
+    /// Where the socket fails.
+    pub(super) async fn step(&mut self, dtls: bool, mut media: impl FnMut(&[u8])) -> anyhow::Result<()> {
+        let now = Instant::now();
+        self.ice.handle_timeout(now);
+        while let Some(t) = self.ice.poll_transmit() {
+            let bytes: Vec<u8> = t.contents.into();
+            self.stun_out += bytes.len();
+            self.socket.send_to(&bytes, t.destination).await?;
+        }
+        while self.ice.poll_event().is_some() {}
+        if dtls && self.srtp.is_none() && self.ice.state().is_connected() {
+            self.drive_dtls(now).await?;
+        }
+        let mut buffer = [0; 2_048];
+        let until = tokio::time::Instant::now() + Duration::from_millis(20);
+        while let Ok(read) = tokio::time::timeout_at(until, self.socket.recv_from(&mut buffer)).await {
+            let (len, from) = read?;
+            let data = buffer.get_mut(..len).unwrap_or(&mut []);
+            match data.first() {
+                Some(0..=1) => {
+                    self.stun_in += len;
+                    if let Ok(message) = StunMessage::parse(data) {
+                        let (proto, destination) = (Protocol::Udp, self.address);
+                        self.ice.handle_packet(now, StunPacket { proto, source: from, destination, message });
+                    }
+                    break;
+                }
+                Some(20..=63) => {
+                    let _ = self.dtls.handle_timeout(now);
+                    let _ = self.dtls.handle_packet(data);
+                    break;
+                }
+                Some(128..=191) if !rtp::is_rtcp(data) => {
+                    if let Some(Ok((len, _))) = self.srtp.as_mut().map(|s| s.receive.open(data)) {
+                        media(data.get(..len).unwrap_or(&[]));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// These bytes, as they are.
+    ///
+    /// # Errors
+    /// Where the socket fails.
+    pub(super) async fn throw(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.socket.send_to(bytes, self.remote).await?;
+        Ok(())
+    }
+
+    /// The right to send under that SSRC.
+    ///
+    /// # Errors
+    /// Where there are no keys or it was claimed before.
+    pub(super) fn claim(&mut self, ssrc: u32) -> anyhow::Result<SendStream> {
+        Ok(self.srtp.as_mut().context("no keys")?.send.claim(Ssrc(ssrc))?)
+    }
+
+    /// An RTP packet, sealed. `header` is the length of what stays readable.
+    ///
+    /// # Errors
+    /// Where it cannot be sealed.
+    pub(super) async fn send(
+        &self,
+        stream: &mut SendStream,
+        index: u64,
+        packet: &[u8],
+        header: usize,
+    ) -> anyhow::Result<Vec<u8>> {
+        let mut sealed = packet.to_vec();
+        sealed.resize(packet.len() + stream.overhead(), 0);
+        stream.seal(SeqNo(index), &mut sealed, header)?;
+        self.throw(&sealed).await?;
+        Ok(sealed)
+    }
+
+    /// An RTCP packet, sealed.
+    ///
+    /// # Errors
+    /// Where there are no keys.
+    pub(super) async fn send_rtcp(&mut self, mut packet: Vec<u8>) -> anyhow::Result<()> {
+        self.srtp.as_mut().context("no keys")?.send.seal_rtcp(&mut packet)?;
+        self.throw(&packet).await
+    }
+
+    async fn drive_dtls(&mut self, now: Instant) -> anyhow::Result<()> {
+        self.dtls.handle_timeout(now)?;
+        let mut buffer = vec![0; 2_048];
+        for _ in 0..64 {
+            let datagram = match self.dtls.poll_output(&mut buffer) {
+                Output::Packet(p) => p.to_vec(),
+                Output::KeyingMaterial(material, profile) => {
+                    let profile = match profile {
+                        SrtpProfile::AEAD_AES_256_GCM => Profile::Aes256Gcm,
+                        SrtpProfile::AEAD_AES_128_GCM => Profile::Aes128Gcm,
+                        SrtpProfile::AES128_CM_SHA1_80 => Profile::Aes128CmSha1,
+                        other => bail!("profile {other}"),
+                    };
+                    self.srtp = Some(Srtp::from_dtls(profile, &material, true)?);
+                    continue;
+                }
+                Output::Timeout(_) => break,
+                _ => continue,
+            };
+            self.socket.send_to(&datagram, self.remote).await?;
+        }
+        Ok(())
+    }
+}

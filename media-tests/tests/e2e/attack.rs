@@ -1,0 +1,72 @@
+//! The attack runner over the cases of the catalogue, a group at a time: each case is named in the output and in the failure. And
+//! what shows that the runner itself can fail.
+
+use crate::runtime;
+use anyhow::ensure;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use trocar_media_tests::attack::arena::judge;
+use trocar_media_tests::attack::beside::Beside;
+use trocar_media_tests::attack::{check, victim};
+use trocar_media_tests::line::Line;
+use trocar_media_tests::stack::Stack;
+
+#[test]
+fn bi_01_to_11_http_and_websocket() -> anyhow::Result<()> {
+    check(&["bi_0", "bi_10_", "bi_11_"])
+}
+
+#[test]
+fn bi_12_to_19_identity() -> anyhow::Result<()> {
+    check(&["bi_12_", "bi_13_", "bi_14_", "bi_15_", "bi_16_", "bi_17_", "bi_18_", "bi_19_"])
+}
+
+#[test]
+fn bi_20_to_30_sdp_ice_dtls_and_turn() -> anyhow::Result<()> {
+    check(&["bi_2", "bi_30_"])
+}
+
+#[test]
+fn bi_31_to_39_rtp_rtcp_and_codecs() -> anyhow::Result<()> {
+    check(&["bi_31_", "bi_32_", "bi_33_", "bi_34_", "bi_35_", "bi_36_", "bi_37_", "bi_38_", "bi_39_"])
+}
+
+#[test]
+fn bi_40_to_46_quic() -> anyhow::Result<()> {
+    check(&["bi_40_", "bi_41_", "bi_42_", "bi_43_", "bi_44_", "bi_45_", "bi_46_"])
+}
+
+#[test]
+fn a_listener_that_keeps_everything_and_one_that_panics_are_noticed() -> anyhow::Result<()> {
+    let grown = victim::flooded()?;
+    ensure!(grown.contains("memory grew by"), "{grown}");
+    let panicked = victim::panicking()?;
+    ensure!(panicked.contains("a panic") && panicked.contains("a peer said so"), "{panicked}");
+    Ok(())
+}
+
+#[test]
+fn a_packet_that_the_viewer_beside_misses_and_a_delay_are_noticed() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let line = Line::to(stack.text("/relay/quic")?.parse()?)?;
+    let beside = Beside::start(&stack, Some(line.address))?;
+    runtime().block_on(async {
+        let phase = async || {
+            let from = beside.mark();
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            beside.phase(from, beside.mark()).await
+        };
+        let before = phase().await?;
+        ensure!(before.native.lost == 0 && before.browser.lost == 0, "{before:?}");
+        line.switches().delay.store(20_000, Ordering::SeqCst);
+        let late = phase().await?;
+        line.switches().delay.store(0, Ordering::SeqCst);
+        let said = judge(before, late).err().map(|e| e.to_string()).unwrap_or_default();
+        ensure!(said.contains("moved by"), "20 ms more were not noticed: {late:?} {said:?}");
+        line.switches().loss.store(30_000, Ordering::SeqCst);
+        let lossy = phase().await?;
+        let said = judge(before, lossy).err().map(|e| e.to_string()).unwrap_or_default();
+        ensure!(lossy.native.lost > 0 && said.contains("lost"), "losses were not noticed: {lossy:?} {said:?}");
+        Ok(())
+    })
+}

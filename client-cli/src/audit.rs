@@ -109,7 +109,10 @@ impl AuditCommand {
                 crate::verbs::print(&signaling::as_story(&signaling::search(&path, &wanted.filter())?))
             }
             Self::Show { path, wanted } => {
-                ensure!(wanted.is_all(), "only signaling's trocar.db can be searched: leave the filters out for a gate's chain");
+                ensure!(
+                    wanted.is_all(),
+                    "only signaling's trocar.db can be searched: leave the filters out for a gate's chain"
+                );
                 match audit::show(&path) {
                     Ok(story) => crate::verbs::print(&story),
                     Err((story, bad)) => {

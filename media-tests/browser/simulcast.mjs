@@ -30,7 +30,7 @@ async function lookAtPage(page) {
   page.on("request", (r) => /\/(whep|legs\/)/.test(r.url()) && requests.push(`${r.method()} ${r.url().replace(/.*\/(legs|feeds)\//, "$1/")}`));
   await page.goto(`${link}&name=Viewer&join=1`);
   const at = (feed, timeout = 15_000) =>
-    page.waitForSelector(`.tile[data-feed="${feed}"][data-state="live"][data-age-kind="known"]`, { timeout, state: "attached" });
+    page.waitForSelector(`.tile[data-feed="${feed}"][data-state="live"]:not([data-age-kind="unknown"])`, { timeout, state: "attached" });
   const steps = [];
   const step = async (what, feed, act) => {
     const began = Date.now();

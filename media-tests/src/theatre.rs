@@ -323,7 +323,7 @@ impl Room {
     pub fn open(setting: Setting) -> anyhow::Result<Self> {
         let far = if setting.far { Some(Namespace::new()?) } else { None };
         let (stack, mut relays_apart) = if setting.apart {
-            let Cluster { stack, relays } = Cluster::start(&[("relay", &["feeds", "legs"])])?;
+            let Cluster { stack, relays } = Cluster::start(&[("apart", &["feeds", "legs"])])?;
             (stack, relays.into_iter().map(|relay| relay.process).collect())
         } else {
             (far.as_ref().map_or_else(Stack::start, |far| Stack::start_at(&far.host()))?, Vec::new())

@@ -2,8 +2,8 @@
 
 use crate::admission::{Admission, Answer};
 use crate::audit::{Entry, Journal};
-use crate::consent::Notary;
 use crate::config::{Config, Ice, Limits, Rate};
+use crate::consent::Notary;
 use crate::control::Gates;
 use crate::error::SessionError;
 use crate::figures::Figures;
@@ -27,6 +27,8 @@ use trocar_proto::units::{Micros, WallMicros};
 pub(crate) const INVITATION_TTL_S: std::ops::RangeInclusive<u64> = 60..=604_800;
 /// Denials recorded and logged: so many at once, and so many a second. All of them are counted.
 const RECORDED_DENIALS: Rate = Rate { burst: 50, per_second: 1 };
+/// Denials that are logged as well: whoever knocks a thousand times fills no log.
+const LOGGED_DENIALS: Rate = Rate { burst: 5, per_second: 1 };
 
 /// How a participant wants to be shown, cleaned.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +59,7 @@ pub(crate) struct App {
     journal: Journal,
     join_rates: Mutex<PeerRates>,
     denial_rate: Mutex<Bucket>,
+    denial_log_rate: Mutex<Bucket>,
     started: Instant,
 }
 
@@ -73,7 +76,8 @@ impl App {
         let now = Micros(0);
         let journal = Journal::new(store.clone(), figures.clone());
         let consents = std::mem::take(&mut stored.consents);
-        let mut live = Live::new(config.limits.clone(), (figures.clone(), hooks, journal.clone()), stored, now, wall_clock());
+        let mut live =
+            Live::new(config.limits.clone(), (figures.clone(), hooks, journal.clone()), stored, now, wall_clock());
         if let Some(notary) = &notary {
             live.require_consent();
             for stored in consents {
@@ -100,6 +104,7 @@ impl App {
             journal,
             join_rates: Mutex::new(PeerRates::new(now, config.limits.joins)),
             denial_rate: Mutex::new(Bucket::full(now, RECORDED_DENIALS)),
+            denial_log_rate: Mutex::new(Bucket::full(now, LOGGED_DENIALS)),
             started: Instant::now(),
         })
     }
@@ -123,7 +128,8 @@ impl App {
     /// Records that the server runs from now on: with which program, keys and configuration.
     pub(crate) async fn record_start(&self, config: &Config) -> Result<(), StoreError> {
         let fingerprint = |bytes: &[u8]| SecretHash::of_bytes(bytes).short();
-        let token = crate::token::token_public_key(&config.token_key_pkcs8).map_or_else(|_| String::new(), |k| fingerprint(&k));
+        let token =
+            crate::token::token_public_key(&config.token_key_pkcs8).map_or_else(|_| String::new(), |k| fingerprint(&k));
         let said = format!(
             "trocar {}, issuer {}, token key {token}, certificate {}, configuration {}",
             env!("CARGO_PKG_VERSION"),
@@ -167,8 +173,7 @@ impl App {
             given => given.flatten().map(ToOwned::to_owned),
         };
         let entry = Entry { patient: patient.clone(), ..Entry::now("session-created").of(&session).saying(title) };
-        let row =
-            Row::Session { session: session.clone(), title: title.to_owned(), patient: patient.clone(), created };
+        let row = Row::Session { session: session.clone(), title: title.to_owned(), patient: patient.clone(), created };
         self.store.write(vec![row, Row::Event(Box::new(entry))]).await?;
         self.live().open_session(session.clone(), title.to_owned(), patient);
         Ok(session)
@@ -346,7 +351,10 @@ impl App {
             return;
         }
         self.journal.note(Entry::now(kind).saying(detail.clone()));
-        tracing::warn!(kind, detail, "refused");
+        let mut logged = self.denial_log_rate.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.take(self.now(), LOGGED_DENIALS).is_ok() {
+            tracing::warn!(kind, detail, "refused");
+        }
     }
 
     /// Records a denial whatever the rate.

@@ -41,7 +41,9 @@ pub enum SessionError {
         left: u64,
     },
     /// The patient has not consented to being seen by others, or has withdrawn it.
-    #[error("the patient has not consented to being seen by others, or has withdrawn it: the surgical team hands consent in")]
+    #[error(
+        "the patient has not consented to being seen by others, or has withdrawn it: the surgical team hands consent in"
+    )]
     NoConsent,
     /// A consent document that does not count.
     #[error("{0}")]

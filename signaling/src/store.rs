@@ -118,13 +118,34 @@ pub enum StoreError {
 /// One row to write.
 #[derive(Debug, Clone)]
 pub(crate) enum Row {
-    Session { session: SessionId, title: String, patient: Option<String>, created: WallMicros },
-    SessionClosed { session: SessionId, at: WallMicros },
-    Invitation { hash: SecretHash, session: SessionId, role: Role, expires: WallMicros },
+    Session {
+        session: SessionId,
+        title: String,
+        patient: Option<String>,
+        created: WallMicros,
+    },
+    SessionClosed {
+        session: SessionId,
+        at: WallMicros,
+    },
+    Invitation {
+        hash: SecretHash,
+        session: SessionId,
+        role: Role,
+        expires: WallMicros,
+    },
     Participant(StoredParticipant),
-    ParticipantRemoved { session: SessionId, participant: ParticipantId, at: WallMicros },
+    ParticipantRemoved {
+        session: SessionId,
+        participant: ParticipantId,
+        at: WallMicros,
+    },
     /// In the place of the document before.
-    Consent { session: SessionId, document: String, taken: WallMicros },
+    Consent {
+        session: SessionId,
+        document: String,
+        taken: WallMicros,
+    },
     Event(Box<Entry>),
 }
 
@@ -306,7 +327,8 @@ fn load(connection: &Connection, path: &Path, now: WallMicros) -> Result<Stored,
     let sql = |e: rusqlite::Error| damaged(e.to_string());
     let mut stored = Stored::default();
     connection.execute("DELETE FROM invitations WHERE expires_us <= ?1", [as_i64(now)]).map_err(sql)?;
-    let mut query = connection.prepare("SELECT session, title, patient FROM sessions WHERE closed_us IS NULL").map_err(sql)?;
+    let mut query =
+        connection.prepare("SELECT session, title, patient FROM sessions WHERE closed_us IS NULL").map_err(sql)?;
     let rows = query.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get(1)?, r.get(2)?))).map_err(sql)?;
     for row in rows {
         let (session, title, patient) = row.map_err(sql)?;

@@ -54,8 +54,9 @@ impl Frame {
 pub(super) struct Whole {
     /// Frame id.
     pub(super) frame: u32,
-    /// Now minus capture, on the clock of the test, in microseconds.
-    pub(super) age_us: i64,
+    /// Now minus capture, on the clock of the test, in microseconds; none where it was captured before the leg was asked for: the
+    /// relay had it in store, and how long it lay there is no delay.
+    pub(super) age_us: Option<i64>,
 }
 
 /// How a leg brings its packets.
@@ -75,6 +76,8 @@ pub(super) struct Checker {
     tag: u64,
     way: Way,
     stale_us: u64,
+    /// When the leg was asked for, on the clock of the test.
+    asked_us: u64,
     numbers: SeqExtender,
     frames: VecDeque<Frame>,
     /// The first frame that counts: a viewer may come within one.
@@ -85,7 +88,7 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    /// For a leg of that feed; frames older than `stale_us` are stale.
+    /// For a leg of that feed; frames older than `stale_us` are stale. All ages count, until [`Self::ask`] says from when on.
     pub(super) fn new(codec: Codec, feed: &str, tag: u64, way: Way, stale_us: u64) -> Self {
         Self {
             codec,
@@ -93,12 +96,19 @@ impl Checker {
             tag,
             way,
             stale_us,
+            asked_us: 0,
             numbers: SeqExtender::default(),
             frames: VecDeque::with_capacity(WINDOW + 1),
             begun: None,
             counts: Counts::default(),
             faults: Vec::new(),
         }
+    }
+
+    /// The leg is asked for now. A joiner first gets what the relay has in store: frames captured before count as whole, but have
+    /// no age and are not stale.
+    pub(super) const fn ask(&mut self, now_us: u64) {
+        self.asked_us = now_us;
     }
 
     /// Faults that were found since the last call.
@@ -219,13 +229,14 @@ impl Checker {
     fn complete(&mut self, now_us: u64, place: usize) -> Option<Whole> {
         let f = self.frames.get_mut(place).filter(|f| f.came == f.of && !f.done)?;
         f.done = true;
-        let (frame, broken, age_us) = (f.id, f.broken, now_us.wrapping_sub(f.capture_us).cast_signed());
+        let (frame, broken, capture_us) = (f.id, f.broken, f.capture_us);
         if broken {
             self.counts.frames_lost += 1;
             return None;
         }
         self.counts.frames += 1;
-        if age_us > self.stale_us.cast_signed() {
+        let age_us = (capture_us >= self.asked_us).then(|| now_us.wrapping_sub(capture_us).cast_signed());
+        if age_us.is_some_and(|age| age > self.stale_us.cast_signed()) {
             self.counts.frames_stale += 1;
             self.tell(Fault::Stale, frame, None);
         }
@@ -383,6 +394,24 @@ mod tests {
             }
         });
         assert_eq!((c.frames, c.frames_lost, faults.len()), (99, 0, 0), "came within a frame");
+    }
+
+    #[test]
+    fn what_the_relay_had_in_store_when_the_leg_was_asked_for_is_whole_and_neither_old_nor_stale() {
+        // Frames from 1.00 s to 1.09 s that all come at 1.20 s: each is older than the limit of 50 ms.
+        let ages = |asked_us: Option<u64>| {
+            let mut checker = Checker::new(Codec::H264, "f", tag(1, "f"), DATAGRAMS, 50_000);
+            asked_us.into_iter().for_each(|at| checker.ask(at));
+            let packets = (0..10_u32).flat_map(|id| frame(id, 1_000_000 + u64::from(id) * 10_000));
+            let whole: Vec<Whole> = packets.filter_map(|p| checker.handle_packet(1_200_000, &p)).collect();
+            let stale = checker.take_faults().iter().filter(|f| f.fault == Fault::Stale).count();
+            let counts = checker.counts;
+            assert_eq!((whole.len(), counts.frames, counts.frames_stale), (10, 10, stale as u64));
+            whole.iter().filter_map(|w| w.age_us).collect::<Vec<_>>()
+        };
+        assert_eq!(ages(Some(1_070_000)), [130_000, 120_000, 110_000], "the first one in the moment of asking");
+        assert!(ages(Some(1_100_000)).is_empty());
+        assert_eq!(ages(None).len(), 10, "the negative control");
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub(super) struct Counts {
     pub(super) frames: u64,
     /// Frames that did not: a packet is missing or corrupted, or all of them are.
     pub(super) frames_lost: u64,
-    /// Whole frames that were older than the limit.
+    /// Whole frames that were older than the limit, and captured after the leg was asked for.
     pub(super) frames_stale: u64,
     /// Packets that did not come, of frames of which something came.
     pub(super) packets_missing: u64,
@@ -245,8 +245,10 @@ pub(super) struct ViewerRow {
     pub(super) gap_ms: f64,
     /// Connections that were lost.
     pub(super) disconnects: u64,
+    /// Of whole frames that were captured after the leg was asked for.
     pub(super) ages: Times,
-    /// Of each second of the run the largest age in milliseconds; −1 where no frame came, −2 before and after it was there.
+    /// Of each second of the run the largest age in milliseconds; −1 where no frame came whose age counts, −2 before and after it
+    /// was there.
     pub(super) seconds: Vec<i32>,
     /// Of each second, whether it lost something.
     pub(super) lost_in: Vec<u32>,
@@ -360,7 +362,10 @@ mod tests {
         let mut f = Faults::default();
         (0..6).for_each(|viewer| f.note(named(9), viewer));
         assert_eq!(f.list(), [Found { what: named(9), viewers: 6, first: 0 }]);
+        // Frame 9 is known already: 3000 different faults in all.
         (0..3_000).for_each(|frame| f.note(named(frame), 1));
-        assert_eq!((f.list().len(), f.unnamed), (MAX_FAULTS, 1_001));
+        assert_eq!((f.list().len(), f.unnamed), (MAX_FAULTS, 3_000 - MAX_FAULTS as u64));
+        f.note(named(9), 2);
+        assert_eq!((f.list()[9].viewers, f.unnamed), (8, 1_000), "one that is named is counted beyond the bound too");
     }
 }

@@ -88,6 +88,7 @@ struct Visit {
     checker: Checker,
     /// What the place knows already.
     told: Counts,
+    /// When its leg was asked for.
     began: Instant,
     last: Option<Instant>,
     /// The join was told to have failed.
@@ -127,6 +128,12 @@ impl Visit {
         let _ = self.order.wait_for(|o| *o != Order::Stay).await;
     }
 
+    /// The leg is asked for now. The participant that several share may have been waited for: joining is another figure than a leg's.
+    fn ask(&mut self) {
+        self.began = Instant::now();
+        self.checker.ask(self.shared.clock.now().0);
+    }
+
     fn fail(&mut self, why: &str) {
         if !std::mem::replace(&mut self.failed, true) {
             lock(&self.shared.joins).fail(why);
@@ -143,13 +150,16 @@ impl Visit {
     /// A whole frame came.
     fn note(&mut self, whole: Whole) {
         let now = Instant::now();
-        let age_us = u64::try_from(whole.age_us).unwrap_or(0);
-        lock(&self.shared.second).record(age_us);
+        // Made and received by clocks of two machines, a frame may seem to come before it was made.
+        let age_us = whole.age_us.map(|age| u64::try_from(age).unwrap_or(0));
+        age_us.into_iter().for_each(|age| lock(&self.shared.second).record(age));
         let Some(place) = self.shared.places.get(self.viewer) else { return };
         let mut place = lock(place);
-        place.row.ages.record(age_us);
-        if let Some((age, _)) = place.second(self.shared.elapsed().as_secs() as usize) {
-            *age = (*age).max(i32::try_from(age_us / 1_000).unwrap_or(i32::MAX));
+        if let Some(age_us) = age_us {
+            place.row.ages.record(age_us);
+            if let Some((age, _)) = place.second(self.shared.elapsed().as_secs() as usize) {
+                *age = (*age).max(i32::try_from(age_us / 1_000).unwrap_or(i32::MAX));
+            }
         }
         match self.last.replace(now) {
             Some(last) => place.row.gap_ms = place.row.gap_ms.max((now - last).as_secs_f64() * 1e3),
@@ -223,10 +233,9 @@ impl Visit {
 
     async fn by_quic(&mut self, access: &Access) -> anyhow::Result<()> {
         let api = access.viewer(self.viewer, self.plan.feed).await?;
-        // The participant that several share may have been waited for: joining is another figure than a leg's.
-        self.began = Instant::now();
         let mode = if self.plan.transport == Incoming::RoqStream { RoqMode::Stream } else { RoqMode::Datagram };
         let feed = FeedId::new(self.feed.name.as_str())?;
+        self.ask();
         let binding = api.view(&feed, LegRequest { mode, paths: self.plan.paths }).await?;
         let read = if mode == RoqMode::Datagram && self.plan.paths == 1 {
             self.read_datagrams(access, &binding).await
@@ -345,9 +354,9 @@ impl Visit {
 
     async fn by_webrtc(&mut self, access: &Access) -> anyhow::Result<()> {
         let api = access.viewer(self.viewer, self.plan.feed).await?;
-        self.began = Instant::now();
         let path = format!("v1/sessions/{}/feeds/{}/whep", api.grant().session, self.feed.name);
         let endpoint = Endpoint::new(api.base().join(&path)?, Bearer::Joined(api.clone()), &access.trust)?;
+        self.ask();
         let mut leg = light::Leg::open(&endpoint).await?;
         let mut reports = tokio::time::interval(REPORTS);
         loop {

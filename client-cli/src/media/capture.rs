@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_camera_is_asked_for_its_size_raw_or_as_jpeg_and_one_that_it_lacks_is_named() {
         let device = Device::V4l2("/dev/video0".into());
-        let raw = "videotestsrc is-live=true ! video/x-raw,format=YUY2,width=640,height=360,framerate=15/1";
+        let raw = "videotestsrc is-live=true ! video/x-raw,format=YUY2,width=640,height=360,framerate=15/1 ! identity";
         let jpeg = "videotestsrc is-live=true ! video/x-raw,format=I420,width=640,height=360,framerate=15/1 ! jpegenc";
         for line in [raw, jpeg] {
             let open = |s: &EncodeSettings| Capture::of("v4l2:/dev/video0".into(), &camera(line), mode(&device, s), s);

@@ -30,9 +30,9 @@ use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit,
 const EVENTS: usize = 64;
 /// Candidates are gathered for this long at most, then what there is goes out.
 const GATHER: Duration = Duration::from_secs(3);
-/// Missing packets are asked for this often until they come. The crate's own 100 ms are longer than a frame can wait; the relay
-/// answers each question once a round trip.
-const ASK_EVERY: Duration = Duration::from_millis(10);
+/// Missing packets are asked for this often until they come. The crate's own 100 ms are longer than a frame can wait; much less
+/// than a round trip would have each of them sent several times.
+const ASK_EVERY: Duration = Duration::from_millis(40);
 /// Packets among which missing ones are looked for: 400 ms at 200 Mbit/s.
 const ASK_WITHIN: u16 = 8_192;
 /// A connection that is not there by then has failed.

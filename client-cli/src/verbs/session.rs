@@ -70,7 +70,9 @@ impl SessionCommand {
             }
             Self::Consent { access, file } => {
                 let document = match &file {
-                    Some(f) => Some(std::fs::read_to_string(f).with_context(|| format!("cannot read {}", f.display()))?),
+                    Some(f) => {
+                        Some(std::fs::read_to_string(f).with_context(|| format!("cannot read {}", f.display()))?)
+                    }
                     None => None,
                 };
                 let document: Option<serde_json::Value> =
@@ -107,7 +109,11 @@ fn consent_text(info: &serde_json::Value) -> String {
     format!(
         "document          {document}\nothers may see    {}{}\nmay be recorded   {}\nremote operation  {} (the gate decides by itself)\n",
         is("view"),
-        if info["required"] == true { "" } else { " (this node does not ask for consent: everybody in the session may)" },
+        if info["required"] == true {
+            ""
+        } else {
+            " (this node does not ask for consent: everybody in the session may)"
+        },
         is("record"),
         is("remote_operation"),
     )

@@ -25,6 +25,10 @@ const PARTS: (usize, usize) = (6, 48);
 const PART_US: f64 = 400_000.0;
 /// Standard errors that the error bar of the drift has: a chance of 1 in 1,000 at 6 parts (Student's distribution), less at more.
 const SIGMAS: f64 = 7.0;
+/// A part is left out where the error bar is so many times as large with it as without it, of at least so many parts: noise that is
+/// the same everywhere does that once in 100,000 runs at most.
+const ODD_FACTOR: f64 = 20.0;
+const ODD_PARTS_MIN: usize = 8;
 
 /// The four timestamps of one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,16 +70,21 @@ impl ClockModel {
         self.offset_us + self.drift_ppm * 1e-6 * (ours - self.at) as f64
     }
 
-    /// How long a packet took from us to them.
+    /// How long a packet took from us to them, by our clock.
     #[must_use]
     pub fn delay_up_us(&self, sent_ours: Stamp, arrived_theirs: Stamp) -> f64 {
-        (arrived_theirs - sent_ours) as f64 - self.offset_us(sent_ours)
+        self.in_our_time((arrived_theirs - sent_ours) as f64 - self.offset_us(sent_ours))
     }
 
-    /// How long a packet took from them to us.
+    /// How long a packet took from them to us, by our clock.
     #[must_use]
     pub fn delay_down_us(&self, sent_theirs: Stamp, arrived_ours: Stamp) -> f64 {
-        (arrived_ours - sent_theirs) as f64 + self.offset_us(arrived_ours)
+        self.in_our_time((arrived_ours - sent_theirs) as f64 + self.offset_us(arrived_ours))
+    }
+
+    /// The offset is known at our end's stamp, and their stamp is a delay away from it: their clock drifts for that long.
+    fn in_our_time(&self, delay_us: f64) -> f64 {
+        delay_us / (1.0 + self.drift_ppm * 1e-6)
     }
 }
 
@@ -99,9 +108,19 @@ pub struct ClockFilter {
 /// An exchange as bounds, relative to the first one.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
-    t: f64,
+    /// When the question left: `upper` holds there.
+    sent: f64,
+    /// When the answer came: `lower` holds there.
+    came: f64,
     upper: f64,
     lower: f64,
+}
+
+impl Bounds {
+    /// Without a slope.
+    fn level(&self, slope: f64) -> Self {
+        Self { upper: self.upper - slope * self.sent, lower: self.lower - slope * self.came, ..*self }
+    }
 }
 
 /// The middle of the bounds of one part of the run.
@@ -141,23 +160,24 @@ impl ClockFilter {
             .exchanges
             .iter()
             .map(|e| Bounds {
-                t: (e.t0 - first.t0) as f64,
+                sent: (e.t0 - first.t0) as f64,
+                came: (e.t3 - first.t0) as f64,
                 upper: (e.t1 - e.t0 - base) as f64,
                 lower: (e.t2 - e.t3 - base) as f64,
             })
             .collect();
-        let span = bounds.iter().map(|b| b.t).fold(0.0, f64::max);
+        let span = bounds.iter().map(|b| b.came).fold(0.0, f64::max);
         let middle_t = span / 2.0;
         let (drift, drift_error) =
             if span < SPAN_MIN_US { (0.0, DRIFT_UNKNOWN_PPM * 1e-6) } else { drift(&bounds, span) };
-        let along = |b: &Bounds| drift * (b.t - middle_t);
-        let upper = bounds.iter().map(|b| b.upper - along(b)).fold(f64::INFINITY, f64::min);
-        let lower = bounds.iter().map(|b| b.lower - along(b)).fold(f64::NEG_INFINITY, f64::max);
+        let level = || bounds.iter().map(|b| b.level(drift));
+        let upper = level().map(|b| b.upper).fold(f64::INFINITY, f64::min);
+        let lower = level().map(|b| b.lower).fold(f64::NEG_INFINITY, f64::max);
         let half = ((upper - lower) / 2.0).abs();
         Some(Estimate {
             model: ClockModel {
                 at: first.t0 + middle_t as Stamp,
-                offset_us: f64::midpoint(upper, lower) + base as f64,
+                offset_us: f64::midpoint(upper, lower) + drift * middle_t + base as f64,
                 drift_ppm: drift * 1e6,
             },
             // The bounds come from any time of the run, and the line is used at any: half a span of drift each. One for the
@@ -175,18 +195,25 @@ fn drift(bounds: &[Bounds], span: f64) -> (f64, f64) {
     // Which exchanges are the quickest depends on the slope: once more with what came out.
     for _ in 0..4 {
         let middles = middles(bounds, span, parts, slope);
-        let Some((more, e)) = regress(&middles, span) else { return (0.0, DRIFT_UNKNOWN_PPM * 1e-6) };
+        let Some((more, e)) = regress_robustly(&middles, span) else { return (0.0, DRIFT_UNKNOWN_PPM * 1e-6) };
         slope += more;
         error = e;
     }
-    (slope, error)
+    with_quartz(slope, error)
+}
+
+/// What was measured, and that quartz drifts by so much at most: what both allow. Where they contradict each other, what was measured.
+fn with_quartz(slope: f64, error: f64) -> (f64, f64) {
+    let most = DRIFT_UNKNOWN_PPM * 1e-6;
+    let (low, high) = ((slope - error).max(-most), (slope + error).min(most));
+    if low <= high { (f64::midpoint(low, high), (high - low) / 2.0) } else { (slope, error) }
 }
 
 fn middles(bounds: &[Bounds], span: f64, parts: usize, slope: f64) -> Vec<Middle> {
     let mut found: Vec<Option<(Bounds, Bounds)>> = vec![None; parts];
     for b in bounds {
-        let part = ((b.t / span * parts as f64) as usize).min(parts - 1);
-        let level = Bounds { t: b.t, upper: b.upper - slope * b.t, lower: b.lower - slope * b.t };
+        let part = ((b.sent / span * parts as f64) as usize).min(parts - 1);
+        let level = b.level(slope);
         let Some(slot) = found.get_mut(part) else { continue };
         let (low, high) = slot.get_or_insert((level, level));
         if level.upper < low.upper {
@@ -197,11 +224,26 @@ fn middles(bounds: &[Bounds], span: f64, parts: usize, slope: f64) -> Vec<Middle
         }
     }
     let middle = |(low, high): (Bounds, Bounds)| Middle {
-        t: f64::midpoint(low.t, high.t),
+        t: f64::midpoint(low.sent, high.came),
         value: f64::midpoint(low.upper, high.lower),
         width: low.upper - high.lower,
     };
     found.into_iter().flatten().map(middle).collect()
+}
+
+/// Without the one part that agrees with no other, where there is such a one: a packet that was quicker than all others also went
+/// by ways that differ by another length, and its middle says nothing about drift.
+fn regress_robustly(middles: &[Middle], span: f64) -> Option<(f64, f64)> {
+    let all = regress(middles, span)?;
+    if middles.len() < ODD_PARTS_MIN {
+        return Some(all);
+    }
+    let without = |i: usize| {
+        let (before, after) = (middles.get(..i)?, middles.get(i + 1..)?);
+        regress(&[before, after].concat(), span)
+    };
+    let best = (0..middles.len()).filter_map(without).min_by(|a, b| a.1.total_cmp(&b.1));
+    Some(best.filter(|b| b.1 * ODD_FACTOR < all.1).unwrap_or(all))
 }
 
 /// A line through the middles, each weighted by how little its packets waited: slope and ± of it.
@@ -222,8 +264,11 @@ fn regress(middles: &[Middle], span: f64) -> Option<(f64, f64)> {
     let slope = sum(&|m| (m.t - t) * (m.value - value)) / spread;
     let rest = sum(&|m| (m.value - value - slope * (m.t - t)).powi(2));
     let error = (rest / (middles.len() as f64 - 2.0) / spread).sqrt();
+    // Waits that last for a part of the run, such as those behind a flow, are no noise: by at most half of what a part is wider than
+    // the narrowest, its middle is off, and all of them may be so to the same effect.
+    let waits = sum(&|m| (m.t - t).abs() * (m.width - narrowest) / 2.0) / spread;
     // Timestamps are whole microseconds: a line through them is not better than one of them over the run.
-    Some((slope, SIGMAS * error + 2.0 / span))
+    Some((slope, (SIGMAS * error).max(waits) + 2.0 / span))
 }
 
 #[cfg(test)]
@@ -277,12 +322,22 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_is_by_our_clock_also_where_theirs_drifts_while_the_packet_is_under_way() {
+        let model = ClockModel { at: 0, offset_us: 5e6, drift_ppm: -100.0 };
+        // 1 s by our clock is 999,900 us by theirs.
+        assert!((model.delay_up_us(0, 5_999_900) - 1e6).abs() < 1e-3);
+        assert!((model.delay_down_us(5_000_000, 1_000_000) - 1e6).abs() < 1e-3);
+    }
+
+    #[test]
     fn few_exchanges_say_little_and_say_so() {
         assert!(ClockFilter::default().estimate().is_none());
         let mut one = ClockFilter::default();
         one.handle_exchange(Exchange { t0: 0, t1: 5_100, t2: 5_100, t3: 200 });
         let e = one.estimate().unwrap();
-        assert_eq!((e.model.offset_us, e.uncertainty_us, e.drift_uncertainty_ppm.round()), (5_000.0, 101.0, 200.0));
+        assert_eq!((e.model.offset_us, e.drift_uncertainty_ppm.round()), (5_000.0, 200.0));
+        // Half of the round trip, a microsecond of the stamps, and what quartz may drift by from question to answer.
+        assert!((e.uncertainty_us - (100.0 + 1.0 + 200.0 * 200e-6)).abs() < 1e-6, "{e:?}");
         one.handle_exchange(Exchange { t0: 0, t1: 5_100, t2: 5_400, t3: 200 });
         assert_eq!(one.len(), 1, "an answer before its question is dropped");
     }

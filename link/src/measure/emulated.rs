@@ -413,8 +413,8 @@ const VIDEO: FlowSpec = FlowSpec {
 };
 
 /// Smooth and picture-shaped flows both ways: figures, and what they have to agree with.
-fn measured(profile: &Profile, clocks: Clocks) -> (World, Estimate, Vec<(Way, FlowSpec, Received, Truth)>) {
-    let mut w = World::new(profile, 7, clocks);
+fn measured(profile: &Profile, seed: u64, clocks: Clocks) -> (World, Estimate, Vec<(Way, FlowSpec, Received, Truth)>) {
+    let mut w = World::new(profile, seed, clocks);
     let flows = [(Way::Up, IDLE), (Way::Down, IDLE), (Way::Up, VIDEO), (Way::Down, VIDEO)];
     let mut phases = w.run(&flows[..2]);
     phases.extend(w.run(&flows[2..]));
@@ -432,10 +432,12 @@ fn measured(profile: &Profile, clocks: Clocks) -> (World, Estimate, Vec<(Way, Fl
 fn loss_bursts_reordering_copies_and_damage_are_exact_and_delays_within_their_error_bars() {
     let lines = profiles();
     assert!(lines.len() >= 12);
-    for (i, (name, profile)) in lines.iter().enumerate() {
+    let mut seed = 0;
+    for (i, (name, profile)) in lines.iter().enumerate().cycle().take(3 * lines.len()) {
+        seed += 1;
         // A clock that is hours ahead or behind, and drifts as much as quartz may.
         let clocks = Clocks { offset: (i as f64 - 6.0) * 3.6e9, ppm: (i as f64 * 37.0) % 180.0 - 90.0 };
-        let (w, e, all) = measured(profile, clocks);
+        let (w, e, all) = measured(profile, seed, clocks);
         for t in [0, w.t / 2, w.t] {
             let off = (e.model.offset_us(ours(t)) - w.clocks.truth(ours(t))).abs();
             assert!(off <= e.uncertainty_us, "{name}: the clock is off by {off}, {e:?}");
@@ -455,7 +457,7 @@ fn loss_bursts_reordering_copies_and_damage_are_exact_and_delays_within_their_er
 #[test]
 fn a_wrong_clock_and_a_miscounted_packet_are_found() {
     let profile: Profile = toml::from_str(LINES[4].1).unwrap();
-    let (_, e, all) = measured(&profile, Clocks { offset: 5e6, ppm: 40.0 });
+    let (_, e, all) = measured(&profile, 7, Clocks { offset: 5e6, ppm: 40.0 });
     let (_, spec, r, t) = &all[0];
     let check = |r: &Received, t: &Truth| agrees(r, t, &e, spec.duration_us as f64);
     assert_eq!(check(r, t), Ok(()), "the control");
@@ -506,7 +508,7 @@ fn climb(w: &mut World, way: Way, max: f64) -> (Option<Capacity>, Vec<crate::res
 #[test]
 fn the_rate_that_a_line_carries_is_found_within_its_error_bar() {
     const MAX: f64 = 40.0;
-    let mut checked = 0;
+    let (mut checked, mut steady) = (0, 0);
     for (name, profile) in profiles() {
         let mut w = World::new(&profile, 3, Clocks { offset: 1e9, ppm: 25.0 });
         for (way, config) in [(Way::Up, &profile.up), (Way::Down, &profile.down)] {
@@ -527,12 +529,42 @@ fn the_rate_that_a_line_carries_is_found_within_its_error_bar() {
                 assert!(c.at_least || c.mbit_s + c.uncertainty >= MAX * 0.9, "{name} {way:?}: {c:?}, is {truth}");
             } else {
                 assert!((c.mbit_s - truth).abs() <= c.uncertainty, "{name} {way:?}: {c:?}, is {truth}; {steps:#?}");
-                assert!(c.uncertainty < truth * (0.12 + noise), "{name} {way:?}: {c:?}, is {truth}");
+                // The gap that the search leaves, 2 % of growth and what jitter adds; not steady: up to the highest rate.
+                let closed_in = c.uncertainty <= c.mbit_s * (0.04 + 0.02 + noise) * 1.000_001;
+                assert!(closed_in || c.mbit_s + c.uncertainty >= MAX, "{name} {way:?}: {c:?}, is {truth}");
+                steady += u32::from(closed_in);
                 checked += 1;
             }
         }
     }
+    assert!(steady >= 5, "of {checked} lines {steady} are steady");
     assert!(checked >= 7, "{checked} lines have a rate below {MAX} Mbit/s");
+}
+
+/// What a line does by chance is in the bar too, but for the chance that [`super::ramp`] states: 2 %.
+#[test]
+fn the_bar_of_the_rate_holds_it_for_other_seeds_too() {
+    const MAX: f64 = 40.0;
+    let (mut runs, mut missed) = (0, Vec::new());
+    for (name, profile) in profiles() {
+        for seed in 0..10 {
+            let mut w = World::new(&profile, seed, Clocks { offset: 1e9, ppm: 25.0 });
+            for (way, config) in [(Way::Up, &profile.up), (Way::Down, &profile.down)] {
+                let Some(line) = config.line.as_ref().filter(|_| config.blackout.is_empty()) else { continue };
+                let Some(rate) = line.mbit_s else { continue };
+                // Nothing is said of what is above the highest rate that is tried.
+                let truth = (rate * 1_200.0 / (1_200.0 + f64::from(line.overhead_bytes))).min(MAX);
+                runs += 1;
+                let c = climb(&mut w, way, MAX).0;
+                let within = c.is_some_and(|c| (c.mbit_s - truth).abs() <= c.uncertainty);
+                if !within {
+                    missed.push(format!("{name} {way:?}, seed {seed}: {truth:.2}, {c:?}"));
+                }
+            }
+        }
+    }
+    println!("{} of {runs} bars miss the rate", missed.len());
+    assert!(runs >= 250 && missed.len() * 50 <= runs, "{} of {runs}: {missed:#?}", missed.len());
 }
 
 #[test]

@@ -183,17 +183,17 @@ fn rate(log: &Log, firsts: &[Option<Arrival>]) -> f64 {
     }
 }
 
-/// How fast delay grows, as 1 + microseconds per microsecond: the middle of the last quarter against the middle of the first. Where a
-/// line is too slow by a share, its queue grows by that share of the time; middles do not mind a few late packets.
+/// How fast delay grows, as 1 + microseconds per microsecond: the smallest of the last quarter against the smallest of the first. Where
+/// a line is too slow by a share, its queue grows by that share of the time, and nothing overtakes it; what only jitters comes back.
 fn stretch(firsts: &[Option<Arrival>], delay: impl Fn(&Arrival) -> f64) -> Option<f64> {
     let came: Vec<&Arrival> = firsts.iter().flatten().collect();
     let quarter = (came.len() / 4).max(1);
-    let middle = |part: &[&Arrival]| {
+    let smallest = |part: &[&Arrival]| {
         let sent = median(part.iter().map(|a| a.sent as f64).collect())?;
-        Some((sent, median(part.iter().map(|a| delay(a)).collect())?))
+        Some((sent, part.iter().map(|a| delay(a)).fold(f64::INFINITY, f64::min)))
     };
-    let (t0, d0) = middle(came.get(..quarter)?)?;
-    let (t1, d1) = middle(came.get(came.len() - quarter..)?)?;
+    let (t0, d0) = smallest(came.get(..quarter)?)?;
+    let (t1, d1) = smallest(came.get(came.len() - quarter..)?)?;
     (t1 > t0).then(|| 1.0 + (d1 - d0) / (t1 - t0))
 }
 

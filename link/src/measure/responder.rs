@@ -163,14 +163,17 @@ impl Responder {
 
     /// Takes a packet. `now` is asked when an answer is stamped.
     pub fn handle_packet(&mut self, d: Datagram<'_>, now: impl Fn() -> Stamp, out: &mut Vec<Output>) {
+        // First: a probe whose first header is damaged may look like anything else, and has a second one.
+        if self.handle_probe(&d) {
+            return;
+        }
         let header = match Header::read(d.bytes) {
             Ok(header) if !header.from_responder => header,
             Ok(_) => return,
             Err(PacketError::Version(v)) if d.bytes.len() >= OPENING_BYTES => {
                 return self.refuse(0, &d, &format!("{}: version {v} was asked for", PacketError::Version(v)), out);
             }
-            // A probe whose first header is damaged has a second one.
-            Err(_) => return self.handle_probe(&d),
+            Err(_) => return,
         };
         match header.kind {
             Kind::Hello if d.bytes.len() >= OPENING_BYTES => {
@@ -181,7 +184,6 @@ impl Responder {
             Kind::Open if d.bytes.len() >= OPENING_BYTES => self.handle_open(&header, &d, now(), out),
             Kind::Ask => self.handle_ask(&header, &d, now, out),
             Kind::Ping => self.handle_ping(&header, &d, now, out),
-            Kind::Probe => self.handle_probe(&d),
             _ => {}
         }
     }
@@ -329,15 +331,17 @@ impl Responder {
         id
     }
 
-    fn handle_probe(&mut self, d: &Datagram<'_>) {
-        let Some(probe) = read_probe(d.bytes, |id| self.sessions.get(&id).map(|s| &s.key)) else { return };
+    /// Whether it is a probe of a session.
+    fn handle_probe(&mut self, d: &Datagram<'_>) -> bool {
+        let Some(probe) = read_probe(d.bytes, |id| self.sessions.get(&id).map(|s| &s.key)) else { return false };
         let h = probe.header;
-        let Some(session) = self.sessions.get_mut(&h.session).filter(|_| !h.from_responder) else { return };
+        let Some(session) = self.sessions.get_mut(&h.session).filter(|_| !h.from_responder) else { return true };
         session.heard = session.heard.max(d.at);
         if let Some(log) = session.coming.get_mut(&h.phase) {
             let damaged = probe.damaged;
             log.handle_arrival(Arrival { seq: h.seq, damaged, tos: d.tos, sent: h.sent, arrived: d.at });
         }
+        true
     }
 
     fn handle_ping(&mut self, header: &Header, d: &Datagram<'_>, now: impl Fn() -> Stamp, out: &mut Vec<Output>) {

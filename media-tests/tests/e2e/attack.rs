@@ -1,5 +1,5 @@
-//! The attack runner over the cases of the catalogue, a group at a time: each case is named in the output and in the failure. And
-//! what shows that the runner itself can fail.
+//! The attack runner over the cases of HTTP, WebSocket and identity: each case is named in the output and in the failure. And what
+//! shows that the runner itself can fail. `make attack` plays all cases.
 
 use crate::runtime;
 use anyhow::ensure;
@@ -19,21 +19,6 @@ fn bi_01_to_11_http_and_websocket() -> anyhow::Result<()> {
 #[test]
 fn bi_12_to_19_identity() -> anyhow::Result<()> {
     check(&["bi_12_", "bi_13_", "bi_14_", "bi_15_", "bi_16_", "bi_17_", "bi_18_", "bi_19_"])
-}
-
-#[test]
-fn bi_20_to_30_sdp_ice_dtls_and_turn() -> anyhow::Result<()> {
-    check(&["bi_2", "bi_30_"])
-}
-
-#[test]
-fn bi_31_to_39_rtp_rtcp_and_codecs() -> anyhow::Result<()> {
-    check(&["bi_31_", "bi_32_", "bi_33_", "bi_34_", "bi_35_", "bi_36_", "bi_37_", "bi_38_", "bi_39_"])
-}
-
-#[test]
-fn bi_40_to_46_quic() -> anyhow::Result<()> {
-    check(&["bi_40_", "bi_41_", "bi_42_", "bi_43_", "bi_44_", "bi_45_", "bi_46_"])
 }
 
 #[test]
@@ -62,7 +47,12 @@ fn a_packet_that_the_viewer_beside_misses_and_a_delay_are_noticed() -> anyhow::R
         let late = phase().await?;
         line.switches().delay.store(0, Ordering::SeqCst);
         let said = judge(before, late).err().map(|e| e.to_string()).unwrap_or_default();
-        ensure!(said.contains("moved by"), "20 ms more were not noticed: {late:?} {said:?}");
+        // A step of the delay may cost packets as well: the line's rate control takes it for a queue.
+        let noticed = said.contains("moved by") || said.contains("lost");
+        ensure!(
+            noticed && late.native.p99_us > before.native.p99_us + 15_000,
+            "20 ms more were not noticed: {late:?} {said:?}"
+        );
         line.switches().loss.store(30_000, Ordering::SeqCst);
         let lossy = phase().await?;
         let said = judge(before, lossy).err().map(|e| e.to_string()).unwrap_or_default();

@@ -10,7 +10,10 @@ use trocar_media_tests::stack::{PATIENCE, Stack, path, summary};
 /// Runs `trocar audit`: whether it succeeded, and all that it said.
 fn audit(words: &[&str]) -> anyhow::Result<(bool, String)> {
     let out = Command::new(trocar()?).arg("audit").args(words).stdin(Stdio::null()).output()?;
-    Ok((out.status.success(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))))
+    Ok((
+        out.status.success(),
+        format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)),
+    ))
 }
 
 /// Puts a text of the same length in the place of another one in a file.

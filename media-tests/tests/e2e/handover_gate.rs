@@ -28,13 +28,6 @@ fn change(room: &Room, from: &str, to: &str) -> anyhow::Result<()> {
     std::fs::write(room.places.gate_config(), text.replace(from, to)).map_err(Into::into)
 }
 
-fn restart(room: &mut Room) -> anyhow::Result<()> {
-    room.gate.process.signal("KILL")?;
-    room.gate.process.wait(PATIENCE)?;
-    room.gate = room.start_gate()?;
-    Ok(())
-}
-
 /// A trust list of the gate's own, with or without its content.
 struct OwnTrust {
     theirs: PathBuf,
@@ -77,6 +70,7 @@ fn a_gate_without_trust_list_key_and_port_serves_local_says_why_and_lets_experts
     let view = room.gate_shows("the trust list is missing", |v| has_alarm(v) && is_in_trouble(v, "trust.dir: "))?;
     ensure!(view["troubles"].to_string().contains("ca.pem"), "{view}");
     // Local has a gate all the same.
+    room.gate_shows("the device is heard", |v| v["device"]["heard_us"].is_u64())?;
     let (asked, local) = room.take()?;
     ensure!(local - asked < 50_000, "TAKE took {} µs", local - asked);
     trust.put()?;
@@ -126,7 +120,7 @@ fn a_gate_without_its_device_or_its_page_does_not_start_and_names_the_key() -> a
         ensure!(out.status.code() == Some(1) && error.contains(named), "{named:?} is not in {error}");
     }
     std::fs::write(room.places.gate_config(), text)?;
-    restart(&mut room)?;
+    room.gate = room.start_gate()?;
     room.gate_shows("the negative control: it starts", |v| v["device"]["heard_us"].is_u64()).map(drop)
 }
 

@@ -1,9 +1,10 @@
-//! `trocar load`, short: thresholds decide the exit code, each fault that is made on purpose is found and named, and a mistake in a
-//! scenario is told with what would be right.
+//! `trocar load`, short: thresholds decide the exit code, each fault that is made on purpose is found and named, every way
+//! of watching brings every frame, and a mistake in a scenario is told.
 
 use crate::number;
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::path::Path;
 use std::process::{Command, Output};
 use trocar_media_tests::process::trocar;
 use trocar_media_tests::stack::{Stack, path};
@@ -28,21 +29,14 @@ fn code(out: &Output) -> anyhow::Result<i32> {
     out.status.code().context("ended by a signal")
 }
 
-/// Faults of a list by name.
-fn names(list: &Value) -> Vec<(String, u64, u64)> {
-    let all = list.as_array().map_or(&[][..], Vec::as_slice);
-    let text = |v: &Value, k: &str| v[k].as_str().unwrap_or_default().to_owned();
-    let number = |v: &Value, k: &str| v[k].as_u64().unwrap_or(u64::MAX);
-    let mut out: Vec<_> = all
-        .iter()
-        .map(|v| (format!("{} {}", text(v, "fault"), text(v, "feed")), number(v, "frame"), number(v, "packet")))
-        .collect();
-    out.sort();
-    out
+/// Faults of a list by name, as they stand there.
+fn names(report: &Value, list: &str) -> Vec<Value> {
+    let all = report[list].as_array().into_iter().flatten();
+    all.map(|f| json!([f["fault"], f["feed"], f["frame"], f["packet"]])).collect()
 }
 
 #[test]
-fn a_relay_that_carries_the_load_meets_the_thresholds_and_one_that_nothing_meets_ends_with_99() -> anyhow::Result<()> {
+fn thresholds_that_a_relay_meets_end_with_0_and_one_that_none_meets_ends_with_99() -> anyhow::Result<()> {
     let stack = Stack::start()?;
     let (junit, html) = (stack.dir.path().join("load.xml"), stack.dir.path().join("load.html"));
     let files = ["--junit", path(&junit)?, "--html", path(&html)?, "--json"];
@@ -67,7 +61,7 @@ fn a_relay_that_carries_the_load_meets_the_thresholds_and_one_that_nothing_meets
     let html = std::fs::read_to_string(html)?;
     ensure!(html.contains("all thresholds met") && html.matches("<svg ").count() == 6, "{} bytes", html.len());
 
-    let out = load(&stack, &["--duration", "1", "--threshold", "age_p99_ms < 0.001", "--json"])?;
+    let out = load(&stack, &["--ramp", "0.1", "--duration", "1", "--threshold", "age_p99_ms < 0.001", "--json"])?;
     let r = report(&out)?;
     ensure!(code(&out)? == 99 && r["met"] == false && number(&r, "/thresholds/0/measured") > 0.0, "{r}");
     Ok(())
@@ -77,17 +71,15 @@ fn a_relay_that_carries_the_load_meets_the_thresholds_and_one_that_nothing_meets
 fn each_fault_that_is_made_on_purpose_is_found_by_its_feed_frame_and_packet() -> anyhow::Result<()> {
     let stack = Stack::start()?;
     for fault in ["corrupt", "reorder", "missing", "stale"] {
-        let every = format!("{fault}:40");
-        let out = load(&stack, &["--viewers", "2", "--duration", "2", "--ramp", "0.1", "--inject", &every, "--json"])?;
+        let every = format!("{fault}:16");
+        let out = load(&stack, &["--viewers", "2", "--ramp", "0.1", "--duration", "2", "--inject", &every, "--json"])?;
         let r = report(&out)?;
-        let (found, injected) = (names(&r["faults"]), names(&r["injected"]));
+        let (found, injected) = (names(&r, "faults"), names(&r, "injected"));
+        // The first ones may be from before the viewers; from the first that is found on, none is missed and none invented.
+        let seen = injected.iter().position(|i| found.contains(i)).map_or(&[][..], |first| &injected[first..]);
         println!("{fault}: {} injected, {} found", injected.len(), found.len());
-        // The first one may be before the first viewer.
-        ensure!(injected.len() >= 3, "{fault}: {r}");
-        let unseen: Vec<_> = injected.iter().filter(|i| !found.contains(i)).collect();
-        ensure!(unseen.iter().all(|u| u.1 <= 80) && unseen.len() <= 1, "{fault}: {unseen:?}");
-        let invented: Vec<_> = found.iter().filter(|f| !injected.contains(f)).collect();
-        ensure!(invented.is_empty(), "{fault}: {invented:?}");
+        ensure!(seen.len() >= 3 && seen.iter().all(|i| found.contains(i)), "{fault}: {r}");
+        ensure!(found.len() == seen.len(), "{fault}: {found:?} of {injected:?}");
         let broken = matches!(fault, "corrupt" | "missing");
         ensure!((number(&r, "/figures/frames_lost") > 0.0) == broken, "{fault}: {r}");
     }
@@ -106,43 +98,44 @@ fn streams_two_paths_and_webrtc_bring_every_frame_too() -> anyhow::Result<()> {
          [[viewers]]\ncount = 2\npaths = 2\n[[viewers]]\ncount = 2\ntransport = \"roq-stream\"\n\
          [[viewers]]\ncount = 2\ntransport = \"webrtc\"\n\
          [[stage]]\nkind = \"ramp\"\nseconds = 0.5\n[[stage]]\nkind = \"hold\"\nseconds = 2\n\
-         [[stage]]\nkind = \"churn\"\nseconds = 2\njoins_per_s = 2\nleaves_per_s = 2\n",
+         [[stage]]\nkind = \"churn\"\nseconds = 2\njoins_per_s = 2\nleaves_per_s = 2\n\
+         [[stage]]\nkind = \"hold\"\nseconds = 1\n",
     )?;
     let out = load(&stack, &[path(&scenario)?, "--json"])?;
     let r = report(&out)?;
     ensure!(code(&out)? == 0, "{r}");
+    // At 0.25 s and every half second one leaves, and in between one comes back.
     ensure!(number(&r, "/figures/joins") > 6.0 && number(&r, "/figures/leaves") >= 3.0, "{r}");
     for viewer in r["viewers"].as_array().context("viewers")? {
-        ensure!(number(viewer, "/counts/frames") > 30.0, "{viewer}");
+        ensure!(number(viewer, "/counts/frames") > 60.0, "{viewer}");
     }
     Ok(())
 }
 
 #[test]
-fn a_mistake_in_a_scenario_is_named_with_what_would_be_right() -> anyhow::Result<()> {
+fn a_mistake_in_a_scenario_ends_with_2_and_names_the_file_and_the_examples_are_right() -> anyhow::Result<()> {
+    let check = |file: &Path| -> anyhow::Result<(i32, String)> {
+        let out = Command::new(trocar()?).args(["load", "check", path(file)?]).output()?;
+        Ok((code(&out)?, format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))))
+    };
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("wrong.toml");
     let right = "[[publishers]]\nbitrate = 1\n[[viewers]]\ncount = 1\n[[stage]]\nkind = \"hold\"\nseconds = 1\n";
-    let check = |text: &str| -> anyhow::Result<(i32, String)> {
-        std::fs::write(&file, text)?;
-        let out = Command::new(trocar()?).args(["load", "check", path(&file)?]).output()?;
-        Ok((code(&out)?, format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))))
-    };
-    let (status, said) = check(right)?;
-    ensure!(status == 0 && said.contains("1 feeds, 1 viewers, ok"), "{status}: {said}");
-    for (from, to, says) in [
-        ("bitrate", "bitrat", "bitrat"),
-        ("bitrate = 1", "bitrate = 0", "Mbit/s from 0.01 to 1000"),
-        ("\"hold\"", "\"hald\"", "hald"),
-        ("count = 1", "count = 1\nfeeds = [\"x\"]", "nobody publishes \"x\"; of load-0"),
-        ("[[publishers]]", "thresholds = [\"age < 3\"]\n[[publishers]]", "there is no figure \"age\""),
+    for (from, to, wanted, says) in [
+        ("", "", 0, "1 feeds, 1 viewers, ok"),
+        ("bitrate", "bitrat", 2, "bitrat"),
+        ("bitrate = 1", "bitrate = 0", 2, "Mbit/s from 0.01 to 1000"),
     ] {
-        let (status, said) = check(&right.replacen(from, to, 1))?;
-        ensure!(status == 2 && said.contains("wrong.toml") && said.contains(says), "{to}: {status}: {said}");
+        std::fs::write(&file, right.replacen(from, to, 1))?;
+        let (status, said) = check(&file)?;
+        ensure!(status == wanted && said.contains("wrong.toml") && said.contains(says), "{to}: {status}: {said}");
     }
+    let mut examples = 0;
     for example in std::fs::read_dir(trocar_media_tests::workspace().join("configs/load"))? {
-        let out = Command::new(trocar()?).args(["load", "check"]).arg(example?.path()).output()?;
-        ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let (status, said) = check(&example?.path())?;
+        ensure!(status == 0, "{said}");
+        examples += 1;
     }
+    ensure!(examples > 0, "no examples");
     Ok(())
 }

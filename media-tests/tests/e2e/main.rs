@@ -24,6 +24,7 @@ mod ice_tcp;
 mod impair;
 mod install;
 mod lines;
+mod link;
 mod load;
 mod native;
 mod operating;

@@ -1,7 +1,7 @@
 //! Two paths, hitless, and a stream per frame: real processes with `trocar impair` between them.
 
 use crate::native::{ledger, same_frames};
-use crate::{number, runtime};
+use crate::{number, runtime, span};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -143,7 +143,7 @@ impl Journey {
 /// Cuts one path and mends it, with everything that has to be seen.
 fn cut_and_mend(part: Part, mode: &str) -> anyhow::Result<()> {
     let of = if part == Part::Up { "feed" } else { "leg" };
-    let mut j = Journey::start(part, &[&[], &[]], mode, 20)?;
+    let mut j = Journey::start(part, &[&[], &[]], mode, 14)?;
     j.await_alive(of, 2)?;
     if part == Part::Up {
         // The control: before the cut both bring packets.
@@ -169,7 +169,7 @@ fn cut_and_mend(part: Part, mode: &str) -> anyhow::Result<()> {
             "copies are suspicious"
         );
     }
-    j.whole(20.0)
+    j.whole(14.0)
 }
 
 #[test]
@@ -184,15 +184,19 @@ fn a_viewer_loses_nothing_when_one_of_its_paths_is_cut_and_knows_within_a_second
 
 #[test]
 fn two_paths_of_streams_lose_nothing_when_one_is_cut() -> anyhow::Result<()> {
-    cut_and_mend(Part::Up, "stream")?;
+    if span(false, true) {
+        cut_and_mend(Part::Up, "stream")?;
+    }
     cut_and_mend(Part::Down, "stream")
 }
 
 #[test]
 fn nothing_is_lost_with_one_path_at_ten_percent_and_one_50_ms_behind() -> anyhow::Result<()> {
     for part in [Part::Up, Part::Down] {
-        Journey::start(part, &[&["--loss", "10%"], &[]], "datagram", 10)?.whole(10.0)?;
-        Journey::start(part, &[&[], &["--delay", "50ms"]], "datagram", 10)?.whole(10.0)?;
+        if span(false, true) {
+            Journey::start(part, &[&["--loss", "10%"], &[]], "datagram", 10)?.whole(10.0)?;
+            Journey::start(part, &[&[], &["--delay", "50ms"]], "datagram", 10)?.whole(10.0)?;
+        }
         // Both at once: the slower path brings what the quicker one lost, 50 ms later.
         Journey::start(part, &[&["--loss", "10%"], &["--delay", "50ms"]], "datagram", 10)?.whole(10.0)?;
     }

@@ -109,7 +109,7 @@ fn a_slow_a_stopped_and_a_flooding_viewer_make_no_picture_of_the_others_older() 
         asked.requests.load(Ordering::Relaxed) > 0
     });
     ensure!(begun, "the flood does not begin");
-    let key_frames = || runtime().block_on(stack.metric("trocar_feed_key_frame_requests"));
+    let key_frames = || runtime().block_on(stack.metric("trocar_feed_key_frame_requests_total"));
     let (requests, repeats, keys) =
         (asked.requests.load(Ordering::Relaxed), asked.repeats.load(Ordering::Relaxed), key_frames()?);
     let beside = Phase::of(length);

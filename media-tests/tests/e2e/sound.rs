@@ -93,11 +93,11 @@ fn what_pulse_and_alsa_devices_hear_is_heard_and_one_that_went_comes_back_by_its
     for (feed, publisher) in [("pulse", &mut pulse), ("alsa", &mut alsa), ("silent", &mut silent)] {
         hub.live(feed, publisher, PATIENCE).with_context(|| publisher.stderr())?;
     }
-    for feed in ["pulse", "alsa"] {
+    for feed in ["pulse-audio", "alsa-audio"] {
         println!("{feed}: {}", cell::hear(&hub, feed, HZ)?);
     }
     // The control: a device that hears nothing brings sound, and no tone.
-    let said = cell::hear(&hub, "silent", HZ).unwrap_err().to_string();
+    let said = cell::hear(&hub, "silent-audio", HZ).unwrap_err().to_string();
     ensure!(said.starts_with("not the tone"), "{said}");
 
     server.end();
@@ -107,6 +107,6 @@ fn what_pulse_and_alsa_devices_hear_is_heard_and_one_that_went_comes_back_by_its
     server.begin()?;
     let _tone = server.play()?;
     pulse.line(BACK, |l| l.starts_with("pulse: the sound is back after "))?;
-    println!("again: {}", cell::hear(&hub, "pulse", HZ)?);
+    println!("again: {}", cell::hear(&hub, "pulse-audio", HZ)?);
     Ok(())
 }

@@ -49,10 +49,15 @@ pub(crate) async fn watch_offset(offset: Offset, figures: Arc<Figures>) {
         figures.clock_offset_us.set(us.unwrap_or(0));
         match us {
             Some(us) if us.abs() >= ALARM_US => {
-                tracing::error!(offset_us = us, "this machine's clock is off by more than a second: records carry wrong times");
+                tracing::error!(
+                    offset_us = us,
+                    "this machine's clock is off by more than a second: records carry wrong times"
+                );
             }
             None if was.is_some() => {
-                tracing::warn!("chrony does not say how right this machine's clock is: records say that it is not known");
+                tracing::warn!(
+                    "chrony does not say how right this machine's clock is: records say that it is not known"
+                );
             }
             _ => {}
         }
@@ -84,7 +89,8 @@ mod tests {
 
     #[test]
     fn chrony_is_read_and_what_it_does_not_know_is_not_known() {
-        let good = "A29FC801,162.159.200.1,4,1763800000.1,-0.000123400,0.0002,0.0003,1.5,0.0,0.1,0.01,0.001,64.2,Normal\n";
+        let good =
+            "A29FC801,162.159.200.1,4,1763800000.1,-0.000123400,0.0002,0.0003,1.5,0.0,0.1,0.01,0.001,64.2,Normal\n";
         assert_eq!(parse(good), Some(-123));
         assert_eq!(parse(&good.replace("Normal", "Not synchronised")), None);
         assert_eq!(parse("506 Cannot talk to daemon"), None);

@@ -54,8 +54,8 @@ pub fn search(store: &Path, filter: &Filter) -> Result<Vec<Row>, Bad> {
         let seq = row.get::<_, i64>(0).map_err(unreadable)?.unsigned_abs();
         let text: String = row.get(1).map_err(unreadable)?;
         let hash: Vec<u8> = row.get(2).map_err(unreadable)?;
-        let record: Record = serde_json::from_str(&text)
-            .map_err(|e| Bad { seq, why: super::Why::NoRecord(e.to_string()) })?;
+        let record: Record =
+            serde_json::from_str(&text).map_err(|e| Bad { seq, why: super::Why::NoRecord(e.to_string()) })?;
         if filter.takes(&record) {
             found.push(Row { record, text, hash: super::chain::hex(&hash) });
         }
@@ -72,7 +72,9 @@ impl Filter {
         is(&self.kind, &|k| r.kind.starts_with(k))
             && is(&self.participant, &|p| r.participant.as_deref() == Some(p) || contains(&r.name, p))
             && is(&self.patient, &|p| {
-                r.patient.as_deref().is_some_and(|is| is == p || is.split_once('|').is_some_and(|(_, value)| value == p))
+                r.patient
+                    .as_deref()
+                    .is_some_and(|is| is == p || is.split_once('|').is_some_and(|(_, value)| value == p))
             })
     }
 }

@@ -25,6 +25,7 @@ use trocar_proto::session::role::Verb;
     responses(
         (status = 201, description = "Where to fetch it", body = RoqBinding,
          headers(("Location" = String, description = "Address of the leg"))),
+        (status = 403, description = "consent-missing: this node asks for the patient's consent"),
         (status = 404, description = "feed-missing"),
         (status = 400, description = "field-invalid: `mode` or `paths`"),
     )

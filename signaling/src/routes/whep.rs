@@ -1,7 +1,7 @@
 //! WHEP (draft-ietf-wish-whep, with the session resource of RFC 9725): a browser fetches a feed, or the voices of the
 //! session, with one POST, trickles candidates and restarts ICE by PATCH, and hangs up with DELETE.
 
-use super::legs::{settle, give_up, take_back};
+use super::legs::{give_up, settle, take_back};
 use super::offer::Offer;
 use super::resource::{
     Created, SDP, SDP_FRAGMENT, check_if_match, created, endpoint_options, patched, resource_options,
@@ -36,6 +36,7 @@ const GUEST: &str = "WHEP client";
             ("Accept-Patch" = String, description = "application/trickle-ice-sdpfrag"),
             ("Link" = String, description = "One for each URL of an ICE server, rel=\"ice-server\""),
         )),
+        (status = 403, description = "consent-missing: this node asks for the patient's consent"),
         (status = 404, description = "feed-missing"),
         (status = 406, description = "not-acceptable, with alternatives"),
     )

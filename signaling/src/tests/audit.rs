@@ -65,7 +65,14 @@ async fn who_saw_what_of_whom_and_how_long_is_in_the_chain() {
 
     let kinds: Vec<String> = all(&stored.path).into_iter().map(|r| r.record.kind).collect();
     let tail = [
-        "joined", "token-granted", "invited", "joined", "token-granted", "participant.joined", "feed.announced", "view-started",
+        "joined",
+        "token-granted",
+        "invited",
+        "joined",
+        "token-granted",
+        "participant.joined",
+        "feed.announced",
+        "view-started",
     ];
     for kind in tail {
         assert!(kinds.iter().any(|k| k == kind), "{kind} is missing of {kinds:?}");
@@ -77,7 +84,10 @@ async fn who_saw_what_of_whom_and_how_long_is_in_the_chain() {
     let ended = of("view-ended");
     assert_eq!(ended.len(), 1, "{kinds:?}");
     let r = &ended[0].record;
-    assert_eq!((r.feed.as_deref(), r.role.as_deref(), r.realm.as_deref()), (Some("scope"), Some("observer"), Some("north")));
+    assert_eq!(
+        (r.feed.as_deref(), r.role.as_deref(), r.realm.as_deref()),
+        (Some("scope"), Some("observer"), Some("north"))
+    );
     assert_eq!((r.patient.as_deref(), r.session.as_deref()), (Some("NORTH|4711"), Some(session.as_str())));
     assert!(r.duration_us.is_some_and(|us| us > 0 && us < 60_000_000), "{r:?}");
     let nobody = Filter { patient: Some("4712".to_owned()), ..Filter::default() };
@@ -87,7 +97,10 @@ async fn who_saw_what_of_whom_and_how_long_is_in_the_chain() {
     assert_eq!(verified.records, kinds.len() as u64);
     assert_eq!(verified.head.unwrap().seq, verified.records, "the end of a store that was closed is signed");
     let story = as_story(&ended);
-    assert!(story.contains("view-ended") && story.contains("patient NORTH|4711") && story.contains("feed scope"), "{story}");
+    assert!(
+        story.contains("view-ended") && story.contains("patient NORTH|4711") && story.contains("feed scope"),
+        "{story}"
+    );
 }
 
 #[tokio::test]
@@ -130,8 +143,11 @@ async fn a_chain_that_was_made_anew_does_not_have_the_heads_that_were_signed() {
             record.detail = "nothing happened".to_owned();
             let text = serde_json::to_string(&record).unwrap();
             let hash = crate::secret::SecretHash::of(&text).0;
-            db.execute("UPDATE audit SET record = ?2, hash = ?3 WHERE seq = ?1", rusqlite::params![record.seq as i64, text, hash])
-                .unwrap();
+            db.execute(
+                "UPDATE audit SET record = ?2, hash = ?3 WHERE seq = ?1",
+                rusqlite::params![record.seq as i64, text, hash],
+            )
+            .unwrap();
             previous = hex(&hash);
         } else {
             previous = row.hash;

@@ -165,6 +165,7 @@ mod tests {
         file.write_all(&gripped()).unwrap();
         let (inbox, lanes) = Inbox::new();
         Controls::open(file.path(), Layout::gamepad()).unwrap().run(&inbox);
-        assert_eq!(lanes.take(Duration::ZERO).hands.map(|felt| felt.latest), Some(Hands::released()));
+        let latest = lanes.take(Duration::ZERO).hands.map(|felt| felt.latest).unwrap_or_default();
+        assert_eq!((latest.presence, latest.pedal, latest.clutch), (Some(false), Some(false), Some(Clutch::Open)));
     }
 }

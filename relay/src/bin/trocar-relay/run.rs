@@ -96,7 +96,12 @@ fn relay_config(config: &Config) -> anyhow::Result<RelayConfig> {
         }),
     };
     let l = &config.limits;
-    let limits = Limits { max_feeds: l.max_feeds, max_legs: l.max_legs, max_connections: l.max_connections, ..Limits::default() };
+    let limits = Limits {
+        max_feeds: l.max_feeds,
+        max_legs: l.max_legs,
+        max_connections: l.max_connections,
+        ..Limits::default()
+    };
     let listeners = config.listener.iter().map(|l| RealmListener {
         realm: l.realm.clone(),
         webrtc: l.webrtc,

@@ -324,6 +324,11 @@ impl Room {
         let far = if setting.far { Some(Namespace::new()?) } else { None };
         let (stack, mut relays_apart) = if setting.apart {
             let Cluster { stack, relays } = Cluster::start(&[("apart", &["feeds", "legs"])])?;
+            // The relay of control shows what a node's own relay would.
+            for kind in ["pem", "key"] {
+                let state = stack.dir.path().join("state");
+                std::fs::copy(state.join(format!("apart.{kind}")), state.join(format!("relay.{kind}")))?;
+            }
             (stack, relays.into_iter().map(|relay| relay.process).collect())
         } else {
             (far.as_ref().map_or_else(Stack::start, |far| Stack::start_at(&far.host()))?, Vec::new())

@@ -55,11 +55,12 @@ impl Capture {
         let (decode, is_asked) = (make("decodebin")?, mode.is_some());
         pipeline.add_many([source, &decode]).map_err(|e| MediaError::pipeline("pipeline", e))?;
         match mode {
-            // The camera is asked for the size, be it raw or as JPEG pictures.
-            Some(mode) => source.link_filtered(&decode, &mode),
-            None => source.link(&decode),
+            // The camera is asked for the size, be it raw or as JPEG pictures. One that can be asked before it runs says no here.
+            Some(mode) => source
+                .link_filtered(&decode, &mode)
+                .map_err(|_| MediaError::NoMode { device: name.clone(), asked: asked(settings) })?,
+            None => source.link(&decode).map_err(|e| MediaError::pipeline("link", e))?,
         }
-        .map_err(|e| MediaError::pipeline("link", e))?;
         let (convert, scale, rate, filter) =
             (exact_conversion(settings.codec)?, make("videoscale")?, make("videorate")?, make("capsfilter")?);
         // A picture that was repeated to fill a gap would look alive.

@@ -171,6 +171,7 @@ fn the_core_runs_in_real_time_where_that_is_permitted_and_without_permission_the
     let view = room.gate_shows("two threads without", is_told)?;
     ensure!(counted(&view, "threads in real time") == Some(0), "{view}");
     ensure!(policy_of_core(room.gate.process.id())? == (SCHED_OTHER, 0));
+    room.gate_shows("the device is heard", |v| v["device"]["heard_us"].is_u64())?;
     let (asked, local) = room.take()?;
     ensure!(local - asked < 50_000, "TAKE took {} µs", local - asked);
     Ok(())

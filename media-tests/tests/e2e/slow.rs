@@ -142,8 +142,8 @@ fn a_slow_a_stopped_and_a_flooding_viewer_make_no_picture_of_the_others_older() 
         std::fs::read_to_string("/proc/loadavg")?.trim()
     );
     ensure!(requests > 1_000.0 && keys <= 2.2, "{requests} requests/s, {keys} key frames/s");
-    // A quarter of the feed's rate at most.
-    ensure!(repeats > 0.0 && repeats < 50e6 / 4.0 / 8.0 / 1_000.0, "{repeats} repeats/s");
+    // A quarter of the feed's granted rate at most, which is twice its mean; packets of a frame's end are smaller than the others.
+    ensure!(repeats > 0.0 && repeats < 2.0 * 50e6 / 4.0 / 8.0 / 900.0, "{repeats} repeats/s");
     ensure!(number(&slow, "/frames") < 60.0 * seconds, "the slow viewer is not slow: {slow}");
     for ((frames, s), name) in ended.iter().zip(["RTP over QUIC", "WebRTC"]) {
         let [alone, beside, held] = [alone, beside, held].map(|p| p.ages(frames));

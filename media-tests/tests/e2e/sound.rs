@@ -102,11 +102,12 @@ fn what_pulse_and_alsa_devices_hear_is_heard_and_one_that_went_comes_back_by_its
 
     server.end();
     drop(tone);
-    pulse
-        .line(BACK, |l| l.starts_with("pulse: no sound from pulse:room.monitor: ") && l.ends_with("; trying again"))?;
+    pulse.line(BACK, |l| {
+        l.starts_with("pulse-audio: no sound from pulse:room.monitor: ") && l.ends_with("; trying again")
+    })?;
     server.begin()?;
     let _tone = server.play()?;
-    pulse.line(BACK, |l| l.starts_with("pulse: the sound is back after "))?;
+    pulse.line(BACK, |l| l.starts_with("pulse-audio: the sound is back after "))?;
     println!("again: {}", cell::hear(&hub, "pulse-audio", HZ)?);
     Ok(())
 }

@@ -92,8 +92,8 @@ pub fn gate(data: &[u8]) {
         confirmed: false,
         newest: (Epoch(0), Counter(0)),
     };
-    for n in 0..2 {
-        let peer = Peer::Station(EXPERTS[n]);
+    for (n, expert) in EXPERTS.iter().copied().enumerate().take(2) {
+        let peer = Peer::Station(expert);
         desk.input(Input::Opened { channel: ChannelId(n as u32), peer });
         let hello = ToGate::Hello { capabilities: 0, binds: None, token: Token::default() };
         desk.say(n, hello);

@@ -54,7 +54,7 @@ pub fn rtcp(data: &[u8]) {
     for part in Compound::new(data) {
         steps += match part {
             Rtcp::SenderReport(_, blocks) | Rtcp::ReceiverReport(_, blocks) => {
-                blocks.map(|b| usize::from(b.round_trip_us(7).is_some() || b.jitter > 0)).count()
+                blocks.filter(|b| b.round_trip_us(7).is_some() || b.jitter > 0).count()
             }
             Rtcp::Bye(sources) | Rtcp::Estimate { sources, .. } => sources.count(),
             Rtcp::Nack { lost, .. } => lost.count(),

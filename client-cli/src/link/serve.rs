@@ -139,7 +139,10 @@ fn serve(
     let own = Arc::clone(&server);
     tcp.set_nonblocking(true)?;
     threads.push(thread("link-tcp").spawn(move || own.accept(&tcp))?);
-    runtime.block_on(async { anyhow::Ok(Stop::on_signals()?.requested().await) })?;
+    runtime.block_on(async {
+        Stop::on_signals()?.requested().await;
+        anyhow::Ok(())
+    })?;
     server.stopped.store(true, Ordering::Relaxed);
     for flow in locked(&server.flows).values() {
         flow.progress.stop.store(true, Ordering::Relaxed);

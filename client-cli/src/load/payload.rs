@@ -151,7 +151,7 @@ pub(super) fn packet(codec: Codec, p: Proof, key: bool, head: Head, len: usize) 
 
 /// RTP media time of a capture time: the clock of all feeds begins with the epoch.
 pub(super) fn timestamp(capture: WallMicros) -> u32 {
-    (u128::from(capture.0) * u128::from(CLOCK_RATE) / 1_000_000 & 0xffff_ffff) as u32
+    ((u128::from(capture.0) * u128::from(CLOCK_RATE) / 1_000_000) & 0xffff_ffff) as u32
 }
 
 /// Bytes that follow from feed, frame and index (Steele's and Vigna's splitmix64).

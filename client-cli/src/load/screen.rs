@@ -127,6 +127,7 @@ fn figures(shared: &Shared, last: Option<&Sample>) -> Vec<Line<'static>> {
     ]
 }
 
+#[allow(clippy::type_complexity, reason = "three curves, each with its figure")]
 fn draw_curves(frame: &mut Frame<'_>, area: Rect, samples: &[Sample]) {
     let areas: [Rect; 3] = Layout::vertical([Constraint::Ratio(1, 3); 3]).areas(area);
     let of: [(&str, fn(&Sample) -> f64); 3] = [

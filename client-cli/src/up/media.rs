@@ -19,6 +19,7 @@ use trocar_signaling::{Admission, RelayAt, Relays};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What carries media.
+#[allow(clippy::large_enum_variant, reason = "one at a time, and a box would be one more thing to read past")]
 pub(super) enum Media {
     /// A relay in this process.
     Here(Relay, Arc<InProcess>),

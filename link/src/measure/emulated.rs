@@ -124,12 +124,12 @@ impl World {
     /// To the responder, past the line: what is asked is asked until it is answered.
     fn ask(&mut self, ask: &Ask) -> Answer {
         let bytes = self.header(Kind::Ask, 0, 1, ours(self.t)).seal(&self.key, &serde_json::to_vec(ask).unwrap());
-        let out = self.to_responder(self.t, &bytes);
+        let out = self.hand_to_responder(self.t, &bytes);
         let answer = out.iter().find_map(|o| if let Output::Send { bytes, .. } = o { Some(bytes) } else { None });
         serde_json::from_slice(Header::open(&self.key, answer.unwrap()).unwrap()).unwrap()
     }
 
-    fn to_responder(&mut self, t: u64, bytes: &[u8]) -> Vec<Output> {
+    fn hand_to_responder(&mut self, t: u64, bytes: &[u8]) -> Vec<Output> {
         let (at, mut out) = (self.clocks.theirs(t), Vec::new());
         let from = "192.0.2.1:1".parse().unwrap();
         self.responder.handle_packet(Datagram { from, at, tos: 0, bytes }, || at, &mut out);
@@ -202,7 +202,7 @@ impl World {
                 }
                 match way {
                     Way::Up => {
-                        for output in self.to_responder(at.0, &bytes) {
+                        for output in self.hand_to_responder(at.0, &bytes) {
                             if let Output::Send { bytes, .. } = output {
                                 self.send(Way::Down, bytes);
                             }
@@ -413,6 +413,7 @@ const VIDEO: FlowSpec = FlowSpec {
 };
 
 /// Smooth and picture-shaped flows both ways: figures, and what they have to agree with.
+#[allow(clippy::type_complexity, reason = "named where it is taken apart")]
 fn measured(profile: &Profile, seed: u64, clocks: Clocks) -> (World, Estimate, Vec<(Way, FlowSpec, Received, Truth)>) {
     let mut w = World::new(profile, seed, clocks);
     let flows = [(Way::Up, IDLE), (Way::Down, IDLE), (Way::Up, VIDEO), (Way::Down, VIDEO)];

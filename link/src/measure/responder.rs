@@ -59,6 +59,7 @@ pub struct Doors {
 
 /// What is to be done.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and a box would be one more thing to read past")]
 pub enum Output {
     /// Send this.
     Send {

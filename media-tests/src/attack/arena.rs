@@ -156,7 +156,6 @@ impl Arena {
     }
 
     /// A request with a token to a path of the session.
-    #[must_use]
     pub fn request(&self, method: reqwest::Method, path: &str, token: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}v1/sessions/{}/{path}", self.base, self.session)).bearer_auth(token)
     }

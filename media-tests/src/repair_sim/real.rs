@@ -1,5 +1,6 @@
 //! Cells for real: `trocar publish`, the relay and `trocar watch` as processes, and `trocar impair` with the cell's line between
 //! publisher and relay. What comes of it is held against the simulation of the same cell.
+#![allow(clippy::indexing_slicing, reason = "a JSON value without that member gives null")]
 
 use super::bounds::{at_least, wilson};
 use super::world::{WARM_UP, line};

@@ -1,5 +1,4 @@
-//! The attack runner over the cases of HTTP, WebSocket and identity: each case is named in the output and in the failure. And what
-//! shows that the runner itself can fail. `make attack` plays all cases.
+//! What shows that the attack runner can fail. The cases themselves are played by `make attack`.
 
 use crate::runtime;
 use anyhow::ensure;
@@ -7,19 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use trocar_media_tests::attack::arena::judge;
 use trocar_media_tests::attack::beside::Beside;
-use trocar_media_tests::attack::{check, victim};
+use trocar_media_tests::attack::victim;
 use trocar_media_tests::line::Line;
 use trocar_media_tests::stack::Stack;
-
-#[test]
-fn bi_01_to_11_http_and_websocket() -> anyhow::Result<()> {
-    check(&["bi_0", "bi_10_", "bi_11_"])
-}
-
-#[test]
-fn bi_12_to_19_identity() -> anyhow::Result<()> {
-    check(&["bi_12_", "bi_13_", "bi_14_", "bi_15_", "bi_16_", "bi_17_", "bi_18_", "bi_19_"])
-}
 
 #[test]
 fn a_listener_that_keeps_everything_and_one_that_panics_are_noticed() -> anyhow::Result<()> {

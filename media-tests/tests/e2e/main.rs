@@ -36,7 +36,6 @@ mod reports;
 mod rtc;
 mod screen;
 mod simulcast;
-mod slow;
 mod sound;
 mod turn;
 mod verbs;

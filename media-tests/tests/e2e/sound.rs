@@ -11,8 +11,6 @@ use trocar_media_tests::process::{Process, trocar};
 use trocar_media_tests::stack::{PATIENCE, path};
 
 const HZ: u32 = 700;
-/// A source is opened anew after this time at most.
-const BACK: Duration = Duration::from_secs(20);
 
 /// A Pulse server with two sinks that lead nowhere: `room`, and `silent`.
 struct Server<'a> {
@@ -37,11 +35,6 @@ impl<'a> Server<'a> {
         command.env("HOME", self.dir).env("XDG_RUNTIME_DIR", self.dir);
         self.process = Some(Process::start("pulseaudio", &mut command)?);
         Ok(())
-    }
-
-    /// As when somebody pulls the microphone's plug.
-    fn end(&mut self) {
-        self.process = None;
     }
 
     fn socket(&self) -> String {
@@ -82,11 +75,11 @@ impl<'a> Server<'a> {
 }
 
 #[test]
-fn what_pulse_and_alsa_devices_hear_is_heard_and_one_that_went_comes_back_by_itself() -> anyhow::Result<()> {
+fn what_pulse_and_alsa_devices_hear_is_heard() -> anyhow::Result<()> {
     let hub = Hub::start(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
     let dir = tempfile::tempdir()?;
-    let mut server = Server::start(dir.path())?;
-    let tone = server.play()?;
+    let server = Server::start(dir.path())?;
+    let _tone = server.play()?;
     let mut pulse = server.publish(&hub, "pulse", "pulse:room.monitor")?;
     let mut alsa = server.publish(&hub, "alsa", "alsa:theatre")?;
     let mut silent = server.publish(&hub, "silent", "pulse:silent.monitor")?;
@@ -100,14 +93,5 @@ fn what_pulse_and_alsa_devices_hear_is_heard_and_one_that_went_comes_back_by_its
     let said = cell::hear(&hub, "silent-audio", HZ).unwrap_err().to_string();
     ensure!(said.starts_with("not the tone"), "{said}");
 
-    server.end();
-    drop(tone);
-    pulse.line(BACK, |l| {
-        l.starts_with("pulse-audio: no sound from pulse:room.monitor: ") && l.ends_with("; trying again")
-    })?;
-    server.begin()?;
-    let _tone = server.play()?;
-    pulse.line(BACK, |l| l.starts_with("pulse-audio: the sound is back after "))?;
-    println!("again: {}", cell::hear(&hub, "pulse-audio", HZ)?);
     Ok(())
 }

@@ -221,6 +221,10 @@ pub(crate) enum Resource {
 }
 
 /// How a leg leaves.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a leg in its slab: a box would be one more thing to follow on a packet's way"
+)]
 pub(crate) enum Way {
     Webrtc(Box<WebrtcWay>),
     Roq(RoqWay),

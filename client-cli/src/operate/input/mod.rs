@@ -63,6 +63,7 @@ impl FromStr for InputSpec {
 
 /// An input that was looked at and can begin.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one or two at a time, and a box would be one more thing to read past")]
 pub(super) enum Ready {
     Controls(Controls),
     Stdin,

@@ -21,7 +21,7 @@ const CHECKS: Duration = Duration::from_millis(50);
 /// What a flood has done, read from outside while it runs.
 #[derive(Debug, Default)]
 pub struct Flood {
-    /// Requests sent: each one names [`NUMBERS`] packets and asks for a key frame.
+    /// Requests sent: each one names 256 packets and asks for a key frame.
     pub requests: AtomicU64,
     /// Packets of the stream that came.
     pub packets: AtomicU64,

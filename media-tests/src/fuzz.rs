@@ -42,7 +42,6 @@ pub const ALL: &[Target] = &[
     Target { name: "extensions", max_len: 2_048, run: targets::media::extensions },
     Target { name: "headers", max_len: 4_096, run: targets::media::headers },
     Target { name: "roq", max_len: 8_192, run: targets::media::roq },
-    Target { name: "relay", max_len: 8_192, run: targets::media::relay },
     Target { name: "codec", max_len: 4_096, run: targets::codec },
     Target { name: "gate", max_len: 4_096, run: targets::gate },
     Target { name: "sdp", max_len: 70_000, run: targets::doors::sdp },

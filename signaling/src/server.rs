@@ -8,7 +8,7 @@ use crate::config::{Config, ConfigError, Limits, origin_of};
 use crate::consent::Notary;
 use crate::control::{self, Dialer, RelayDialer};
 use crate::error::SessionError;
-use crate::live::CapturePoint;
+use crate::live::{CapturePoint, Closing};
 use crate::routes::router;
 use crate::store::{Store, StoreError};
 use crate::tls::{TlsError, server_config};
@@ -259,7 +259,7 @@ async fn hear_relay(app: Arc<App>, mut events: mpsc::Receiver<RelayEvent>) {
 }
 
 /// One event. What the relay is to close for it is closed beside: the next event does not wait for that.
-fn hear(app: &Arc<App>, event: RelayEvent) {
+pub(crate) fn hear(app: &Arc<App>, event: RelayEvent) {
     let mut live = app.live();
     let mut closings = Vec::new();
     match event {
@@ -274,7 +274,12 @@ fn hear(app: &Arc<App>, event: RelayEvent) {
         RelayEvent::Switched { leg, feed } => live.handle_switched(&leg, feed.feed),
         RelayEvent::Voices { leg, slots } => live.handle_voices(&leg, slots),
         RelayEvent::Speaking { session, feeds } => live.handle_speaking(&session, feeds),
-        RelayEvent::FeedClosed { key } => closings = live.remove_feed(&key).unwrap_or_default(),
+        RelayEvent::FeedClosed { key } => {
+            closings = live.remove_feed(&key).unwrap_or_default();
+            // The relay has ended it. Its publisher knows by now and announces it anew: to close the name now would be to
+            // close that one.
+            closings.retain(|c| !matches!(c, Closing::Feed(closed) if *closed == key));
+        }
         RelayEvent::State(state) => closings = live.adopt(crate::app::wall_clock(), *state),
         // Between relays alone.
         RelayEvent::CascadeClosed { .. } => {}

@@ -267,6 +267,7 @@ impl Hub {
                     // By the other path it goes on, and signaling has nothing to be asked.
                     slot.unsure |= slot.attached.remove(path) && slot.attached.is_empty();
                 }
+                self.leave_roads();
             }
             Heard::Failed(error) => {
                 let error = format!("{error:#}");
@@ -320,6 +321,7 @@ impl Hub {
                 trouble.get_or_insert(error);
             }
         }
+        self.leave_roads();
         trouble.map_or(Ok(()), Err)
     }
 
@@ -343,6 +345,13 @@ impl Hub {
             slot.unsure = false;
         }
         Ok(())
+    }
+
+    /// A relay that is gone is not called for ever where every feed went elsewhere.
+    fn leave_roads(&mut self) {
+        let wanted: BTreeSet<RelayName> = self.slots.iter().filter_map(Slot::relay).collect();
+        let (connections, unsettled) = (&self.connections, self.slots.iter().any(Slot::is_unsettled));
+        self.roads.retain(|road, _| unsettled || wanted.contains(&road.0) || connections.contains_key(road));
     }
 
     async fn settle_one(&mut self, index: usize) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use super::Inner;
 use super::places::{Act, Owed, Places, upstream_prefix};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use trocar_proto::session::admission::{
     AdmitError, CHOSEN_FLOWS, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant,
@@ -33,6 +34,12 @@ fn chosen_flows() -> Result<(FlowId, FlowId), AdmitError> {
     Ok((FlowId(rtp), FlowId(rtp + 1)))
 }
 
+/// The feeds that a publication may bring, in the order of their names.
+fn feeds_of(grant: &PublicationGrant) -> BTreeSet<FeedKey> {
+    let outlines = grant.video.iter().chain(&grant.layers).chain(&grant.audio);
+    outlines.map(|o| FeedKey { session: grant.session.clone(), feed: o.feed.clone() }).collect()
+}
+
 fn is_voice(d: &FeedDescriptor) -> bool {
     d.kind == MediaKind::Audio && d.purpose == Purpose::Voice
 }
@@ -48,7 +55,6 @@ impl Inner {
         for member in candidates {
             match self.open_feed_at(member, &grant).await {
                 Ok(binding) => {
-                    self.places().note_feed(member, &grant.key, &grant.publisher, &grant.descriptor, None);
                     if let Some(first) = &mut opened {
                         first.also.push(OtherRelay { relay: binding.relay, server_name: binding.server_name });
                     } else {
@@ -71,6 +77,8 @@ impl Inner {
 
     /// Names are given out by signaling: one that it takes for free and the relay does not is of something left behind.
     async fn open_feed_at(&self, member: usize, grant: &FeedGrant) -> Result<FlowBinding, AdmitError> {
+        let turn = self.turn(&grant.key, member);
+        let _held = turn.lock().await;
         self.places().ask_feed(member, &grant.key);
         let mut answer = self.ask(member, "open-feed", grant).await;
         if matches!(answer, Err(AdmitError::FeedExists)) {
@@ -83,8 +91,9 @@ impl Inner {
                 Err(error) => Err(error),
             };
         }
-        if answer.is_err() {
-            self.places().refuse_feed(member, &grant.key);
+        match &answer {
+            Ok(_) => self.places().note_feed(member, &grant.key, &grant.publisher, &grant.descriptor, None),
+            Err(_) => self.places().refuse_feed(member, &grant.key),
         }
         answer
     }
@@ -97,7 +106,14 @@ impl Inner {
         let candidates = self.places().for_feed(&grant.realm);
         let mut refusal = nobody(&self.places(), &grant.realm);
         let asked = WithSdp { grant, sdp };
+        let keys = feeds_of(&asked.grant);
         for member in candidates {
+            let turns: Vec<_> = keys.iter().map(|key| self.turn(key, member)).collect();
+            // Always in the order of their names: two publications never wait for each other.
+            let mut held = Vec::new();
+            for turn in &turns {
+                held.push(turn.lock().await);
+            }
             let answer: Result<PublicationAnswer, _> = self.ask(member, "open-publication", &asked).await;
             match answer {
                 Ok(answer) => {
@@ -190,16 +206,23 @@ impl Inner {
             grant.companion = None;
         }
         let key = grant.feed.clone();
+        let home = self.places().home_since(&key, member);
         let (command, body) = ask(grant);
-        match self.ask(member, command, &body).await {
-            Err(AdmitError::NoSuchFeed) => {
+        match (self.ask(member, command, &body).await, home) {
+            (Err(AdmitError::NoSuchFeed), Some(since)) => {
+                tracing::error!(feed = %key.feed, "the relay has lost a feed: its publisher is to announce it again");
+                let outcome = self.places().lose_home(&key, member, since);
+                self.pass_on(outcome).await;
+                Err(AdmitError::NoSuchFeed)
+            }
+            (Err(AdmitError::NoSuchFeed), None) => {
                 // It stopped fetching a moment ago, for nobody viewed it.
                 let acts = self.places().forget_mirror(&key, member);
                 self.close(acts).await;
                 self.fetch(&key, member).await?;
                 self.ask(member, command, &body).await
             }
-            other => other,
+            (other, _) => other,
         }
     }
 

@@ -290,7 +290,7 @@ impl Inner {
         match act {
             Act::Close(member, owed) => {
                 let closed: Result<(), AdmitError> = match &owed {
-                    Owed::Feed(key) => self.ask(member, "close-feed", key).await,
+                    Owed::Feed(key) => self.close_feed_at(member, key).await,
                     Owed::Leg(leg) => self.ask(member, "close-leg", leg).await,
                     Owed::Publication(publication) => self.ask(member, "close-publication", publication).await,
                 };
@@ -311,6 +311,17 @@ impl Inner {
             }
             Act::Mend(..) => {}
         }
+    }
+
+    /// A name may be taken again before what had it is closed: its publisher is told of the end at once. Whoever opens there
+    /// has had its turn then, and what it opened stays.
+    async fn close_feed_at(&self, member: usize, key: &FeedKey) -> Result<(), AdmitError> {
+        let turn = self.turn(key, member);
+        let _held = turn.lock().await;
+        if self.places().has_feed_at(key, member) {
+            return Ok(());
+        }
+        self.ask(member, "close-feed", key).await
     }
 
     async fn close(self: &Arc<Self>, acts: Vec<Act>) {

@@ -218,6 +218,16 @@ impl Places {
         self.feeds.get(key).map(|f| f.homes.iter().map(|h| h.member).collect()).unwrap_or_default()
     }
 
+    /// Whether a relay has the feed, at home or fetched.
+    pub(super) fn has_feed_at(&self, key: &FeedKey, member: usize) -> bool {
+        self.home_since(key, member).is_some() || self.is_mirrored(key, member)
+    }
+
+    /// The turn at which a relay became a home of the feed.
+    pub(super) fn home_since(&self, key: &FeedKey, member: usize) -> Option<u64> {
+        self.feeds.get(key)?.homes.iter().find(|h| h.member == member).map(|h| h.turn)
+    }
+
     /// The relay of a leg.
     pub(super) fn of_leg(&self, leg: &LegId) -> Option<usize> {
         self.legs.get(leg).and_then(|at| at.first()).map(|l| l.member)

@@ -1,6 +1,7 @@
 //! Feeds and RTP over QUIC legs.
 
 use super::*;
+use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::api::{FeedState, RoqBinding};
 use trocar_proto::session::ids::FeedId;
 use trocar_proto::units::{Micros, WallMicros};
@@ -140,6 +141,31 @@ async fn ending_a_feed_ends_its_legs() {
     let asked = world.relay.asked();
     assert!(asked.contains(&format!("close_leg {leg}")) && asked.contains(&"close_feed scope".to_owned()));
     world.delete(&world.path(&format!("/legs/{leg}")), &viewer.token).await.assert_problem(404, "leg-missing", "leg");
+}
+
+#[tokio::test]
+async fn a_feed_that_the_relay_ended_is_announced_again_at_once_and_nobody_closes_that_one() {
+    let world = World::new().await;
+    let (local, viewer) = (world.join(Role::Local).await, world.join(Role::Observer).await);
+    world.publish(&local.token, "scope").await;
+    world.ask(Method::POST, &world.path("/feeds/scope/legs"), Some(&viewer.token), &[], "").await;
+    let key = FeedKey { session: world.session.clone(), feed: FeedId::new("scope").unwrap() };
+    crate::server::hear(&world.app, RelayEvent::FeedClosed { key });
+    assert_eq!(world.publish(&local.token, "scope").await.status, 201);
+    let asked = || world.relay.asked().iter().map(|a| a.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>();
+    let all_done = async {
+        while asked().len() < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), all_done).await.unwrap();
+    let mut seen = asked();
+    seen.sort();
+    assert_eq!(
+        seen,
+        ["close_leg", "open_feed", "open_feed", "open_roq_leg"],
+        "where its owner ends it, it is closed: see above"
+    );
 }
 
 #[tokio::test]

@@ -108,6 +108,16 @@ impl Places {
         }
     }
 
+    /// A home says that it has no such feed. It is over there, unless it was opened anew since that turn: its publisher is
+    /// told, and announces it again.
+    pub(in crate::relays) fn lose_home(&mut self, key: &FeedKey, member: usize, since: u64) -> Outcome {
+        let mut outcome = Outcome::default();
+        if self.home_since(key, member) == Some(since) {
+            self.end(member, Ended { feeds: vec![key.clone()], ..Ended::default() }, &mut outcome);
+        }
+        outcome
+    }
+
     /// What a relay has and was not known.
     fn take_up(&mut self, member: usize, state: RelayState, outcome: &mut Outcome) {
         let mut told = RelayState::default();
@@ -210,6 +220,7 @@ impl Places {
     }
 }
 
+#[derive(Default)]
 struct Ended {
     feeds: Vec<FeedKey>,
     mirrors: Vec<FeedKey>,

@@ -1,5 +1,6 @@
 use crate::admission::Admission as _;
 use crate::relays::door::{Door, DoorConfig};
+use crate::relays::places::{Act, Owed};
 use crate::relays::{RelayAt, Relays};
 use crate::tests::descriptor;
 use rcgen::{
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use trocar_proto::media::ext::FRAME_URI;
-use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, LegGrant, RelayEvent};
+use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, RelayEvent};
 use trocar_proto::session::api::LegRequest;
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId, RealmId, SessionId};
@@ -234,6 +235,37 @@ async fn a_relay_apart_answers_as_one_in_the_process_does_and_keeps_all_while_si
     let (relays, _events) = one(&ca, &relay).await;
     relays.inner.places().close_feed(&key("scope"));
     relays.open_feed(feed("scope")).await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closing_that_comes_late_spares_what_was_opened_since_and_a_feed_that_a_relay_lost_is_announced_again() {
+    let ca = Ca::new();
+    ca.issue("signaling", "signaling-1", 100);
+    let relay = Running::start(&ca, "a", 1, "127.0.0.1:0").await;
+    let (relays, mut events) = one(&ca, &relay).await;
+    let viewer = |name| relays.open_roq_leg(leg(name, "scope"), CertHash([2; 32]));
+    let late = || Act::Close(0, Owed::Feed(key("scope")));
+    relays.open_feed(feed("scope")).await.unwrap();
+    relays.inner.act(late()).await;
+    viewer("l1").await.unwrap();
+    // The control: what the book does not have is closed.
+    relays.inner.places().close_feed(&key("scope"));
+    relays.inner.act(late()).await;
+    let opened: Result<FlowBinding, _> = relays.inner.ask(0, "open-feed", &feed("scope")).await;
+    assert!(opened.is_ok(), "it was not closed: {opened:?}");
+
+    relays.open_feed(feed("scope")).await.unwrap();
+    let () = relays.inner.ask(0, "close-feed", &key("scope")).await.unwrap();
+    assert_eq!(viewer("l2").await, Err(AdmitError::NoSuchFeed));
+    let lost = event(&mut events, |e| match e {
+        RelayEvent::FeedClosed { key } => Some(key),
+        _ => None,
+    });
+    assert_eq!(lost.await, key("scope"));
+    assert!(relays.inner.places().homes(&key("scope")).is_empty());
+    relays.open_feed(feed("scope")).await.unwrap();
+    viewer("l3").await.unwrap();
     relay.stop().await;
 }
 

@@ -55,13 +55,20 @@ pub struct Seen {
     pub frames: u64,
     /// Of those, the ones that the viewer had whole, and as they were sent.
     pub whole: u64,
+    /// How many times frames were missing in a row, be it one or many.
+    pub gaps: u64,
 }
 
 impl Seen {
-    /// Whether the share is that of the simulation, within the 95 % bounds of both.
+    /// Whether the share is that of the simulation, within the 95 % bounds of both. Frames that are missing in a row are no
+    /// independent draws: as many frames count as one as are missing in a row on average (the design effect of Kish 1965).
     #[must_use]
     pub fn agrees(self, simulated: &Outcome) -> bool {
-        let bounds = |good, all| (at_least(good, all), if good == all { 1.0 } else { wilson(good, all).1 });
+        let length = (self.frames - self.whole).checked_div(self.gaps).unwrap_or(1).max(1);
+        let bounds = |good: u64, all: u64| {
+            let (good, all) = (good / length, all / length);
+            (at_least(good, all), if good == all { 1.0 } else { wilson(good, all).1 })
+        };
         let (real, sim) = (bounds(self.whole, self.frames), bounds(simulated.in_time, simulated.frames));
         real.0 <= sim.1 && sim.0 <= real.1
     }
@@ -101,8 +108,11 @@ pub fn run(pictures: Pictures, cell: &Cell, seconds: u64) -> anyhow::Result<Seen
 fn compare(sent: &BTreeMap<u64, String>, came: &BTreeMap<u64, String>) -> anyhow::Result<Seen> {
     let (first, last) = came.keys().next().zip(came.keys().last()).context("no frame came")?;
     let counted = || sent.range((first + WARM_UP).min(*last)..=*last);
-    let whole = counted().filter(|(frame, sum)| came.get(frame) == Some(sum)).count();
-    Ok(Seen { frames: counted().count() as u64, whole: whole as u64 })
+    let is_whole = |(frame, sum): (&u64, &String)| came.get(frame) == Some(sum);
+    let kept: Vec<bool> = counted().map(is_whole).collect();
+    let whole = kept.iter().filter(|kept| **kept).count();
+    let gaps = kept.windows(2).filter(|pair| pair[0] && !pair[1]).count() + usize::from(kept.first() == Some(&false));
+    Ok(Seen { frames: kept.len() as u64, whole: whole as u64, gaps: gaps as u64 })
 }
 
 /// Frame numbers and checksums.
@@ -156,11 +166,16 @@ mod tests {
     #[test]
     fn what_is_seen_agrees_within_the_bounds_and_not_beyond() {
         let sim = |in_time| Outcome { frames: 4_000, in_time, ..Outcome::default() };
-        let seen = |whole| Seen { frames: 300, whole };
+        let seen = |whole| Seen { frames: 300, whole, gaps: 300 - whole };
         assert!(seen(300).agrees(&sim(4_000)) && seen(298).agrees(&sim(3_990)));
         assert!(!seen(270).agrees(&sim(4_000)), "a tenth is missing");
         assert!(!seen(300).agrees(&sim(3_600)), "better than can be");
         assert!(seen(265).agrees(&sim(3_600)));
+        // Thirty missing one by one say more than three times ten.
+        let in_a_row = |gaps| Seen { frames: 300, whole: 246, gaps };
+        assert!(
+            !in_a_row(54).agrees(&sim(3_600)) && in_a_row(6).agrees(&sim(3_600)) && !in_a_row(6).agrees(&sim(4_000))
+        );
     }
 
     #[test]
@@ -170,7 +185,7 @@ mod tests {
         came.remove(&150);
         came.remove(&500);
         came.insert(600, "torn".to_owned());
-        assert_eq!(compare(&sent, &came).unwrap(), Seen { frames: 900 - 100 - WARM_UP, whole: 620 - 2 });
+        assert_eq!(compare(&sent, &came).unwrap(), Seen { frames: 900 - 100 - WARM_UP, whole: 620 - 2, gaps: 2 });
         assert!(compare(&sent, &BTreeMap::new()).is_err());
     }
 }

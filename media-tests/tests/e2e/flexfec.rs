@@ -12,7 +12,8 @@ const FAR: [&str; 4] = ["--loss", "1%", "--delay", "70ms"];
 fn redundancy_brings_back_in_time_what_asking_cannot() -> anyhow::Result<()> {
     let (stack, mut publisher) = stage()?;
     let line = Emulator::open(&stack.text("/relay/webrtc")?, &FAR)?;
-    let seconds = span(8, 60);
+    // Enough losses for the two counts to be apart.
+    let seconds = span(20, 60);
     let seen = browse(&json!({
         "origin": stack.text("/page")?, "invitation": stack.text("/tokens/observer")?, "feed": "scope", "seconds": seconds,
         "lines": [{ "name": "with", "to": line.listen, "fec": true }, { "name": "without", "to": line.listen, "fec": false }],
@@ -28,7 +29,8 @@ fn redundancy_brings_back_in_time_what_asking_cannot() -> anyhow::Result<()> {
     );
     let of = |name: &str, what: &str| number(&seen, &format!("/{name}/{what}"));
     ensure!(number(&summary, "/down/lost") > 100.0, "{summary}");
-    ensure!(of("with", "fecPacketsReceived") > 50.0 && of("with", "freezeCount") == 0.0, "{}", seen["with"]);
+    // Two losses of one group are not brought back, and asking takes its time then: pictures are late seldom, not never.
+    ensure!(of("with", "fecPacketsReceived") > 50.0, "{}", seen["with"]);
     ensure!(of("with", "framesDecoded") >= 0.97 * 30.0 * seconds as f64, "{}", seen["with"]);
     // The control: without it the same losses make more pictures late.
     ensure!(of("without", "fecPacketsReceived") == 0.0, "{}", seen["without"]);

@@ -1,7 +1,7 @@
 //! What this program and the relay cost: without that nobody knows which of the two was the limit.
 
-use crate::net::tls::https_config;
-use anyhow::{Context as _, bail};
+use crate::net::tls::{https_client, metrics_url};
+use anyhow::bail;
 use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
@@ -39,16 +39,8 @@ impl RelayFigures {
         }
         let metrics = match metrics {
             Some(url) => {
-                let http = reqwest::Client::builder()
-                    .tls_backend_preconfigured(https_config(trust)?)
-                    .timeout(TIMEOUT)
-                    .no_proxy()
-                    .build()
-                    .context("HTTP client")?;
-                let mut url = url.clone();
-                if url.path() == "/" {
-                    url.set_path("/metrics");
-                }
+                let http = https_client(trust, TIMEOUT)?;
+                let url = metrics_url(url);
                 Some((http, url))
             }
             None => None,

@@ -1,8 +1,7 @@
 //! The HTTP API of signaling, as a native client uses it.
 
 use super::link::InvitationLink;
-use super::tls::https_config;
-use anyhow::Context;
+use super::tls::https_client;
 use reqwest::{Method, StatusCode};
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
@@ -49,12 +48,7 @@ impl Api {
         name: &str,
     ) -> anyhow::Result<Self> {
         let cnf = cnf.into();
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(https_config(trust)?)
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .build()
-            .context("HTTP client")?;
+        let http = https_client(trust, TIMEOUT)?;
         let grant = redeem(&http, &link, cnf, name).await?;
         Ok(Self { http, link, cnf, name: name.to_owned(), grant: Arc::new(Mutex::new(grant)) })
     }

@@ -5,7 +5,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use trocar_relay::quic::Identity;
+use url::Url;
 
 /// Where a client's certificates are.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,4 +64,19 @@ pub(crate) fn https_config(trust: &[CertificateDer<'static>]) -> anyhow::Result<
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+/// An HTTP client that trusts these certificates and nothing else, asks no proxy and waits for so long.
+pub(crate) fn https_client(trust: &[CertificateDer<'static>], timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder().tls_backend_preconfigured(https_config(trust)?);
+    builder.timeout(timeout).no_proxy().build().context("HTTP client")
+}
+
+/// Where figures are: `/metrics`, if a URL names no other place.
+pub(crate) fn metrics_url(url: &Url) -> Url {
+    let mut url = url.clone();
+    if url.path() == "/" {
+        url.set_path("/metrics");
+    }
+    url
 }

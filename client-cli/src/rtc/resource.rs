@@ -3,7 +3,7 @@
 
 use super::link::ice_servers;
 use crate::net::api::{Api, answer};
-use crate::net::tls::https_config;
+use crate::net::tls::https_client;
 use anyhow::{Context, bail, ensure};
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, LINK, LOCATION};
@@ -59,12 +59,7 @@ impl Endpoint {
         if url.scheme() == "https" && trust.is_empty() {
             bail!("{url} is https: --ca names the certificate of the authority that signed the server's");
         }
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(https_config(trust)?)
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .build()
-            .context("HTTP client")?;
+        let http = https_client(trust, TIMEOUT)?;
         Ok(Self { http, url, bearer })
     }
 

@@ -5,7 +5,7 @@ use super::reading::Reading;
 use super::rows::Figures;
 use super::text::parse;
 use crate::net::api::Api;
-use crate::net::tls::{https_config, read_chain};
+use crate::net::tls::{https_client, metrics_url, read_chain};
 use anyhow::{Context as _, bail};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,16 +40,8 @@ impl Source {
             None if url.scheme() == "https" => bail!("--ca FILE is needed for an https URL of --metrics"),
             None => Vec::new(),
         };
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(https_config(&trust)?)
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .build()
-            .context("HTTP client")?;
-        let mut url = url.clone();
-        if url.path() == "/" {
-            url.set_path("/metrics");
-        }
+        let http = https_client(&trust, TIMEOUT)?;
+        let url = metrics_url(url);
         Ok(Self { http, url })
     }
 

@@ -53,6 +53,7 @@ if [ "$tier" = test ]; then
         "the services are checked as systemd would read them|systemd"
         "alert rules are tested with promtool|prometheus"
         "sound devices are tested with a sound server of their own|pulseaudio libasound2-plugins"
+        "audit records are sent to a real repository, and checked against their schema|rsyslog rsyslog-gnutls rsyslog-openssl libxml2-utils"
         "a machine that hears nothing is tested with a packet filter|nftables"
     )
     if ! scripts/fixtures.sh has natural && ! python3 -m pip --version >/dev/null 2>&1; then

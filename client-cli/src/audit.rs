@@ -3,8 +3,10 @@
 use anyhow::{Context, bail, ensure};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 use trocar_control::audit;
 use trocar_control::audit::clock::{parse_utc, utc};
+use trocar_control::trust::{Identity, TrustList};
 use trocar_proto::units::WallMicros;
 use trocar_signaling::audit as signaling;
 
@@ -25,8 +27,52 @@ pub(crate) enum AuditCommand {
     Show {
         /// The gate's store or its file audit.jsonl, or signaling's trocar.db.
         path: PathBuf,
+        /// With the gates' records that signaling's trocar.db has, by time.
+        #[arg(long)]
+        gates: bool,
         #[command(flatten)]
         wanted: Wanted,
+    },
+    /// Seal a gate's chain: check it, and sign its number and head with the gate's certificate. The gate may run meanwhile.
+    Seal {
+        /// The gate's store or its file audit.jsonl.
+        path: PathBuf,
+        /// The gate's certificate chain, PEM.
+        #[arg(long, value_name = "FILE")]
+        cert: PathBuf,
+        /// Its key.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Where the seal is written.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Take a gate's sealed chain into signaling's trocar.db, which a server may have open: it notes it in its own chain.
+    Ingest {
+        /// Signaling's trocar.db.
+        store: PathBuf,
+        /// The gate's file audit.jsonl, or a copy of it that was made after the seal.
+        chain: PathBuf,
+        /// The seal.
+        #[arg(long, value_name = "FILE")]
+        seal: PathBuf,
+        /// Directory with the trust list that gates' certificates are checked with (ca.pem, crl.pem).
+        #[arg(long, value_name = "DIR")]
+        trust: PathBuf,
+    },
+    /// Say which of signaling's records an audit repository has kept: lost, doubled and changed ones, by their numbers.
+    Reconcile {
+        /// What the repository has kept: lines with the messages as they came.
+        kept: PathBuf,
+        /// Signaling's trocar.db; without it the records are compared with one another.
+        #[arg(long, value_name = "TROCAR_DB")]
+        store: Option<PathBuf>,
+        /// The node whose records are meant, where several send there: AuditSourceID.
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// Have everything from the first lost record on sent again.
+        #[arg(long, requires = "store")]
+        resend: bool,
     },
     /// Hand out signaling's records, as CSV or as JSON lines that can be checked one by one.
     Export {
@@ -105,12 +151,23 @@ impl AuditCommand {
                 ensure!(key.is_none(), "--key is for signaling's trocar.db: a gate's chain has no key");
                 verify_gate(&path)
             }
-            Self::Show { path, wanted } if is_database(&path) => {
+            Self::Show { path, wanted, gates: true } if is_database(&path) => {
+                crate::verbs::print(&signaling::merged_story(&path, &wanted.filter())?)
+            }
+            Self::Show { path, wanted, .. } if is_database(&path) => {
                 crate::verbs::print(&signaling::as_story(&signaling::search(&path, &wanted.filter())?))
             }
-            Self::Show { path, wanted } => {
+            Self::Seal { path, cert, key, out } => {
+                let identity = Identity::from_pem_files(&cert, &key)?;
+                let seal = signaling::seal(&path, &identity, now()?)?;
+                crate::consent::replace(&out, seal.as_bytes())?;
+                println!("{}: sealed by {}", out.display(), identity.name());
+                Ok(())
+            }
+            Self::Ingest { store, chain, seal, trust } => ingest(&store, &chain, &seal, &trust),
+            Self::Show { path, wanted, gates } => {
                 ensure!(
-                    wanted.is_all(),
+                    wanted.is_all() && !gates,
                     "only signaling's trocar.db can be searched: leave the filters out for a gate's chain"
                 );
                 match audit::show(&path) {
@@ -120,6 +177,9 @@ impl AuditCommand {
                         bail!("the story ends here: {bad}")
                     }
                 }
+            }
+            Self::Reconcile { kept, store, source, resend } => {
+                reconcile(&kept, store.as_deref(), source.as_deref(), resend)
             }
             Self::Export { path, format, wanted } => {
                 ensure!(
@@ -154,7 +214,10 @@ fn verify_signaling(path: &Path, key: Option<&[u8]>) -> anyhow::Result<()> {
     let time = |us| utc(WallMicros(us));
     let when = v.from_until_us.map_or_else(String::new, |(from, until)| format!(", {} to {}", time(from), time(until)));
     println!("{}: {} records are whole{when}", path.display(), v.records);
-    println!("end: record {}, {}", v.records, v.hash);
+    println!("end: record {}, {}", v.end, v.hash);
+    if v.pruned > 0 {
+        println!("{} more were removed because their time was over, as signed records of the chain say", v.pruned);
+    }
     match &v.head {
         Some(h) => println!("newest of {} signed heads: record {}, {}", v.heads, h.seq, h.hash),
         None => println!("no head is signed: a chain that was made anew could not be told from this one"),
@@ -162,9 +225,48 @@ fn verify_signaling(path: &Path, key: Option<&[u8]>) -> anyhow::Result<()> {
     for key in &v.keys {
         println!("signed by {key}");
     }
+    for gate in signaling::verify_gates(path)? {
+        let (name, records, vouched) = (&gate.gate, gate.records, gate.vouched);
+        println!("{name}: {records} records are whole; signaling's chain vouches up to record {vouched}");
+    }
     if v.lost > 0 {
         println!("{} records were lost because the disk did not take them in time, as the chain says", v.lost);
     }
+    Ok(())
+}
+
+fn now() -> anyhow::Result<WallMicros> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(WallMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX)))
+}
+
+fn ingest(store: &Path, chain: &Path, seal: &Path, trust: &Path) -> anyhow::Result<()> {
+    let seal = std::fs::read(seal).with_context(|| format!("cannot read {}", seal.display()))?;
+    let trust = TrustList::load(trust)?.current();
+    let taken = signaling::ingest(store, chain, &seal, &trust, now()?)?;
+    println!("{}: {} new records, up to record {} with head {}", taken.gate, taken.new, taken.seq, taken.head);
+    Ok(())
+}
+
+fn reconcile(kept: &Path, store: Option<&Path>, source: Option<&str>, resend: bool) -> anyhow::Result<()> {
+    let file = std::fs::File::open(kept).with_context(|| format!("cannot read {}", kept.display()))?;
+    let received = signaling::Received::read(std::io::BufReader::new(file), source)?;
+    let found = signaling::reconcile(&received, store)?;
+    println!("{} records have arrived, {} messages came again", found.records, found.doubled);
+    if let Some(sent) = found.sent {
+        println!("believed to be there: up to record {sent}");
+    }
+    if found.unread > 0 {
+        println!("{} messages are torn or none of ours", found.unread);
+    }
+    let lost: Vec<String> = found.lost.iter().map(|r| format!("{}-{}", r.start(), r.end())).collect();
+    if let (Some(first), Some(store), true) = (found.lost.first(), store, resend) {
+        signaling::resend(store, *first.start())?;
+        println!("records from {} on are sent again", first.start());
+    }
+    ensure!(found.changed.is_empty(), "these are not what the chain has: {:?}", found.changed);
+    ensure!(found.ahead == 0, "{} records are newer than the store: it is an older copy", found.ahead);
+    ensure!(lost.is_empty(), "these are lost: {}", lost.join(", "));
     Ok(())
 }
 

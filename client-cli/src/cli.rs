@@ -1,5 +1,6 @@
 //! The command line: what was typed, what will be done, and the exit code.
 
+use crate::admin::AdminCommand;
 use crate::audit::AuditCommand;
 use crate::config::{Config, Log};
 use crate::consent::ConsentCommand;
@@ -50,6 +51,7 @@ enum Command {
         command: verbs::ParticipantCommand,
     },
     Token(verbs::TokenArgs),
+    Login(verbs::LoginArgs),
     /// Record the synthetic scene into a file that can be replayed.
     Fixture(media::command::FixtureArgs),
     /// Run a source without a relay and print what it delivers.
@@ -90,6 +92,11 @@ enum Command {
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
+    },
+    /// What is done on the node itself, with its files.
+    Admin {
+        #[command(subcommand)]
+        command: AdminCommand,
     },
     /// Print the table of roles and what they may do, as Markdown.
     Roles,
@@ -193,6 +200,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Feed { command } => quiet(command.run()),
         Command::Participant { command } => quiet(command.run()),
         Command::Token(args) => quiet(args.run()),
+        Command::Login(args) => quiet(args.run()),
         Command::Fixture(args) => Ok(media::command::run_fixture(&args)?),
         Command::Source(args) => Ok(media::command::run_source(&args)?),
         Command::Impair(args) => {
@@ -234,6 +242,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Ca { command: CaCommand::Revoke(args) } => args.run(),
         Command::Consent { command } => command.run(),
         Command::Audit { command } => command.run(),
+        Command::Admin { command } => command.run(),
         Command::Roles => {
             print!("{}", trocar_proto::session::role::render_markdown());
             Ok(())

@@ -1,5 +1,7 @@
 //! The configuration file of `trocar up`: TOML, typed, and a key that nobody knows is refused by name.
 
+mod audit;
+mod identity;
 mod limits;
 mod relay;
 
@@ -31,8 +33,12 @@ pub(crate) struct Config {
     pub(crate) session_patient: Option<String>,
     /// The patient's consent to being seen by others.
     pub(crate) consent: Consent,
+    /// What becomes of audit records.
+    pub(crate) audit: audit::Audit,
     /// Letting people in.
     pub(crate) signaling: Signaling,
+    /// Who has to say who they are.
+    pub(crate) identity: identity::Identity,
     /// Carrying media: `[relay]` in this process, or `[[relay]]` for each one apart.
     pub(crate) relay: relay::Section,
     /// What is taken of anybody.
@@ -155,7 +161,9 @@ impl Default for Config {
             session_title: "Operating room".to_owned(),
             session_patient: None,
             consent: Consent::default(),
+            audit: audit::Audit::default(),
             signaling: Signaling::default(),
+            identity: identity::Identity::default(),
             relay: relay::Section::default(),
             limits: Limits::default(),
             turn: Turn::default(),
@@ -337,6 +345,8 @@ impl Config {
         }
         r.check_workers()?;
         self.limits.check()?;
+        self.identity.check()?;
+        self.audit.check()?;
         if !(1..=4_096).contains(&r.max_feeds) || !(1..=65_536).contains(&r.max_legs) {
             bail!("relay.max_feeds is 1 to 4096 and relay.max_legs is 1 to 65536");
         }
@@ -393,6 +403,9 @@ mod tests {
             ("[relay]\nworkers = 3\nwebrtc = '127.0.0.1:65534'", "relay.webrtc = 127.0.0.1:65534"),
             ("[limits]\nconnections = 1", "limits.connections = 1"),
             ("[signaling]\ncert = 'x'", "signaling.key"),
+            ("[identity]\nrequired = 'sometimes'", "unknown variant `sometimes`"),
+            ("[identity]\nlogin_minutes = 4", "identity.login_minutes = 4"),
+            ("[identity]\nstep_up_minutes = 61", "identity.step_up_minutes = 61"),
             ("[log]\nfilter = 'a=b=c'", "log.filter"),
             ("[turn]\nurls = ['turn:t.example']", "turn.secret_file"),
             ("[turn]\nlifetime_s = 86400", "turn.lifetime_s"),

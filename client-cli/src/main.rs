@@ -1,5 +1,6 @@
 //! The one binary that a person types.
 
+mod admin;
 mod admission;
 mod audit;
 mod ca;

@@ -245,6 +245,8 @@ async fn start_signaling(
         tls: TlsIdentity { cert_chain_pem: read(&cert)?, key_pem: read(&key)? },
         token_key_pkcs8: token_key(&config.dir)?,
         audit_key_pkcs8: Some(audit_key(&config.dir)?),
+        audit_export: config.audit.repository()?,
+        audit_retention: config.audit.retention(),
         consent_trust: config.consent.trust.clone(),
         configured: config.fingerprint(),
         issuer: issuer(config),
@@ -257,6 +259,7 @@ async fn start_signaling(
         ice: config.turn.load()?,
         webhooks: config.webhook.iter().map(Webhook::load).collect::<anyhow::Result<_>>()?,
         control: control.transpose()?,
+        identity: config.identity.load(),
         limits: config.limits.bounds().signaling,
     };
     Ok(Server::start(signaling, media.admission(), events).await?)

@@ -1,5 +1,6 @@
 //! Everything that reads what came as RTP or RTCP, and the relay's state behind it.
 
+use std::collections::BTreeMap;
 use trocar_proto::media::codec::{self, Codec};
 use trocar_proto::media::dd::{DescriptorReader, Renumber};
 use trocar_proto::media::ext::{
@@ -173,8 +174,7 @@ pub fn roq(data: &[u8]) {
 /// The relay's state behind one feed: packets of any kind come in, viewers of both kinds follow, ask again, and are blocked, time passes.
 ///
 /// # Panics
-/// Where a leg is sent something that is not in the ring, or a number twice.
-#[allow(dead_code, reason = "left out of the list for now: SECURITY.md says why")]
+/// Where a leg is sent something that is not in the ring, or one number of a browser's leg leads to two packets.
 pub fn relay(data: &[u8]) {
     let mut feed = Feed::new(FeedConfig {
         clock_rate: 90_000,
@@ -188,7 +188,7 @@ pub fn relay(data: &[u8]) {
     let mut now = 1_000_000_u64;
     let numbering = Numbering::Own { ssrc: Ssrc(7), first_seq: 32_760, payload_type: 100 };
     let mut legs = [Leg::new(Numbering::Verbatim, &feed, Micros(now)), Leg::new(numbering, &feed, Micros(now))];
-    let mut sent = [None, None];
+    let mut numbers = Numbers::default();
     let mut rest = data;
     while let [what, arg, tail @ ..] = rest {
         rest = tail;
@@ -210,7 +210,9 @@ pub fn relay(data: &[u8]) {
                 let seq = u16::from(*arg) | u16::from(*what) << 8;
                 let [native, browser] = &mut legs;
                 let _ = native.handle_verbatim_nack(&feed, seq);
-                let _ = browser.handle_nack(&feed, seq);
+                if let Some((index, _, number)) = browser.handle_nack(&feed, seq) {
+                    numbers.repeat(&feed, number.0, index);
+                }
             }
             6 => {
                 if let Some(leg) = legs.get_mut(usize::from(arg & 1)) {
@@ -222,14 +224,12 @@ pub fn relay(data: &[u8]) {
                         4 => leg.leave_out_discardable(arg & 0x40 != 0),
                         _ => leg.leave_out_older(Micros(now.saturating_sub(50_000))),
                     }
-                    // From here on numbers may begin anew.
-                    sent = [None, None];
                 }
             }
             _ => {
-                for (i, (leg, last)) in legs.iter_mut().zip(&mut sent).enumerate() {
-                    pump(leg, i == 0, &feed, usize::from(*arg), last);
-                }
+                let [native, browser] = &mut legs;
+                pump(native, &feed, usize::from(*arg), |_, _| ());
+                pump(browser, &feed, usize::from(*arg), |number, index| numbers.send(&feed, number, index));
                 let _ = (repair.poll_restored(at), repair.poll_rtcp(at, Ssrc(1)), feed.poll_key_frame_request(at));
             }
         }
@@ -250,16 +250,39 @@ fn marked(what: u8, bytes: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn pump(leg: &mut Leg, is_verbatim: bool, feed: &Feed, turns: usize, last: &mut Option<u64>) {
+fn pump(leg: &mut Leg, feed: &Feed, turns: usize, mut sent: impl FnMut(u64, u64)) {
     for turn in 0..turns {
         match leg.poll(feed, turn % 5 != 4) {
             Next::Send { index, seq, .. } => {
                 assert!(feed.ring().get(index).is_some(), "what is to be sent is in the ring");
-                let before = last.replace(seq.0);
-                // A leg that passes numbers on has those of a new source again.
-                assert!(before.is_none_or(|b| is_verbatim || b < seq.0), "{} after {before:?}", seq.0);
+                sent(seq.0, index);
             }
             Next::Idle | Next::NeedKeyFrame => return,
         }
+    }
+}
+
+/// What a browser's leg has numbered: the packet of each number, through all sources, feeds and pauses. Numbers need not rise: a
+/// packet that comes late has the number of the gap that was left for it.
+#[derive(Default)]
+struct Numbers {
+    packets: BTreeMap<u64, u64>,
+    highest: u64,
+}
+
+impl Numbers {
+    fn send(&mut self, feed: &Feed, number: u64, index: u64) {
+        let before = self.packets.insert(number, index);
+        // What the ring has forgotten may come again; the relay's seal then refuses its number.
+        let is_new = before.is_none_or(|i| i < feed.ring().oldest());
+        assert!(is_new, "{number} for packet {index} after {before:?}");
+        self.highest = self.highest.max(number);
+    }
+
+    fn repeat(&mut self, feed: &Feed, number: u64, index: u64) {
+        assert!(number <= self.highest, "{number} is repeated, {} is the highest that was sent", self.highest);
+        // What was left out may be sent for the first time so.
+        let first = *self.packets.entry(number).or_insert(index);
+        assert!(first == index || first < feed.ring().oldest(), "{number} was of packet {first} and is of {index}");
     }
 }

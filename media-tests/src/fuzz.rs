@@ -41,6 +41,7 @@ pub const ALL: &[Target] = &[
     Target { name: "rtcp", max_len: 2_048, run: targets::media::rtcp },
     Target { name: "extensions", max_len: 2_048, run: targets::media::extensions },
     Target { name: "headers", max_len: 4_096, run: targets::media::headers },
+    Target { name: "relay", max_len: 4_096, run: targets::media::relay },
     Target { name: "roq", max_len: 8_192, run: targets::media::roq },
     Target { name: "codec", max_len: 4_096, run: targets::codec },
     Target { name: "gate", max_len: 4_096, run: targets::gate },

@@ -1,10 +1,11 @@
 //! A light WebRTC viewer that stands for many: WHEP, ICE, DTLS, and every SRTP packet opened and counted. It decodes nothing.
 
+pub(crate) mod dtls;
 mod flood;
 mod wire;
 
 use anyhow::{Context, bail};
-use dimpl::{Dtls, Output, SrtpProfile};
+use dtls::{DtlsClient, Out, fingerprint};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceCreds};
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use trocar_proto::media::rtp;
-use trocar_relay::srtp::{Profile, Srtp};
+use trocar_relay::srtp::Srtp;
 use trocar_relay::webrtc::transport::dtls_certificate;
 use wire::Wire;
 
@@ -116,10 +117,8 @@ impl Viewer {
 
     async fn open(&self, feed: &str) -> anyhow::Result<(Sink, String)> {
         let certificate = dtls_certificate()?;
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.certificate);
-        let fingerprint: Vec<String> = hash.as_ref().iter().map(|b| format!("{b:02X}")).collect();
         let local = IceCreds::new();
-        let (answer, location) = self.whep(feed, offer(&local, &fingerprint.join(":"))).await?;
+        let (answer, location) = self.whep(feed, offer(&local, &fingerprint(&certificate))).await?;
         let remote = candidate(&answer, if self.tcp { "tcp" } else { "udp" })?;
         let wire = if self.tcp { Wire::tcp(remote).await? } else { Wire::udp().await? };
         Ok((Sink::new(wire, remote, local, &answer, certificate)?, location))
@@ -158,7 +157,7 @@ struct Sink {
     wire: Wire,
     address: SocketAddr,
     ice: IceAgent,
-    dtls: Dtls,
+    dtls: DtlsClient,
     remote: SocketAddr,
     srtp: Option<Srtp>,
     last: Option<u64>,
@@ -189,10 +188,7 @@ impl Sink {
         ice.add_local_candidate(Candidate::host(address, protocol)?);
         ice.add_remote_candidate(Candidate::host(remote, protocol)?);
         ice.handle_timeout(now);
-        let config = Arc::new(dimpl::Config::builder().use_server_cookie(false).build()?);
-        let mut dtls = Dtls::new_12(config, certificate, now);
-        dtls.set_active(true);
-        dtls.handle_timeout(now)?;
+        let dtls = DtlsClient::new(certificate, now)?;
         Ok(Self { wire, address, ice, dtls, remote, srtp: None, last: None, counts: Arc::default() })
     }
 
@@ -249,8 +245,7 @@ impl Sink {
                 false
             }
             Some(20..=63) => {
-                let _ = self.dtls.handle_timeout(now);
-                let _ = self.dtls.handle_packet(data);
+                self.dtls.handle_packet(now, data);
                 false
             }
             Some(128..=191) if !rtp::is_rtcp(data) => {
@@ -277,25 +272,11 @@ impl Sink {
     }
 
     async fn drive_dtls(&mut self, now: Instant) -> anyhow::Result<()> {
-        self.dtls.handle_timeout(now)?;
-        let mut buffer = vec![0; 2_048];
-        for _ in 0..64 {
-            let datagram = match self.dtls.poll_output(&mut buffer) {
-                Output::Packet(p) => p.to_vec(),
-                Output::KeyingMaterial(material, profile) => {
-                    let profile = match profile {
-                        SrtpProfile::AEAD_AES_256_GCM => Profile::Aes256Gcm,
-                        SrtpProfile::AEAD_AES_128_GCM => Profile::Aes128Gcm,
-                        SrtpProfile::AES128_CM_SHA1_80 => Profile::Aes128CmSha1,
-                        other => bail!("profile {other}"),
-                    };
-                    self.srtp = Some(Srtp::from_dtls(profile, &material, true)?);
-                    continue;
-                }
-                Output::Timeout(_) => break,
-                _ => continue,
-            };
-            self.wire.send_to(&datagram, self.remote).await?;
+        for out in self.dtls.drive(now)? {
+            match out {
+                Out::Packet(p) => drop(self.wire.send_to(&p, self.remote).await?),
+                Out::Keys(profile, material) => self.srtp = Some(Srtp::from_dtls(profile, &material, true)?),
+            }
         }
         Ok(())
     }

@@ -7,12 +7,13 @@ use crate::consent::Notary;
 use crate::control::Gates;
 use crate::error::SessionError;
 use crate::figures::Figures;
+use crate::identity::{Identity, OpenError, Person};
 use crate::live::{Closing, Live};
 use crate::name::{MAX_TITLE, TITLE_EXPECTED, clean, shown};
 use crate::rate::{Bucket, PeerRates};
 use crate::secret::{self, SecretHash};
 use crate::store::{Row, Store, StoreError, Stored, StoredParticipant};
-use crate::token::{Bearing, TokenError, TokenKeyError, Tokens};
+use crate::token::{Bearing, TokenError, Tokens};
 use crate::webhooks::Hooks;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -54,6 +55,8 @@ pub(crate) struct App {
     pub(crate) notary: Option<Notary>,
     /// Gates that can be asked.
     pub(crate) gates: Gates,
+    /// Who people are.
+    pub(crate) identity: Identity,
     realm: RealmId,
     live: Mutex<Live>,
     journal: Journal,
@@ -71,7 +74,7 @@ impl App {
         (store, mut stored): (Store, Stored),
         (public_url, origins): (String, Vec<String>),
         (hooks, notary): (Hooks, Option<Notary>),
-    ) -> Result<Self, TokenKeyError> {
+    ) -> Result<Self, OpenError> {
         let figures = Arc::new(Figures::default());
         let now = Micros(0);
         let journal = Journal::new(store.clone(), figures.clone());
@@ -99,6 +102,7 @@ impl App {
             ice: config.ice.clone(),
             notary,
             gates: Gates::default(),
+            identity: Identity::open(config)?,
             realm: config.realm.clone(),
             live: Mutex::new(live),
             journal,
@@ -232,14 +236,26 @@ impl App {
         Ok(Invitation { link, invitation: secret, role, expires })
     }
 
-    /// Redeems an invitation: a new participant and its first token.
+    /// Redeems an invitation by somebody of whom no more is known.
+    #[cfg(test)]
     pub(crate) async fn join(
         &self,
         invitation: &str,
         shown: Shown<'_>,
         cnf: Option<CertHash>,
     ) -> Result<TokenGrant, SessionError> {
-        let stored = self.admit(&SecretHash::of(invitation), shown, cnf).await?;
+        self.join_as(invitation, shown, cnf, None).await
+    }
+
+    /// Redeems an invitation: a new participant and its first token. `person` is who it is, where that was said.
+    pub(crate) async fn join_as(
+        &self,
+        invitation: &str,
+        shown: Shown<'_>,
+        cnf: Option<CertHash>,
+        person: Option<&Person>,
+    ) -> Result<TokenGrant, SessionError> {
+        let stored = self.admit(&SecretHash::of(invitation), shown, cnf, person).await?;
         let StoredParticipant { session, participant, realm, role, .. } = stored;
         self.grant(Bearing { session, participant, realm, role, cnf })
     }
@@ -247,7 +263,7 @@ impl App {
     /// A participant for a WHIP or WHEP client that shows an invitation in place of a token.
     pub(crate) async fn admit_guest(&self, hash: &SecretHash, name: &str) -> Result<ParticipantId, SessionError> {
         let shown = Shown { name: Some(name), organisation: None };
-        let stored = self.admit(hash, shown, None).await?;
+        let stored = self.admit(hash, shown, None, None).await?;
         self.live().make_guest(self.now(), &stored.session, &stored.participant, *hash)?;
         Ok(stored.participant)
     }
@@ -257,24 +273,30 @@ impl App {
         hash: &SecretHash,
         shown: Shown<'_>,
         cnf: Option<CertHash>,
+        person: Option<&Person>,
     ) -> Result<StoredParticipant, SessionError> {
         let joined = wall_clock();
         let (session, role) = self.live().redeem(hash, joined)?;
+        self.identity.admits(role, person, joined).map_err(SessionError::IdentityNeeded)?;
+        // Whoever is known is shown by the name that is known.
+        let name = person.map(|p| p.name.as_str()).or(shown.name);
         let stored = StoredParticipant {
             session: session.clone(),
             participant: secret::participant_id()?,
-            name: shown.name.unwrap_or(role.name()).to_owned(),
+            name: name.unwrap_or(role.name()).to_owned(),
             organisation: shown.organisation.map(ToOwned::to_owned),
             role,
             realm: self.realm.clone(),
             cnf,
             joined,
+            account: person.map(|p| p.account.clone()),
         };
         let entry = Entry {
             name: Some(stored.name.clone()),
             role: Some(role),
             realm: Some(stored.realm.clone()),
             patient: self.live().patient_of(&session),
+            detail: person.map(|p| format!("account {}", p.account)).unwrap_or_default(),
             ..Entry::now("joined").of(&session).by(&stored.participant)
         };
         self.store.write(vec![Row::Participant(stored.clone()), Row::Event(Box::new(entry))]).await?;
@@ -391,6 +413,7 @@ impl App {
         if let Some(notary) = self.notary.as_ref().filter(|n| n.reload()) {
             self.live().look_at_signers(|signed| notary.is_distrusted(signed));
         }
+        self.hear_account_changes().await;
         let swept = self.live().sweep(self.now(), wall);
         for (session, participant) in swept.forgotten {
             self.forget(session, participant);

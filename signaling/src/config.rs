@@ -20,6 +20,10 @@ pub struct Config {
     pub token_key_pkcs8: Vec<u8>,
     /// Ed25519 key that signs heads of the audit chain, PKCS#8 DER; without one heads are not signed.
     pub audit_key_pkcs8: Option<Vec<u8>>,
+    /// Where audit records are sent; the store has to be a file.
+    pub audit_export: Option<crate::audit::Repository>,
+    /// How long audit records are kept. Needs `audit_key_pkcs8` and a store in a file.
+    pub audit_retention: crate::audit::Retention,
     /// Directory with the trust list of those who sign consent (`ca.pem`, `crl.pem`). With it nobody but the role local sees or hears anything
     /// of a session before a document that consents to it was handed in.
     pub consent_trust: Option<PathBuf>,
@@ -46,6 +50,8 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
     /// The relay's control rendezvous; without it sessions have no gate.
     pub control: Option<crate::ControlConfig>,
+    /// How people are known.
+    pub identity: crate::IdentityConfig,
     /// Bounds.
     pub limits: Limits,
 }
@@ -244,7 +250,19 @@ impl Config {
         if !self.origins.iter().all(|o| origin_of(o).as_deref() == Some(o)) {
             return bad("origins", "origins as browsers send them: https://HOST[:PORT], no path");
         }
+        if let Some(repository) = &self.audit_export {
+            repository.check(&self.store)?;
+        }
+        self.audit_retention.check()?;
+        let removes = !self.audit_retention.is_forever();
+        if removes && (self.audit_key_pkcs8.is_none() || self.store == StoreAt::Memory) {
+            return bad(
+                "audit.retention",
+                "a store in a file and an audit key: what is removed is said in a signed record",
+            );
+        }
         crate::ice::check(&self.ice)?;
+        self.identity.check()?;
         if self.webhooks.len() > 16 {
             return bad("webhook", "at most 16");
         }

@@ -45,6 +45,9 @@ pub enum SessionError {
         "the patient has not consented to being seen by others, or has withdrawn it: the surgical team hands consent in"
     )]
     NoConsent,
+    /// Who holds the invitation has to say who it is.
+    #[error("{}", .0.what)]
+    IdentityNeeded(crate::identity::IdentityNeed),
     /// A consent document that does not count.
     #[error("{0}")]
     ConsentRefused(trocar_proto::handover::consent::ConsentError),

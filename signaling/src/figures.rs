@@ -48,6 +48,12 @@ pub(crate) struct Figures {
     pub(crate) publications: Gauge,
     pub(crate) records_dropped: Counter,
     pub(crate) denials_not_recorded: Counter,
+    pub(crate) gate_audit_alarms: Counter,
+    pub(crate) export_waiting: Gauge,
+    pub(crate) export_oldest_s: Gauge,
+    pub(crate) export_failing: Gauge,
+    pub(crate) export_confirmed: Counter,
+    pub(crate) export_failures: Family<ReasonLabels, Counter>,
     pub(crate) clock_known: Gauge,
     pub(crate) clock_offset_us: Gauge,
     pub(crate) webhooks_sent: Counter,
@@ -94,6 +100,7 @@ impl Figures {
             "Denials counted and not recorded, too many at once",
             self.denials_not_recorded.clone(),
         );
+        self.register_export(&mut registry);
         registry.register("clock_known", "Whether chrony says how right the clock is", self.clock_known.clone());
         registry.register(
             "clock_offset_microseconds",
@@ -105,6 +112,42 @@ impl Figures {
             tracing::error!(%error, "figures could not be rendered");
         }
         without_eof(&text).to_owned()
+    }
+}
+
+impl Figures {
+    /// What is said of the audit repository, and of gates' chains.
+    fn register_export(&self, registry: &mut Registry) {
+        registry.register(
+            "gate_audit_alarms",
+            "Gates' audit chains that were not taken: forked, cut or changed",
+            self.gate_audit_alarms.clone(),
+        );
+        registry.register(
+            "audit_export_waiting",
+            "Audit records that the repository is not known to have",
+            self.export_waiting.clone(),
+        );
+        registry.register(
+            "audit_export_oldest_seconds",
+            "Age of the oldest of them when it was looked at last",
+            self.export_oldest_s.clone(),
+        );
+        registry.register(
+            "audit_export_failing",
+            "Whether the last batch did not get to the repository",
+            self.export_failing.clone(),
+        );
+        registry.register(
+            "audit_export_confirmed",
+            "Audit records that the repository can be believed to have",
+            self.export_confirmed.clone(),
+        );
+        registry.register(
+            "audit_export_failures",
+            "Batches that did not get there, by reason",
+            self.export_failures.clone(),
+        );
     }
 }
 

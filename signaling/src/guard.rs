@@ -3,6 +3,7 @@
 use crate::app::{App, wall_clock};
 use crate::error::SessionError;
 use crate::figures::{ProblemLabels, RequestLabels};
+use crate::identity::Person;
 use crate::live::Live;
 use crate::problem::{
     CNF_MISSING, ProblemName, Refusal, TOKEN_EXPIRED, TOKEN_INVALID, TOKEN_MISSING, TOKEN_SESSION, TOO_MANY,
@@ -254,6 +255,13 @@ impl FromRequestParts<Arc<App>> for Bearer {
     }
 }
 
+/// Who asks, where an identity is shown. One that has ended is refused and not passed over: whoever shows it means to be known.
+pub(crate) fn person(app: &App, headers: &HeaderMap) -> Result<Option<Person>, Refusal> {
+    let Ok(shown) = bearer_token(headers) else { return Ok(None) };
+    let person = app.identity.person(shown, wall_clock());
+    person.map(Some).ok_or_else(|| SessionError::IdentityNeeded(app.identity.ended()).into())
+}
+
 /// Verifies a token wherever it came from.
 pub(crate) fn claims_of(app: &App, token: &str) -> Result<Claims, Refusal> {
     app.tokens
@@ -267,7 +275,7 @@ pub(crate) fn claims_of(app: &App, token: &str) -> Result<Claims, Refusal> {
         .map_err(|refusal| refusal.field("Authorization"))
 }
 
-fn bearer_token(headers: &HeaderMap) -> Result<&str, Refusal> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str, Refusal> {
     let missing = || Refusal::new(TOKEN_MISSING, "send Authorization: Bearer TOKEN").field("Authorization");
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;

@@ -29,6 +29,7 @@ mod events;
 mod figures;
 mod guard;
 mod ice;
+mod identity;
 mod input;
 mod live;
 mod name;
@@ -51,6 +52,9 @@ pub use admission::{Admission, Answer};
 pub use config::{Config, ConfigError, Ice, Limits, Rate, StoreAt, TlsIdentity, Turn, Webhook};
 pub use control::ControlConfig;
 pub use error::SessionError;
+pub use identity::{
+    Account, AccountError, AccountName, Accounts, IdentityConfig, IdentityNeed, Required as IdentityRequired,
+};
 pub use relays::{RelayAt, Relays, RelaysError};
 pub use server::{Server, ServerHandle, StartError, TokenCheck};
 pub use store::StoreError;

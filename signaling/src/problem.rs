@@ -21,6 +21,9 @@ pub(crate) type Kind = (u16, &'static str, &'static str);
 pub(crate) const TOKEN_MISSING: Kind = (401, "token-missing", "A bearer token is needed");
 pub(crate) const TOKEN_EXPIRED: Kind = (401, "token-expired", "The token has expired");
 pub(crate) const TOKEN_INVALID: Kind = (401, "token-invalid", "The token is not valid");
+pub(crate) const IDENTITY_NEEDED: Kind = (401, "identity-needed", "A login is needed");
+pub(crate) const LOGIN_FAILED: Kind = (401, "login-failed", "Account, password or code is wrong");
+pub(crate) const LOGIN_UNUSED: Kind = (404, "login-unused", "This node has no local accounts");
 pub(crate) const TOKEN_SESSION: Kind = (403, "token-session", "The token is for another session");
 pub(crate) const VERB_MISSING: Kind = (403, "verb-missing", "The role does not allow this");
 pub(crate) const PURPOSE_ROLE: Kind = (403, "purpose-role", "The role may not publish for that purpose");
@@ -98,6 +101,12 @@ impl Refusal {
         self
     }
 
+    /// Names the ways to log in.
+    pub(crate) fn ways(mut self, ways: Vec<String>) -> Self {
+        self.0.problem.ways = ways;
+        self
+    }
+
     /// Says after how many seconds it makes sense to ask again.
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.0.retry_after_s = Some(seconds);
@@ -123,7 +132,11 @@ impl Refusal {
     /// `WWW-Authenticate` (RFC 6750 section 3), where the token is at fault.
     fn challenge(&self) -> Option<HeaderValue> {
         let text = match (self.0.problem.status, self.0.name) {
-            (401, "token-missing") => "Bearer realm=\"trocar\"".to_owned(),
+            (401, "token-missing" | "login-failed") => "Bearer realm=\"trocar\"".to_owned(),
+            // RFC 9470: what was shown is not enough.
+            (401, "identity-needed") => {
+                "Bearer realm=\"trocar\", error=\"insufficient_user_authentication\"".to_owned()
+            }
             (401, name) => format!("Bearer realm=\"trocar\", error=\"invalid_token\", error_description=\"{name}\""),
             (403, "verb-missing") => "Bearer realm=\"trocar\", error=\"insufficient_scope\"".to_owned(),
             _ => return None,
@@ -165,6 +178,9 @@ impl From<SessionError> for Refusal {
             SessionError::NothingSent => Self::new(SDP_UNPROCESSABLE, detail).field("body"),
             SessionError::NoLeg => Self::new(LEG_MISSING, detail).field("leg"),
             SessionError::Bitrate { .. } => Self::new(FIELD_INVALID, detail).field("max_bitrate"),
+            SessionError::IdentityNeeded(need) => {
+                Self::new(IDENTITY_NEEDED, &need.what).field("Authorization").ways(need.ways)
+            }
             SessionError::NoConsent => Self::new(CONSENT_MISSING, detail).field("session"),
             SessionError::ConsentRefused(_) => Self::new(CONSENT_INVALID, detail).field("serial"),
             SessionError::Full(what) => Self::new(LIMIT, detail).field(what).retry_after(5),

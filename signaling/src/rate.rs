@@ -36,7 +36,7 @@ impl Bucket {
         self.at = now;
     }
 
-    fn is_full(&mut self, now: Micros, rate: Rate) -> bool {
+    pub(crate) fn is_full(&mut self, now: Micros, rate: Rate) -> bool {
         self.fill(now, rate);
         self.credit_us == cap_us(rate)
     }

@@ -3,11 +3,12 @@
 use crate::accept::{Door, Gatekeeper};
 use crate::admission::Admission;
 use crate::app::App;
-use crate::audit::{Offset, Signer, watch_offset};
-use crate::config::{Config, ConfigError, Limits, origin_of};
+use crate::audit::{Exporter, Offset, Signer, keep_for, tell, watch_offset};
+use crate::config::{Config, ConfigError, Limits, StoreAt, origin_of};
 use crate::consent::Notary;
 use crate::control::{self, Dialer, RelayDialer};
 use crate::error::SessionError;
+use crate::identity::OpenError;
 use crate::live::{CapturePoint, Closing};
 use crate::routes::router;
 use crate::store::{Store, StoreError};
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The trust list of those who sign consent cannot be used.
     #[error("consent.trust: {0}")]
     ConsentTrust(trocar_control::trust::TrustError),
+    /// The accounts in the store cannot be used.
+    #[error("accounts: {0}")]
+    Accounts(StoreError),
     /// An address cannot be listened on.
     #[error("{addr}: cannot listen: {source}")]
     Listen {
@@ -56,6 +60,15 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl StartError {
+    fn of_app(error: OpenError) -> Self {
+        match error {
+            OpenError::Key(e) => Self::TokenKey(e),
+            OpenError::Store(e) => Self::Accounts(e),
+        }
+    }
 }
 
 /// Whether a station's token is good for that session and certificate; the error says why not.
@@ -101,7 +114,7 @@ impl Server {
         let names = public_names(&config, https, http);
         let (hooks, couriers) = Hooks::open(&config.webhooks)?;
         let notary = config.consent_trust.as_deref().map(Notary::open).transpose().map_err(StartError::ConsentTrust)?;
-        let app = Arc::new(App::new(&config, admission, store, names, (hooks, notary))?);
+        let app = Arc::new(App::new(&config, admission, store, names, (hooks, notary)).map_err(StartError::of_app)?);
         app.record_start(&config).await?;
         // What a relay has kept is known before the first client asks for it.
         while let Ok(event) = events.try_recv() {
@@ -120,6 +133,7 @@ impl Server {
         tasks.spawn(hear_relay(app.clone(), events));
         tasks.spawn(sweep(app.clone()));
         tasks.spawn(watch_offset(offset, app.figures.clone()));
+        keep_the_chain(&mut tasks, &app, &config);
         if let Some(dialer) = dialer {
             tasks.spawn(control::manage(app.clone(), dialer));
         }
@@ -216,6 +230,19 @@ impl ServerHandle {
         self.tasks.shutdown().await;
         self.app.record_stop().await;
         self.app.store.stop().await;
+    }
+}
+
+/// Sends audit records to their repository and removes those whose time is over, where that was configured; takes what came of gates' chains.
+fn keep_the_chain(tasks: &mut JoinSet<()>, app: &App, config: &Config) {
+    if let Some(exporter) = Exporter::new(config, app.store.clone(), app.figures.clone()) {
+        tasks.spawn(exporter.run());
+    }
+    let StoreAt::File(path) = &config.store else { return };
+    tasks.spawn(tell(path.clone(), app.store.clone(), app.figures.clone()));
+    if !config.audit_retention.is_forever() {
+        let exported = config.audit_export.is_some();
+        tasks.spawn(keep_for(config.audit_retention, path.clone(), exported, app.store.clone()));
     }
 }
 

@@ -6,8 +6,9 @@
 
 use crate::audit::{self, Chain, Entry, Offset, Signer};
 use crate::config::StoreAt;
+use crate::identity;
 use crate::secret::SecretHash;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use trocar_proto::units::WallMicros;
 /// `PRAGMA application_id`: marks a SQLite file as ours.
 const APPLICATION_ID: i64 = 0x5472_6f63;
 /// `PRAGMA user_version`: the schema below.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 /// Writes that may wait for the thread.
 const QUEUE: usize = 256;
 
@@ -38,7 +39,7 @@ CREATE TABLE consents (
 ) STRICT;
 CREATE TABLE participants (
     session TEXT NOT NULL REFERENCES sessions, participant TEXT NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
-    realm TEXT NOT NULL, cnf TEXT, joined_us INTEGER NOT NULL, removed_us INTEGER, organisation TEXT,
+    realm TEXT NOT NULL, cnf TEXT, joined_us INTEGER NOT NULL, removed_us INTEGER, organisation TEXT, account TEXT,
     PRIMARY KEY (session, participant)
 ) STRICT;
 ";
@@ -51,6 +52,8 @@ CREATE TABLE consents (
     session TEXT PRIMARY KEY REFERENCES sessions, document TEXT NOT NULL, taken_us INTEGER NOT NULL
 ) STRICT;
 PRAGMA user_version = 3;";
+/// From schema version 3 to 4, with the tables of accounts.
+const FROM_3_TO_4: &str = "ALTER TABLE participants ADD COLUMN account TEXT; PRAGMA user_version = 4;";
 
 /// Why the store cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +150,12 @@ pub(crate) enum Row {
         taken: WallMicros,
     },
     Event(Box<Entry>),
+    /// Of the chain's own tables.
+    Audit(audit::Work),
+    /// Changes of accounts up to that one are in the audit chain.
+    AccountChangesTold {
+        last: i64,
+    },
 }
 
 /// A participant as stored.
@@ -160,6 +169,8 @@ pub(crate) struct StoredParticipant {
     pub(crate) realm: RealmId,
     pub(crate) cnf: Option<CertHash>,
     pub(crate) joined: WallMicros,
+    /// Who it is, where that was asked for.
+    pub(crate) account: Option<String>,
 }
 
 /// A consent document as it was handed in.
@@ -266,6 +277,32 @@ impl Store {
     }
 }
 
+/// The database of a node that runs, for whoever changes accounts beside it; of one that does not, with the lock that keeps it from starting.
+pub(crate) fn open_beside(path: &Path) -> Result<(Connection, Option<File>), StoreError> {
+    match lock_beside(path) {
+        Ok(lock) => {
+            let open = |source| StoreError::Open { path: path.to_owned(), source };
+            let mut connection = Connection::open(path).map_err(open)?;
+            prepare(&mut connection, path)?;
+            Ok((connection, Some(lock)))
+        }
+        Err(StoreError::InUse { .. }) => Ok((open_again(path)?, None)),
+        Err(e) => Err(e),
+    }
+}
+
+/// A second connection to a database that this version has prepared.
+pub(crate) fn open_again(path: &Path) -> Result<Connection, StoreError> {
+    let open = |source| StoreError::Open { path: path.to_owned(), source };
+    let connection = Connection::open(path).map_err(open)?;
+    let found = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).map_err(open)?;
+    if found != SCHEMA_VERSION {
+        return Err(StoreError::UnknownVersion { path: path.to_owned(), found, known: SCHEMA_VERSION });
+    }
+    connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
+    Ok(connection)
+}
+
 /// Keeps a second process away. SQLite's own locks would let it in between two writes.
 fn lock_beside(path: &Path) -> Result<File, StoreError> {
     let mut lock_path = path.as_os_str().to_owned();
@@ -301,6 +338,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         let transaction = connection.transaction().map_err(open)?;
         transaction.execute_batch(SCHEMA).map_err(open)?;
         transaction.execute_batch(audit::SCHEMA).map_err(open)?;
+        transaction.execute_batch(identity::SCHEMA).map_err(open)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(open)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(open)?;
         return transaction.commit().map_err(open);
@@ -317,6 +355,10 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if version <= 2 {
         transaction.execute_batch(audit::SCHEMA).map_err(open)?;
         transaction.execute_batch(FROM_2_TO_3).map_err(open)?;
+    }
+    if version <= 3 {
+        transaction.execute_batch(identity::SCHEMA).map_err(open)?;
+        transaction.execute_batch(FROM_3_TO_4).map_err(open)?;
     }
     transaction.commit().map_err(open)?;
     Ok(())
@@ -373,7 +415,7 @@ fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredP
     let mut query = connection
         .prepare(
             "SELECT p.session, p.participant, p.name, p.role, p.realm, p.cnf, p.joined_us,
-                    p.organisation
+                    p.organisation, p.account
              FROM participants p JOIN sessions s USING (session) WHERE s.closed_us IS NULL AND p.removed_us IS NULL",
         )
         .map_err(sql)?;
@@ -392,6 +434,7 @@ fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredP
             realm: RealmId::new(text(4)?).map_err(|e| damaged(e.to_string()))?,
             cnf: cnf.map(|c| c.parse()).transpose().map_err(|_| damaged("bad certificate hash".to_owned()))?,
             joined: WallMicros(joined.unsigned_abs()),
+            account: row.get(8).map_err(sql)?,
         });
     }
     Ok(out)
@@ -450,10 +493,12 @@ impl Writer {
         let (mark, lost) = (self.chain.mark(), self.lost.swap(0, Ordering::Relaxed));
         let mut told = lost;
         let result = (|| {
-            let transaction = self.connection.transaction()?;
+            // Accounts are written beside this: whoever reads first and writes then would be refused, not made to wait.
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for row in rows {
                 match row {
                     Row::Event(entry) => self.chain.add(&transaction, entry, std::mem::take(&mut told))?,
+                    Row::Audit(work) => self.chain.work(&transaction, work)?,
                     row => write_row(&transaction, row)?,
                 }
             }
@@ -494,8 +539,8 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
             params![hash.0, session.as_str(), role.name(), as_i64(*expires)],
         ),
         Row::Participant(p) => t.execute(
-            "INSERT INTO participants (session, participant, name, role, realm, cnf, joined_us, organisation)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO participants (session, participant, name, role, realm, cnf, joined_us, organisation, account)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 p.session.as_str(),
                 p.participant.as_str(),
@@ -504,7 +549,8 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
                 p.realm.as_str(),
                 p.cnf.map(|c| c.to_string()),
                 as_i64(p.joined),
-                p.organisation
+                p.organisation,
+                p.account
             ],
         ),
         Row::ParticipantRemoved { session, participant, at } => t.execute(
@@ -515,8 +561,9 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
             "INSERT OR REPLACE INTO consents (session, document, taken_us) VALUES (?1, ?2, ?3)",
             params![session.as_str(), document, as_i64(*taken)],
         ),
+        Row::AccountChangesTold { last } => t.execute("DELETE FROM account_changes WHERE id <= ?1", params![last]),
         // Of the chain, which its writer adds.
-        Row::Event(_) => Ok(0),
+        Row::Event(_) | Row::Audit(_) => Ok(0),
     }
     .map(|_| ())
 }

@@ -18,6 +18,8 @@ use trocar_proto::session::role::Role;
 use trocar_proto::units::WallMicros;
 use url::Url;
 
+/// Variable with the identity that whoever joins shows, where there is one (`trocar login`).
+const IDENTITY: &str = "TROCAR_IDENTITY";
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -48,7 +50,7 @@ impl Api {
         name: &str,
     ) -> anyhow::Result<Self> {
         let cnf = cnf.into();
-        let http = https_client(trust, TIMEOUT)?;
+        let http = client(trust)?;
         let grant = redeem(&http, &link, cnf, name).await?;
         Ok(Self { http, link, cnf, name: name.to_owned(), grant: Arc::new(Mutex::new(grant)) })
     }
@@ -162,6 +164,14 @@ impl Api {
     }
 }
 
+/// A client that trusts these authorities and no others.
+///
+/// # Errors
+/// Where they cannot be used.
+pub(crate) fn client(trust: &[CertificateDer<'static>]) -> anyhow::Result<reqwest::Client> {
+    https_client(trust, TIMEOUT)
+}
+
 async fn redeem(
     http: &reqwest::Client,
     link: &InvitationLink,
@@ -169,7 +179,11 @@ async fn redeem(
     name: &str,
 ) -> anyhow::Result<TokenGrant> {
     let body = JoinRequest { invitation: link.secret.clone(), name: Some(name.to_owned()), organisation: None, cnf };
-    Ok(answer(http.post(link.base.join("v1/join")?).json(&body)).await?.json().await?)
+    let mut request = http.post(link.base.join("v1/join")?).json(&body);
+    if let Some(identity) = std::env::var(IDENTITY).ok().filter(|i| !i.trim().is_empty()) {
+        request = request.bearer_auth(identity.trim());
+    }
+    Ok(answer(request).await?.json().await?)
 }
 
 /// The response where it is a success.

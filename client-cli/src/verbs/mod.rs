@@ -3,12 +3,14 @@
 
 mod confirm;
 mod feed;
+mod login;
 mod participant;
 mod session;
 pub(crate) mod table;
 mod token;
 
 pub(crate) use feed::FeedCommand;
+pub(crate) use login::LoginArgs;
 pub(crate) use participant::ParticipantCommand;
 pub(crate) use session::SessionCommand;
 pub(crate) use token::TokenArgs;
@@ -17,6 +19,7 @@ use crate::net::api::Api;
 use crate::net::link::InvitationLink;
 use crate::net::tls::read_chain;
 use anyhow::{Context, bail};
+use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -66,14 +69,18 @@ impl Access {
 /// # Errors
 /// Where an https link comes without a trust list, or as [`Api::join`].
 pub(crate) async fn join(link: &InvitationLink, ca: Option<&std::path::Path>, name: &str) -> anyhow::Result<Api> {
-    let trust = match ca {
-        Some(file) => read_chain(file).context("--ca")?,
+    Api::join(link.clone(), &trust_of(link, ca)?, None, name).await
+}
+
+/// The trust list that a link needs.
+fn trust_of(link: &InvitationLink, ca: Option<&std::path::Path>) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    match ca {
+        Some(file) => read_chain(file).context("--ca"),
         None if link.base.scheme() == "https" => {
             bail!("--ca FILE is needed for an https link: the certificate of the authority that signed the server")
         }
-        None => Vec::new(),
-    };
-    Api::join(link.clone(), &trust, None, name).await
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Gives the place in the session back, and with it the token. It would end by itself some minutes later, so a failure

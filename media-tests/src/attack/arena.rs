@@ -21,7 +21,7 @@ const TOTAL_KIB: u64 = 64 << 10;
 const AGE_MOVE_US: u32 = 5_000;
 /// Where the floor itself moved by this much, the machine was late and the trial says nothing.
 const FLOOR_MOVE_US: u32 = 1_500;
-/// Trials of a case at most, all but the last of which were void.
+/// Trials of a case at most, all but the last of which were void, or one of which found the session beside late.
 const TRIALS: usize = 4;
 /// A phase is at least so long, so that its p99 is of some hundreds of packets.
 const PHASE: Duration = Duration::from_millis(500);
@@ -106,6 +106,7 @@ impl Arena {
     pub async fn run(&self, case: &Case, peers: u64, play: Play) -> Row {
         let mut seen = String::new();
         let mut verdict = Verdict::Failed;
+        let mut was_late = false;
         for trial in 1..=TRIALS {
             match self.trial(peers, play).await {
                 Ok(Trial::Void(why)) if trial < TRIALS => {
@@ -115,6 +116,13 @@ impl Arena {
                 }
                 Ok(Trial::Void(why)) => seen = format!("the machine was late in every trial: {why}"),
                 Ok(Trial::Held(what)) => (seen, verdict) = (what, Verdict::Held),
+                // What the attack does it does again; what the machine did to the relay alone, hardly at once.
+                Err(error) if !was_late && trial < TRIALS && is_lateness(&error) => {
+                    was_late = true;
+                    self.void.set(self.void.get() + 1);
+                    eprintln!("{}: {error}, once more", case.name);
+                    continue;
+                }
                 Err(error) => seen = format!("{error:#}"),
             }
             break;
@@ -139,9 +147,10 @@ impl Arena {
         let said = self.stack.up.error_lines() - lines;
         let may = SPARE_LINES + peers * (1 + began.elapsed().as_secs());
         ensure!(said <= may, "{said} lines in the log, {may} are bearable:\n{}", self.stack.up.stderr());
-        judge(self.before, phase).map(|verdict| match verdict {
+        Ok(match judge(self.before, phase)? {
             None => {
-                Trial::Held(format!("{seen}; +{grown} KiB, p99 {} µs", phase.native.p99_us.max(phase.browser.p99_us)))
+                let (p99, took) = (phase.native.p99_us.max(phase.browser.p99_us), began.elapsed().as_secs_f64());
+                Trial::Held(format!("{seen}; {took:.1} s, +{grown} KiB, p99 {p99} µs"))
             }
             Some(why) => Trial::Void(why),
         })
@@ -206,6 +215,32 @@ impl Arena {
     }
 }
 
+/// What an attack did to the session beside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disturbed {
+    /// So many packets are missing, by that way.
+    Lost(u64, &'static str),
+    /// Its p99 age by that way moved by so many microseconds, and that of a plain socket by so many.
+    Late(&'static str, u32, u32),
+}
+
+impl std::fmt::Display for Disturbed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lost(count, way) => write!(f, "the viewer beside lost {count} packets by {way}"),
+            Self::Late(way, by, floor) => {
+                write!(f, "the p99 age by {way} moved by {by} µs, that of a plain socket by {floor} µs")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Disturbed {}
+
+fn is_lateness(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Disturbed::Late(..)))
+}
+
 enum Trial {
     Held(String),
     Void(String),
@@ -227,15 +262,17 @@ async fn join_as(http: &reqwest::Client, stack: &Stack, role: &str, cnf: Option<
 ///
 /// # Errors
 /// Says what it lost, or by how much it was late.
-pub fn judge(before: Phase, phase: Phase) -> anyhow::Result<Option<String>> {
+pub fn judge(before: Phase, phase: Phase) -> Result<Option<String>, Disturbed> {
     let moved = |a: super::beside::Ages, b: super::beside::Ages| b.p99_us.saturating_sub(a.p99_us);
     for (name, was, is) in [("QUIC", before.native, phase.native), ("WebRTC", before.browser, phase.browser)] {
-        ensure!(is.lost == 0, "the viewer beside lost {} packets by {name}", is.lost);
-        let (by, floor) = (moved(was, is), moved(before.floor, phase.floor));
-        if by >= AGE_MOVE_US && floor >= FLOOR_MOVE_US {
-            return Ok(Some(format!("the p99 age by {name} moved by {by} µs, that of a plain socket by {floor} µs")));
+        if is.lost > 0 {
+            return Err(Disturbed::Lost(is.lost, name));
         }
-        ensure!(by < AGE_MOVE_US, "the p99 age by {name} moved by {by} µs, that of a plain socket by {floor} µs");
+        let (by, floor) = (moved(was, is), moved(before.floor, phase.floor));
+        if by >= AGE_MOVE_US {
+            let late = Disturbed::Late(name, by, floor);
+            return if floor >= FLOOR_MOVE_US { Ok(Some(late.to_string())) } else { Err(late) };
+        }
     }
     Ok(None)
 }
@@ -270,4 +307,17 @@ pub(super) fn resident_kib(process: &Process) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).context("the process has ended")?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("the process has ended")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_trial_is_played_once_more_and_one_with_a_loss_is_not() {
+        let late = anyhow::Error::from(Disturbed::Late("QUIC", 6_000, 10));
+        assert!(is_lateness(&late) && late.to_string().contains("moved by 6000"), "{late}");
+        assert!(!is_lateness(&Disturbed::Lost(1, "QUIC").into()));
+        assert!(!is_lateness(&anyhow::anyhow!("the p99 age by QUIC moved by 6000 µs")));
+    }
 }

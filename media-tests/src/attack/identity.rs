@@ -155,6 +155,9 @@ async fn stranger(a: &Arena, name: &str) -> anyhow::Result<Identity> {
     Ok(me)
 }
 
+/// Within this a key frame of the feed beside comes, one a second: a viewer that joins late in a second gets nothing before it.
+const KEY_FRAME: Duration = Duration::from_millis(1_500);
+
 /// Tells a relay by this connection that the leg is here; how many datagrams come of it.
 async fn claim(connection: &quinn::Connection, binding: &RoqBinding, time: Duration) -> anyhow::Result<u64> {
     let prefix = FlowPrefix::new(binding.rtcp_flow_id).context("flow")?;
@@ -181,11 +184,11 @@ pub(super) fn bi_15_token_from_another_device(a: &Arena) -> Played<'_> {
         let unknown = "trocar_worker_unknown_flow_datagrams_total";
         let before = a.metric(unknown).await?;
         let (_kept, thief) = connect(stranger(a, "thief").await?, &binding).await?;
-        let stolen = claim(&thief, &binding, Duration::from_millis(400)).await?;
+        let stolen = claim(&thief, &binding, KEY_FRAME).await?;
         ensure!(stolen == 0, "the thief got {stolen} packets");
         let counted = a.rises(unknown, before, 1.0).await?;
         let (_kept_too, rightful) = connect(owner, &binding).await?;
-        let own = claim(&rightful, &binding, Duration::from_millis(400)).await?;
+        let own = claim(&rightful, &binding, KEY_FRAME).await?;
         ensure!(own > 50, "the control: the owner of the certificate got {own} packets");
         Ok(format!("another certificate: 0 packets, {counted:.0} datagrams counted; the token's own: {own} packets"))
     })
@@ -200,6 +203,7 @@ pub(super) fn bi_16_removed_while_watching(a: &Arena) -> Played<'_> {
         ensure!(code == 201, "{answer}");
         let mut peer = draft.answered(&answer)?;
         peer.connect().await?;
+        peer.begin().await?;
         ensure!(peer.watch(Duration::from_millis(400)).await? > 50, "the control: media comes");
         let mut socket = ws::Socket::open(a.page, &a.session, &token).await?;
         let sub = claims(&token)?.get("sub").and_then(Value::as_str).context("sub")?.to_owned();

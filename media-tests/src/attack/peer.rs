@@ -1,22 +1,23 @@
 //! One end of a WebRTC connection that does what it is told: it views, it publishes, and it sends whatever bytes a case needs from
 //! the address that the relay has validated.
 
+use crate::sink::dtls::{DtlsClient, Out, fingerprint};
 use crate::sink::{candidate, offer};
-use anyhow::{Context as _, bail, ensure};
-use dimpl::{Dtls, Output, SrtpProfile};
+use anyhow::{Context as _, ensure};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceCreds, Protocol};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use trocar_proto::media::rtp;
 use trocar_proto::units::{SeqNo, Ssrc};
-use trocar_relay::srtp::{Profile, SendStream, Srtp};
+use trocar_relay::srtp::{SendStream, Srtp};
 use trocar_relay::webrtc::transport::dtls_certificate;
 
 /// Room for what arrives while the end is elsewhere, in bytes.
 const SOCKET_BUFFER: usize = 4 << 20;
+/// From the keys to the first packet.
+const FIRST_PACKET: Duration = Duration::from_secs(3);
 /// From the answer to the keys.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -39,10 +40,8 @@ impl Draft {
         let socket = UdpSocket::bind("127.0.0.1:0").await?;
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(SOCKET_BUFFER);
         let certificate = dtls_certificate()?;
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.certificate);
-        let fingerprint: Vec<String> = hash.as_ref().iter().map(|b| format!("{b:02X}")).collect();
         let local = IceCreds::new();
-        let sdp = offer(&local, &fingerprint.join(":"));
+        let sdp = offer(&local, &fingerprint(&certificate));
         Ok(Self { address: socket.local_addr()?, socket, local, certificate, sdp })
     }
 
@@ -84,10 +83,7 @@ impl Draft {
         ice.add_local_candidate(Candidate::host(self.address, Protocol::Udp)?);
         ice.add_remote_candidate(Candidate::host(remote, Protocol::Udp)?);
         ice.handle_timeout(now);
-        let config = Arc::new(dimpl::Config::builder().use_server_cookie(false).build()?);
-        let mut dtls = Dtls::new_12(config, self.certificate, now);
-        dtls.set_active(true);
-        dtls.handle_timeout(now)?;
+        let dtls = DtlsClient::new(self.certificate, now)?;
         let (socket, address) = (self.socket, self.address);
         Ok(Peer { socket, address, remote, ice, dtls, srtp: None, stun_out: 0, stun_in: 0, ufrag: value("ice-ufrag")? })
     }
@@ -100,7 +96,7 @@ pub(super) struct Peer {
     /// The relay.
     pub(super) remote: SocketAddr,
     ice: IceAgent,
-    dtls: Dtls,
+    dtls: DtlsClient,
     /// Keys, once there are any.
     pub(super) srtp: Option<Srtp>,
     /// Bytes of STUN sent and received.
@@ -133,6 +129,19 @@ impl Peer {
         while !self.ice.state().is_connected() {
             ensure!(Instant::now() < until, "no pair in time");
             self.step(false, |_| ()).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs until the first media packet opened: who joins between two key frames waits for the next one, a second at most.
+    ///
+    /// # Errors
+    /// Where none comes in time.
+    pub(super) async fn begin(&mut self) -> anyhow::Result<()> {
+        let (until, mut begun) = (Instant::now() + FIRST_PACKET, false);
+        while !begun {
+            ensure!(Instant::now() < until, "no media within {FIRST_PACKET:?} of the keys");
+            self.step(true, |_| begun = true).await?;
         }
         Ok(())
     }
@@ -181,8 +190,7 @@ impl Peer {
                     break;
                 }
                 Some(20..=63) => {
-                    let _ = self.dtls.handle_timeout(now);
-                    let _ = self.dtls.handle_packet(data);
+                    self.dtls.handle_packet(now, data);
                     break;
                 }
                 Some(128..=191) if !rtp::is_rtcp(data) => {
@@ -241,25 +249,11 @@ impl Peer {
     }
 
     async fn drive_dtls(&mut self, now: Instant) -> anyhow::Result<()> {
-        self.dtls.handle_timeout(now)?;
-        let mut buffer = vec![0; 2_048];
-        for _ in 0..64 {
-            let datagram = match self.dtls.poll_output(&mut buffer) {
-                Output::Packet(p) => p.to_vec(),
-                Output::KeyingMaterial(material, profile) => {
-                    let profile = match profile {
-                        SrtpProfile::AEAD_AES_256_GCM => Profile::Aes256Gcm,
-                        SrtpProfile::AEAD_AES_128_GCM => Profile::Aes128Gcm,
-                        SrtpProfile::AES128_CM_SHA1_80 => Profile::Aes128CmSha1,
-                        other => bail!("profile {other}"),
-                    };
-                    self.srtp = Some(Srtp::from_dtls(profile, &material, true)?);
-                    continue;
-                }
-                Output::Timeout(_) => break,
-                _ => continue,
-            };
-            self.socket.send_to(&datagram, self.remote).await?;
+        for out in self.dtls.drive(now)? {
+            match out {
+                Out::Packet(p) => drop(self.socket.send_to(&p, self.remote).await?),
+                Out::Keys(profile, material) => self.srtp = Some(Srtp::from_dtls(profile, &material, true)?),
+            }
         }
         Ok(())
     }

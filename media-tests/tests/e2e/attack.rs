@@ -1,4 +1,5 @@
-//! What shows that the attack runner can fail. The cases themselves are played by `make attack`.
+//! Hostile input against the real processes: the cases that take about a second each, and what shows that the runner can fail. `make
+//! attack` plays all of them.
 
 use crate::runtime;
 use anyhow::ensure;
@@ -6,9 +7,29 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use trocar_media_tests::attack::arena::judge;
 use trocar_media_tests::attack::beside::Beside;
-use trocar_media_tests::attack::victim;
+use trocar_media_tests::attack::{check, victim};
 use trocar_media_tests::line::Line;
 use trocar_media_tests::stack::Stack;
+
+#[test]
+fn bi_03_to_11_what_comes_over_http_and_websocket_is_refused_and_bounded() -> anyhow::Result<()> {
+    check(&["bi_03", "bi_04", "bi_06", "bi_07", "bi_09", "bi_10", "bi_11"])
+}
+
+#[test]
+fn bi_12_to_19_forged_tokens_and_certificates_and_other_peoples_resources_lead_nowhere() -> anyhow::Result<()> {
+    check(&["bi_12", "bi_13", "bi_14", "bi_17", "bi_18", "bi_19"])
+}
+
+#[test]
+fn bi_20_to_37_offers_dtls_rtp_and_rtcp_that_lie_leave_the_others_alone() -> anyhow::Result<()> {
+    check(&["bi_20", "bi_21", "bi_23", "bi_34", "bi_35", "bi_36", "bi_37"])
+}
+
+#[test]
+fn bi_40_to_45_quic_that_breaks_the_rules_is_closed_and_bounded() -> anyhow::Result<()> {
+    check(&["bi_40", "bi_42", "bi_44", "bi_45"])
+}
 
 #[test]
 fn a_listener_that_keeps_everything_and_one_that_panics_are_noticed() -> anyhow::Result<()> {

@@ -8,6 +8,7 @@
 
 mod attack;
 mod audit;
+mod audit_export;
 mod bench;
 mod browser;
 mod churn;
@@ -21,6 +22,7 @@ mod glass;
 mod handover;
 mod handover_gate;
 mod ice_tcp;
+mod identity;
 mod impair;
 mod install;
 mod lines;

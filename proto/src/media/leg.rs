@@ -146,8 +146,13 @@ impl Leg {
         }
     }
 
-    /// Puts the leg at the feed's join point; to be called again when its transport is connected.
+    /// Puts the leg at the feed's join point; to be called again when its transport is connected. A leg with numbers of its own that
+    /// has sent already goes on in them: what it sent is gone for repair.
     pub fn start(&mut self, feed: &Feed, now: Micros) {
+        if self.last.is_some() && matches!(self.numbering, Numbering::Own { .. }) {
+            // The packets from the join point on may have gone once: under their old numbers they would be sealed twice.
+            self.feed_count = self.feed_count.wrapping_add(1);
+        }
         self.start_within(feed, now, feed.join_age_us(now));
     }
 
@@ -379,22 +384,22 @@ impl Leg {
     /// A NACKed sequence number of this leg: the packet's index, header and number, where the ring still has it.
     pub fn handle_nack(&mut self, feed: &Feed, seq: u16) -> Option<(u64, HeaderFields, SeqNo)> {
         let Numbering::Own { ssrc, payload_type, .. } = self.numbering else { return None };
+        let last = self.last?.seq;
         // Near the start of the numbers the nearest one would lie below zero: nothing was sent under it.
-        let wide = nearest(self.last?.seq, seq);
+        let wide = nearest(last, seq);
         if SeqNo(wide).low16() != seq {
             return None;
         }
-        let found =
-            self.pieces.iter().rev().find(|p| p.first <= wide).filter(|p| p.feed_count == self.feed_count).and_then(
-                |p| {
-                    let original = SeqNo(wide.saturating_add_signed(p.offset.checked_neg()?));
-                    let index = feed.ring().find(p.generation, original)?;
-                    let (info, _) = feed.ring().get(index)?;
-                    let timestamp = info.timestamp.wrapping_add(p.time_offset);
-                    let header = HeaderFields { marker: info.marker, payload_type, seq, timestamp, ssrc };
-                    (index < self.cursor).then_some((index, header, SeqNo(wide)))
-                },
-            );
+        // A number above the last is for what comes next, whatever the leg has left out meanwhile.
+        let piece = self.pieces.iter().rev().find(|p| p.first <= wide).filter(|_| wide <= last);
+        let found = piece.filter(|p| p.feed_count == self.feed_count).and_then(|p| {
+            let original = SeqNo(wide.saturating_add_signed(p.offset.checked_neg()?));
+            let index = feed.ring().find(p.generation, original)?;
+            let (info, _) = feed.ring().get(index)?;
+            let timestamp = info.timestamp.wrapping_add(p.time_offset);
+            let header = HeaderFields { marker: info.marker, payload_type, seq, timestamp, ssrc };
+            (index < self.cursor).then_some((index, header, SeqNo(wide)))
+        });
         match found {
             Some(_) => self.counters.repeated += 1,
             None => self.counters.gone += 1,

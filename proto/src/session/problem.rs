@@ -22,6 +22,9 @@ pub struct Problem {
     /// Feeds of the session that the client could take instead; with 406 only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<FeedId>,
+    /// How one can log in, where that is asked for: `local`, or the name of an issuer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ways: Vec<String>,
 }
 
 /// Media type of a [`Problem`].
@@ -38,6 +41,7 @@ impl Problem {
             detail: detail.into(),
             field: None,
             alternatives: Vec::new(),
+            ways: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Adds records to the chain, in the store's own transactions.
 
-use super::{Entry, FORMAT, NO_HASH, Record};
+use super::retention::{self, Prune};
+use super::{Entry, FORMAT, NO_HASH, Record, Work, export, gates};
 use crate::token::TokenKeyError;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
@@ -30,6 +31,11 @@ impl Signer {
     pub(crate) fn new(pkcs8: &[u8]) -> Result<Self, TokenKeyError> {
         Ed25519KeyPair::from_pkcs8(pkcs8).map(Self).map_err(|_| TokenKeyError)
     }
+
+    #[cfg(test)]
+    pub(crate) fn sign_text(&self, text: &str) -> Vec<u8> {
+        self.0.sign(text.as_bytes()).as_ref().to_vec()
+    }
 }
 
 /// What a head's signature is over.
@@ -58,6 +64,8 @@ impl Chain {
         signer: Option<Signer>,
         offset: super::clock::Offset,
     ) -> Result<Self, String> {
+        connection.execute_batch(export::SCHEMA).map_err(|e| e.to_string())?;
+        connection.execute_batch(gates::SCHEMA).map_err(|e| e.to_string())?;
         let last: Option<(i64, String, [u8; 32])> = connection
             .query_row("SELECT seq, record, hash FROM audit ORDER BY seq DESC LIMIT 1", [], |r| {
                 Ok((r.get(0)?, r.get(1)?, r.get(2)?))
@@ -100,6 +108,30 @@ impl Chain {
             self.sign(t, entry.at)?;
         }
         Ok(())
+    }
+
+    /// Does what else the tables are asked for.
+    pub(crate) fn work(&mut self, t: &Transaction<'_>, work: &Work) -> Result<(), rusqlite::Error> {
+        match work {
+            Work::Sent(cursor) => export::write_cursor(t, cursor),
+            Work::Prune(prune) => self.prune(t, prune),
+            Work::GatesTold(last) => gates::told(t, *last),
+        }
+    }
+
+    /// Removes records, and says so in a record that the node's key signs. Without a key none is removed.
+    fn prune(&mut self, t: &Transaction<'_>, prune: &Prune) -> Result<(), rusqlite::Error> {
+        let Some(signer) = &self.signer else { return Ok(()) };
+        if !prune.remove(t, self.seq)? {
+            return Ok(());
+        }
+        let (seq, previous) = (self.seq + 1, hex(&self.hash));
+        let text = retention::signed_text(seq, &previous, &prune.runs);
+        let (key, signature) = (signer.0.public_key(), signer.0.sign(text.as_bytes()));
+        let detail = retention::detail(&prune.runs, &hex(key.as_ref()), &hex(signature.as_ref()));
+        let entry = Entry { at: prune.at, ..Entry::now(retention::PRUNED).saying(detail) };
+        self.add(t, &entry, 0)?;
+        self.sign(t, prune.at)
     }
 
     fn record(&self, e: &Entry, lost: u64) -> Record {

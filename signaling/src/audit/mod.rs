@@ -15,17 +15,31 @@
 //! disk, and is refused where that cannot be had.
 //!
 //! - [`Record`]: what a record says. [`verify`]: names the first bad record. [`search`]: finds and hands out records.
+//! - [`Repository`]: where records are sent as DICOM audit messages; [`reconcile()`]: which have arrived there.
+//! - [`Retention`]: how long which are kept.
+//! - [`ingest`]: takes gates' chains, so that signaling's own vouches for them.
 
 mod chain;
 mod clock;
+mod export;
+mod gates;
+mod retention;
 mod search;
 mod verify;
 
+pub use export::{Found, Received, ReconcileError, Repository, reconcile, resend};
+pub use gates::{GateBad, GateChain, IngestError, Seal, SealError, Taken, ingest, merged_story, seal, verify_gates};
+pub use retention::{Class, Retention};
 pub use search::{Filter, Row, as_csv, as_json, as_story, search};
 pub use verify::{Bad, Head, Verified, Why, verify};
 
 pub(crate) use chain::{Chain, SCHEMA, Signer};
 pub(crate) use clock::{Offset, watch_offset};
+pub(crate) use export::{Cursor, Exporter};
+pub(crate) use gates::tell;
+#[cfg(test)]
+pub(crate) use retention::plan;
+pub(crate) use retention::{Prune, keep_for};
 
 use crate::figures::Figures;
 use crate::store::{Row as StoreRow, Store};
@@ -57,7 +71,8 @@ pub struct Record {
     pub clock_offset_us: Option<i64>,
     /// What happened: `started`, `stopped`, `session-created`, `session-closed`, `invited`, `joined`, `token-granted`, `denied`,
     /// `socket-denied`, `participant.joined`, `participant.left`, `participant-removed`, `feed.announced`, `feed.removed`, `view-started`,
-    /// `view-switched`, `view-ended`, `consent-given`, `consent-withdrawn`.
+    /// `view-switched`, `view-ended`, `consent-given`, `consent-withdrawn`, `audit-pruned`, `gate-audit`,
+    /// `gate-audit-alarm`.
     pub kind: String,
     /// The session.
     pub session: Option<String>,
@@ -81,6 +96,17 @@ pub struct Record {
     pub detail: String,
     /// Records that could not be written before this one.
     pub lost: u64,
+}
+
+/// What the chain's tables are asked for beside new records, each in a transaction of the store.
+#[derive(Debug, Clone)]
+pub(crate) enum Work {
+    /// The repository has everything up to there.
+    Sent(Cursor),
+    /// The time of these records is over.
+    Prune(Prune),
+    /// What came of gates' chains up to that note is in the chain.
+    GatesTold(i64),
 }
 
 /// What is to be recorded; number, hashes and clock are added when it is written.

@@ -1,9 +1,11 @@
 //! Checks a chain from its first record to its last.
 
 use super::chain::{hash_of, head_text, hex};
+use super::retention::{self, PRUNED, Run, Said};
 use super::{FORMAT, NO_HASH, Record};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The newest signed head.
@@ -20,8 +22,12 @@ pub struct Head {
 /// A chain that is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// How many records.
+    /// How many records are there.
     pub records: u64,
+    /// How many were removed because their time was over, as signed records of the chain say.
+    pub pruned: u64,
+    /// The number of the last one.
+    pub end: u64,
     /// Hash of the last one, in hex; 64 zeros of an empty chain.
     pub hash: String,
     /// When the first and the last happened, microseconds since 1970.
@@ -63,12 +69,18 @@ pub enum Why {
     /// A head whose signature is not of its key.
     #[error("the signature of its head is not good")]
     Signature,
-    /// A head of a key that is not the one expected.
-    #[error("its head is signed by another key: {0}")]
+    /// Signed with a key that is not the one expected, or that has signed no head.
+    #[error("it is signed by another key: {0}")]
     OtherKey(String),
     /// A head that names another record than the chain has.
     #[error("a head was signed for another record of this number")]
     OtherHead,
+    /// A record that says what was removed is not signed as one has to be.
+    #[error("it says that records were removed, and {0}")]
+    Pruning(&'static str),
+    /// A record that was removed, as a signed record says, and is there.
+    #[error("it was removed, as record {0} says, and there is another one in its place")]
+    NotRemoved(u64),
     /// A head behind the last record: the tail was cut off.
     #[error("a head was signed for it, and it is not there: the tail was cut off")]
     CutOff,
@@ -90,12 +102,15 @@ pub struct Bad {
 /// [`Bad`] names the first record that is not what it should be.
 pub fn verify(store: &Path, key: Option<&[u8]>) -> Result<Verified, Bad> {
     let connection = open(store)?;
-    let mut walk = Walk::default();
+    // One state of the store, whatever is added or removed meanwhile.
+    connection.execute_batch("BEGIN").map_err(unreadable)?;
+    let mut walk = Walk { holes: holes(&connection, key)?, ..Walk::default() };
+    let removers: BTreeMap<u64, Vec<u8>> = walk.holes.values().map(|h| (h.said_by, h.key.clone())).collect();
     let mut query = connection
         .prepare("SELECT seq, at_us, kind, session, participant, record, hash FROM audit ORDER BY seq")
         .map_err(unreadable)?;
     let mut rows = query.query([]).map_err(unreadable)?;
-    let mut hashes = std::collections::BTreeMap::new();
+    let mut hashes = BTreeMap::new();
     let heads = heads(&connection)?;
     while let Some(row) = rows.next().map_err(unreadable)? {
         walk.take(row)?;
@@ -103,8 +118,13 @@ pub fn verify(store: &Path, key: Option<&[u8]>) -> Result<Verified, Bad> {
             hashes.insert(walk.seq, walk.hash);
         }
     }
+    if let Some((from, hole)) = walk.holes.first_key_value() {
+        return Err(Bad { seq: *from, why: Why::NotRemoved(hole.said_by) });
+    }
     let mut verified = Verified {
-        records: walk.seq,
+        records: walk.records,
+        pruned: walk.pruned,
+        end: walk.seq,
         hash: hex(&walk.hash),
         from_until_us: walk.from.zip(walk.until),
         heads: heads.len() as u64,
@@ -132,6 +152,15 @@ pub fn verify(store: &Path, key: Option<&[u8]>) -> Result<Verified, Bad> {
         }
         verified.head = Some(Head { seq, hash: hex(&head.hash), key: by });
     }
+    // Whoever removes has signed heads too, that of its own record at once.
+    for (seq, by) in removers {
+        if !verified.keys.contains(&hex(&by)) {
+            return Err(Bad { seq, why: Why::OtherKey(hex(&by)) });
+        }
+        if verified.head.as_ref().is_none_or(|head| head.seq < seq) {
+            return Err(Bad { seq, why: Why::Pruning("no head is signed for it") });
+        }
+    }
     Ok(verified)
 }
 
@@ -154,7 +183,7 @@ struct Signed {
     signature: Vec<u8>,
 }
 
-fn heads(connection: &Connection) -> Result<std::collections::BTreeMap<u64, Signed>, Bad> {
+fn heads(connection: &Connection) -> Result<BTreeMap<u64, Signed>, Bad> {
     let mut query = connection
         .prepare("SELECT seq, hash, at_us, key, signature FROM audit_heads ORDER BY seq")
         .map_err(unreadable)?;
@@ -167,10 +196,65 @@ fn heads(connection: &Connection) -> Result<std::collections::BTreeMap<u64, Sign
     rows.collect::<Result<_, _>>().map_err(unreadable)
 }
 
+/// A run of records that were removed.
+struct Hole {
+    run: Run,
+    hash: [u8; 32],
+    said_by: u64,
+    key: Vec<u8>,
+}
+
+/// The runs that signed records say were removed, by their first number. That those records are of the chain is found by the walk.
+fn holes(connection: &Connection, key: Option<&[u8]>) -> Result<BTreeMap<u64, Hole>, Bad> {
+    let mut query =
+        connection.prepare("SELECT seq, record FROM audit WHERE kind = ?1 ORDER BY seq").map_err(unreadable)?;
+    let rows = query
+        .query_map([PRUNED], |r| Ok((r.get::<_, i64>(0)?.unsigned_abs(), r.get::<_, String>(1)?)))
+        .map_err(unreadable)?;
+    let mut holes = BTreeMap::new();
+    for row in rows {
+        let (seq, text) = row.map_err(unreadable)?;
+        let bad = |why| Err(Bad { seq, why });
+        let Ok(record) = serde_json::from_str::<Record>(&text) else { return bad(Why::Changed) };
+        let Ok(said) = serde_json::from_str::<Said>(&record.detail) else {
+            return bad(Why::Pruning("does not say which"));
+        };
+        let by = unhex(&said.key).unwrap_or_default();
+        if key.is_some_and(|k| k != by) {
+            return bad(Why::OtherKey(said.key));
+        }
+        let signed = retention::signed_text(seq, &record.previous, &said.runs);
+        let signature = unhex(&said.signature).unwrap_or_default();
+        if UnparsedPublicKey::new(&ED25519, &by).verify(signed.as_bytes(), &signature).is_err() {
+            return bad(Why::Pruning("its signature is not good"));
+        }
+        if said.count != retention::count(&said.runs) || said.runs.iter().any(|r| r.from > r.to || r.to >= seq) {
+            return bad(Why::Pruning("numbers that cannot be"));
+        }
+        for run in said.runs {
+            let hash = unhex(&run.hash).and_then(|h| h.try_into().ok());
+            let Some(hash) = hash else { return bad(Why::Pruning("a hash that is none")) };
+            holes.insert(run.from, Hole { run, hash, said_by: seq, key: by.clone() });
+        }
+    }
+    Ok(holes)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|p| std::str::from_utf8(p).ok().filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok()))
+        .collect()
+}
+
 /// How far the check has come.
 struct Walk {
     seq: u64,
     hash: [u8; 32],
+    records: u64,
+    pruned: u64,
+    /// Those that were not come to.
+    holes: BTreeMap<u64, Hole>,
     from: Option<u64>,
     until: Option<u64>,
     lost: u64,
@@ -178,14 +262,25 @@ struct Walk {
 
 impl Default for Walk {
     fn default() -> Self {
-        Self { seq: 0, hash: NO_HASH, from: None, until: None, lost: 0 }
+        Self { seq: 0, hash: NO_HASH, records: 0, pruned: 0, holes: BTreeMap::new(), from: None, until: None, lost: 0 }
     }
 }
 
 impl Walk {
+    /// Over records that were removed, as far as the next one that is there. Several runs may follow one another.
+    fn pass_holes(&mut self, next: u64) {
+        while self.seq + 1 < next
+            && let Some(hole) = self.holes.remove(&(self.seq + 1))
+        {
+            self.pruned += hole.run.to - hole.run.from + 1;
+            (self.seq, self.hash) = (hole.run.to, hole.hash);
+        }
+    }
+
     fn take(&mut self, row: &rusqlite::Row<'_>) -> Result<(), Bad> {
-        let expected = self.seq + 1;
         let seq = row.get::<_, i64>(0).map_err(unreadable)?.unsigned_abs();
+        self.pass_holes(seq);
+        let expected = self.seq + 1;
         let bad = |why| Err(Bad { seq, why });
         if seq != expected {
             return bad(Why::Missing { expected });
@@ -219,6 +314,7 @@ impl Walk {
             return bad(Why::Column("at_us"));
         }
         (self.seq, self.hash) = (seq, hash);
+        self.records += 1;
         self.from = self.from.or(Some(record.utc_us));
         self.until = Some(record.utc_us);
         self.lost += record.lost;

@@ -3,6 +3,7 @@
 mod consent;
 mod feeds;
 mod legs;
+mod login;
 mod offer;
 mod openapi;
 mod operate;
@@ -87,6 +88,8 @@ fn api() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::preface())
         .routes(routes!(sessions::join))
         .routes(routes!(sessions::token))
+        .routes(routes!(login::login))
+        .routes(routes!(login::logout))
         .routes(routes!(sessions::show, sessions::close))
         .routes(routes!(sessions::invite))
         .routes(routes!(consent::show, consent::put))

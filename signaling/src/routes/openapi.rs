@@ -27,6 +27,7 @@ use utoipa::OpenApi;
     components(schemas(Problem, ClientEvent, ServerEvent, ChatMessage)),
     tags(
         (name = "sessions", description = "Joining, tokens, sessions, invitations, participants"),
+        (name = "identity", description = "Who somebody is, where that is asked for"),
         (name = "feeds", description = "Feeds and legs by RTP over QUIC"),
         (name = "webrtc", description = "WHIP and WHEP, for browsers and encoders"),
         (name = "events", description = "What changes, as it changes"),
@@ -80,6 +81,7 @@ fn complete(document: &mut Value) {
     if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
         let schemes = json!({
             "token": bearer("JWT", "A token from /v1/join or /v1/token"),
+            "identity": bearer("JWT", "An identity from /v1/login"),
             "invitation": bearer("opaque", "An invitation's secret, for encoders and players that know no more"),
         });
         components.insert("securitySchemes".to_owned(), schemes);
@@ -93,7 +95,9 @@ fn complete(document: &mut Value) {
 }
 
 fn complete_operation((path, verb): (&str, &str), operation: &mut Value) {
-    let has_bearer = operation.get("security").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
+    let schemes = operation.get("security").and_then(Value::as_array).into_iter().flatten();
+    let has_bearer = schemes.clone().any(|s| s.get("identity").is_none());
+    let has_identity = schemes.clone().any(|s| s.get("identity").is_some());
     let has_body = operation.get("requestBody").is_some();
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
     let mut add = |status: &str, what: &str| {
@@ -112,6 +116,9 @@ fn complete_operation((path, verb): (&str, &str), operation: &mut Value) {
         add("401", "token-missing, token-expired, token-invalid");
         add("403", "token-session, verb-missing, cnf-missing, session-closed, participant-gone");
         add("429", "too-many-requests");
+    }
+    if has_identity {
+        add("401", "token-missing, token-invalid");
     }
     if has_body {
         add("400", "json-syntax, json-field, field-invalid, sdp-invalid, body-broken");

@@ -23,12 +23,14 @@ const DEFAULT_TTL_S: u64 = 86_400;
     post, path = "/v1/join", operation_id = "join", tag = "sessions", request_body = JoinRequest,
     responses(
         (status = 200, description = "A participant and its first token", body = TokenGrant),
+        (status = 401, description = "identity-needed: show an identity of /v1/login as a bearer"),
         (status = 403, description = "invitation-invalid"),
         (status = 429, description = "too-many-requests"),
     )
 )]
 pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     guard::take_join(&app, Peer::ip_of(request.extensions()))?;
+    let person = guard::person(&app, request.headers())?;
     let body: JoinRequest = input::json(&app, request).await?;
     let cleaned = |text: &'_ Option<String>, field: &str| match text.as_deref().map(|t| shown(t, MAX_NAME)) {
         None => Ok(None),
@@ -37,7 +39,7 @@ pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Resul
     };
     let (name, organisation) = (cleaned(&body.name, "name")?, cleaned(&body.organisation, "organisation")?);
     let as_shown = Shown { name: name.as_deref(), organisation: organisation.as_deref() };
-    let grant = app.join(&body.invitation, as_shown, body.cnf).await?;
+    let grant = app.join_as(&body.invitation, as_shown, body.cnf, person.as_ref()).await?;
     Ok(json(StatusCode::OK, &grant))
 }
 

@@ -8,11 +8,14 @@ mod consultation;
 mod control;
 mod feeds;
 mod gate;
+mod gate_chains;
 mod ice;
 mod openapi;
 mod owners;
 mod presence;
+mod repository;
 mod requests;
+mod retention;
 mod serving;
 mod sockets;
 mod store;
@@ -49,6 +52,12 @@ use trocar_proto::units::FlowId;
 pub(super) fn open_store(config: &Config) -> Result<(Store, crate::store::Stored), crate::store::StoreError> {
     let signer = config.audit_key_pkcs8.as_deref().map(|k| crate::audit::Signer::new(k).unwrap());
     Store::open(&config.store, wall_clock(), signer, crate::audit::Offset::default())
+}
+
+/// A database as it is, whatever of it is in a log beside it.
+pub(super) fn copy_store(from: &std::path::Path, to: &std::path::Path) {
+    let copied = rusqlite::Connection::open(from).unwrap().execute("VACUUM INTO ?1", [to.to_str().unwrap()]);
+    copied.unwrap();
 }
 
 /// A relay that says yes, or what it is told to say.
@@ -215,6 +224,8 @@ pub(super) fn config() -> Config {
         },
         token_key_pkcs8: generate_token_key().unwrap(),
         audit_key_pkcs8: Some(generate_token_key().unwrap()),
+        audit_export: None,
+        audit_retention: crate::audit::Retention::default(),
         consent_trust: None,
         configured: "test".to_owned(),
         issuer: "signaling-1".into(),
@@ -227,6 +238,7 @@ pub(super) fn config() -> Config {
         ice: crate::Ice::default(),
         webhooks: Vec::new(),
         control: None,
+        identity: crate::IdentityConfig::default(),
         limits: Limits { grace: Duration::from_millis(200), ..Limits::default() },
     }
 }

@@ -74,7 +74,7 @@ async fn unknown_foreign_and_broken_files_are_refused() {
     let newer = dir.path().join("newer.db");
     open(&newer).unwrap().0.stop().await;
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(open(&newer), Err(StoreError::UnknownVersion { found: 99, known: 3, .. })));
+    assert!(matches!(open(&newer), Err(StoreError::UnknownVersion { found: 99, known: 4, .. })));
 
     let foreign = dir.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE x (y)").unwrap();
@@ -100,7 +100,9 @@ async fn a_store_of_the_first_version_is_taken_over() {
     let grant = world.join(Role::Expert).await;
     world.app.store.stop().await;
     let first = "ALTER TABLE participants DROP COLUMN organisation; ALTER TABLE sessions DROP COLUMN patient;
-                 DROP TABLE audit; DROP TABLE audit_heads; DROP TABLE consents; PRAGMA user_version = 1;";
+                 DROP TABLE audit; DROP TABLE audit_heads; DROP TABLE consents;
+                 ALTER TABLE participants DROP COLUMN account; DROP TABLE accounts; DROP TABLE account_changes;
+                 PRAGMA user_version = 1;";
     Connection::open(&path).unwrap().execute_batch(first).unwrap();
     for _ in 0..2 {
         let (store, stored) = open(&path).unwrap();

@@ -1,10 +1,12 @@
-// The HTTP API: join, token, ICE servers, and how errors look.
+// The HTTP API: login, join, token, ICE servers, and how errors look.
 
 import { REQUEST_TIMEOUT_MS } from "./limits.ts";
+import type { LoginAnswer } from "./login-fields.ts";
+import { forgetTabIdentity, keepTabIdentity, tabIdentity } from "./memory.ts";
 import { reached } from "./reach.ts";
 import { problemName } from "./strings/en.ts";
 import { problemText, t } from "./strings.ts";
-import type { IceServer, Problem, TokenGrant } from "./types.ts";
+import type { IceServer, IdentityGrant, Problem, TokenGrant } from "./types.ts";
 
 /** A request that the relay answered with a problem document (RFC 9457). */
 export class Refused extends Error {
@@ -15,6 +17,8 @@ export class Refused extends Error {
     readonly problem = "",
     /** Feeds that can be had instead. */
     readonly alternatives: readonly string[] = [],
+    /** How one can log in, where that is asked for. */
+    readonly ways: readonly string[] = [],
   ) {
     super(detail);
   }
@@ -33,14 +37,42 @@ export class Refused extends Error {
 /** A request that got no answer. */
 export class Unreachable extends Error {}
 
+/** Redeems an invitation; whoever has logged in in this tab is known by it. */
 export async function join(invitation: string, name: string, organisation: string): Promise<TokenGrant> {
   const body = { invitation, ...(name === "" ? {} : { name }), ...(organisation === "" ? {} : { organisation }) };
-  const response = await request("/v1/join", {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
-  return (await response.json()) as TokenGrant;
+  const { token } = tabIdentity();
+  const redeem = (headers: Record<string, string>): Promise<Response> => post("/v1/join", headers, body);
+  if (token === "") return (await (await redeem({})).json()) as TokenGrant;
+  try {
+    return (await (await redeem(authorization(token))).json()) as TokenGrant;
+  } catch (error) {
+    if (!(error instanceof Refused) || error.problem !== "identity-needed") throw error;
+    forgetTabIdentity();
+    // The login has ended or is too old. Where none is asked for, that is no matter; where one is, the first answer says why.
+    try {
+      return (await (await redeem({})).json()) as TokenGrant;
+    } catch (second) {
+      throw second instanceof Refused && second.problem === "identity-needed" ? error : second;
+    }
+  }
+}
+
+/** Says who one is; this tab keeps the answer. */
+export async function logIn(answer: LoginAnswer): Promise<void> {
+  const response = await post("/v1/login", {}, answer);
+  const { identity, name } = (await response.json()) as IdentityGrant;
+  keepTabIdentity({ token: identity, name });
+}
+
+/** Ends the login. What the relay does not hear of now ends there by its time. */
+export function logOut(): void {
+  const { token } = tabIdentity();
+  forgetTabIdentity();
+  if (token !== "") void request("/v1/logout", { method: "POST", headers: authorization(token) }).catch(() => undefined);
+}
+
+function post(url: string, headers: Record<string, string>, body: object): Promise<Response> {
+  return request(url, { method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body) });
 }
 
 export async function refreshToken(bearer: string): Promise<TokenGrant> {
@@ -82,7 +114,8 @@ async function refusal(response: Response): Promise<Refused> {
     const text = problem.detail || problem.title;
     const alternatives = Array.isArray(problem.alternatives) ? problem.alternatives.map(String) : [];
     const name = typeof problem.type === "string" ? problemName(problem.type) : "";
-    return new Refused(response.status, typeof text === "string" && text !== "" ? text : status, name, alternatives);
+    const ways = Array.isArray(problem.ways) ? problem.ways.map(String) : [];
+    return new Refused(response.status, typeof text === "string" && text !== "" ? text : status, name, alternatives, ways);
   } catch {
     // Not a problem document, so not from the relay itself: the status is all there is.
     return new Refused(response.status, status);

@@ -1,10 +1,11 @@
 // The page: from a link to a session, and back to the lobby when it ends.
 
-import { join, Refused } from "./api.ts";
+import { join, logIn, logOut, Refused } from "./api.ts";
 import { setData } from "./dom.ts";
 import { startLanguage } from "./language-button.ts";
 import { fromFragment, maySend } from "./link-invitation.ts";
-import { Lobby } from "./lobby.ts";
+import { Lobby, type LobbyFault } from "./lobby.ts";
+import type { LoginAnswer } from "./login-fields.ts";
 import * as memory from "./memory.ts";
 import { Session } from "./session.ts";
 import { t, type TextKey } from "./strings.ts";
@@ -13,7 +14,9 @@ import type { Invitation } from "./token.ts";
 const root = document.getElementById("app") ?? document.body;
 let role = "";
 
-function showLobby(invitation: Invitation, notice: TextKey | null, fault: string): void {
+const NO_FAULT: LobbyFault = { text: "", ways: [] };
+
+function showLobby(invitation: Invitation, notice: TextKey | null, fault: LobbyFault): void {
   setData(document.body, "connection", "joining");
   document.title = t.app.product;
   const start = memory.rememberedStart();
@@ -25,19 +28,22 @@ function showLobby(invitation: Invitation, notice: TextKey | null, fault: string
     start,
     notice,
     fault,
-    submit: ({ invitation: secret, name, organisation }) => {
+    submit: ({ invitation: secret, name, organisation, login }) => {
       memory.rememberStart(start);
-      return enter({ secret, name, organisation }, start);
+      return enter({ secret, name, organisation }, start, login);
     },
+    logOut,
   });
   root.replaceChildren(lobby.element);
 }
 
 /** Joins and shows the session; resolves to what went wrong, or null. */
-async function enter(invitation: Invitation, start: memory.StartChoice): Promise<string | null> {
+async function enter(asked: Invitation, start: memory.StartChoice, login: LoginAnswer | null): Promise<LobbyFault | null> {
   try {
-    const grant = await join(invitation.secret, invitation.name, invitation.organisation);
-    memory.rememberName(invitation.name || grant.name);
+    if (login !== null) await logIn(login);
+    const grant = await join(asked.secret, asked.name, asked.organisation);
+    const invitation = { ...asked, name: asked.name || grant.name };
+    memory.rememberName(invitation.name);
     memory.rememberOrganisation(invitation.organisation);
     memory.keepTabInvitation(invitation.secret, true);
     const session = new Session(invitation, grant, start, (fault) => leave(invitation, fault));
@@ -45,13 +51,13 @@ async function enter(invitation: Invitation, start: memory.StartChoice): Promise
     session.start();
     return null;
   } catch (error) {
-    return error instanceof Refused ? error.words() : t.join.unreachable;
+    return error instanceof Refused ? { text: error.words(), ways: error.ways } : { text: t.join.unreachable, ways: [] };
   }
 }
 
 function leave(invitation: Invitation, fault: string): void {
   memory.keepTabInvitation(invitation.secret, false);
-  showLobby({ ...invitation, name: invitation.name || memory.rememberedName() }, "join.left", fault);
+  showLobby({ ...invitation, name: invitation.name || memory.rememberedName() }, "join.left", { text: fault, ways: [] });
 }
 
 async function main(): Promise<void> {
@@ -70,9 +76,9 @@ async function main(): Promise<void> {
     memory.keepTabInvitation(invitation.secret, direct);
     history.replaceState(null, "", location.pathname + location.search);
   }
-  if (invitation.secret === "" || !direct) return showLobby(invitation, null, "");
+  if (invitation.secret === "" || !direct) return showLobby(invitation, null, NO_FAULT);
   setData(document.body, "connection", "joining");
-  const fault = await enter(invitation, memory.rememberedStart());
+  const fault = await enter(invitation, memory.rememberedStart(), null);
   if (fault !== null) showLobby(invitation, null, fault);
 }
 

@@ -4,6 +4,7 @@ import { button, el, relabel, say, setData, setHidden, setText } from "./dom.ts"
 import { DeviceCheck } from "./device-check.ts";
 import { languageButton } from "./language-button.ts";
 import { fromPasted } from "./link-invitation.ts";
+import { type LoginAnswer, LoginFields } from "./login-fields.ts";
 import type { StartChoice } from "./memory.ts";
 import { t, type TextKey } from "./strings.ts";
 
@@ -11,6 +12,14 @@ export interface LobbyAnswer {
   invitation: string;
   name: string;
   organisation: string;
+  /** Null where nobody is asked to log in. */
+  login: LoginAnswer | null;
+}
+
+/** What went wrong, in words, and the ways to log in where that is what it needs. */
+export interface LobbyFault {
+  text: string;
+  ways: readonly string[];
 }
 
 export interface LobbyOptions {
@@ -24,9 +33,10 @@ export interface LobbyOptions {
   start: StartChoice;
   /** A first line for the person: why the screen is here. */
   notice: TextKey | null;
-  fault: string;
+  fault: LobbyFault;
   /** Resolves to what went wrong, or null where the screen is no longer needed. */
-  submit: (answer: LobbyAnswer) => Promise<string | null>;
+  submit: (answer: LobbyAnswer) => Promise<LobbyFault | null>;
+  logOut: () => void;
 }
 
 export class Lobby {
@@ -38,6 +48,7 @@ export class Lobby {
   });
   readonly #link = field("link", "join.link", "join.linkHint", { autocomplete: "off", spellcheck: "false" });
   readonly #fault = el("p", { class: "fault", role: "alert", hidden: true });
+  readonly #login: LoginFields;
   readonly #button: HTMLButtonElement;
   readonly #devices = el("section", { class: "devices" });
   #check: DeviceCheck | null = null;
@@ -46,14 +57,15 @@ export class Lobby {
     this.#button = say(el("button", { class: "primary", type: "submit" }), o.notice === null ? "join.button" : "join.again");
     this.#name.input.value = o.name;
     this.#organisation.input.value = o.organisation;
-    const fields = [this.#name.element, this.#organisation.element];
+    this.#login = new LoginFields(o.logOut, () => this.#renderName());
+    const fields = [this.#login.element, this.#name.element, this.#organisation.element];
     if (o.invitation === "") fields.unshift(this.#link.element);
     const form = el("form", { novalidate: true }, ...fields, this.#fault, this.#button);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       void this.#submit();
     });
-    this.#showFault(o.fault);
+    this.#handleFault(o.fault);
     this.#showDevices();
     const notice = o.notice === null ? [] : [say(el("p", { class: "notice" }), o.notice)];
     const head = el("div", { class: "lobby-head" }, say(el("p", { class: "mark" }), "app.product"), languageButton(() => relabel(document)));
@@ -64,20 +76,25 @@ export class Lobby {
   }
 
   #focus(): void {
+    if (this.#login.isAsked()) return this.#login.focus();
     const empty = this.o.invitation === "" ? this.#link.input : this.#name.input;
     (empty.value === "" ? empty : this.#button).focus();
   }
 
   async #submit(): Promise<void> {
     const { o } = this;
-    const name = this.#name.input.value.trim();
+    const isNamed = this.#login.isAsked() || this.#login.isKnown();
+    const name = isNamed ? "" : this.#name.input.value.trim();
+    const login = this.#login.isAsked() ? this.#login.answer() : null;
     const answer = {
       invitation: o.invitation || fromPasted(this.#link.input.value),
       name,
       organisation: this.#organisation.input.value.trim(),
+      login,
     };
     if (answer.invitation === "") return this.#showFault(t.join.noInvitation);
-    if (name === "") return this.#showFault(t.join.needName);
+    if (this.#login.isAsked() && login === null) return this.#showFault(t.join.needLogin);
+    if (name === "" && !isNamed) return this.#showFault(t.join.needName);
     this.#showFault("");
     this.#button.disabled = true;
     say(this.#button, "join.busy");
@@ -85,7 +102,25 @@ export class Lobby {
     const problem = await o.submit(answer);
     this.#button.disabled = false;
     say(this.#button, "join.button");
-    if (problem !== null) this.#showFault(problem);
+    if (problem === null) this.#login.clear();
+    else this.#handleFault(problem);
+  }
+
+  /** A login that is asked for now is no fault of anybody; one that failed is. */
+  #handleFault(fault: LobbyFault): void {
+    const wasAsked = this.#login.isAsked();
+    const isNeeded = fault.ways.length > 0;
+    this.#login.render(wasAsked || isNeeded);
+    this.#renderName();
+    const isNew = isNeeded && !wasAsked;
+    this.#showFault(isNew ? "" : fault.text);
+    if (isNew) this.#login.focus();
+    else if (this.#login.isAsked() && fault.text !== "") this.#login.handleFailure();
+  }
+
+  /** Whoever logs in is shown by the name of the account. */
+  #renderName(): void {
+    setHidden(this.#name.element, this.#login.isAsked() || this.#login.isKnown());
   }
 
   #showFault(text: string): void {

@@ -4,6 +4,7 @@ import { NO_CHOICE, type DeviceChoice } from "./devices.ts";
 import { isLayout, type Layout } from "./layout.ts";
 
 const INVITATION = "trocar.invitation";
+const IDENTITY = "trocar.identity";
 
 const read = (name: string): string => load(() => localStorage, `trocar.${name}`);
 const keep = (name: string, value: string): void => store(() => localStorage, `trocar.${name}`, value);
@@ -63,6 +64,27 @@ export function tabInvitation(): TabInvitation {
 
 export function keepTabInvitation(secret: string, joined: boolean): void {
   store(() => sessionStorage, INVITATION, (joined ? "+" : "-") + secret);
+}
+
+/** Who this tab has logged in as; gone with the tab. */
+export interface TabIdentity {
+  token: string;
+  name: string;
+}
+
+export function tabIdentity(): TabIdentity {
+  // A token has no spaces.
+  const stored = load(() => sessionStorage, IDENTITY);
+  const space = stored.indexOf(" ");
+  return space < 0 ? { token: "", name: "" } : { token: stored.slice(0, space), name: stored.slice(space + 1) };
+}
+
+export function keepTabIdentity(identity: TabIdentity): void {
+  store(() => sessionStorage, IDENTITY, `${identity.token} ${identity.name}`);
+}
+
+export function forgetTabIdentity(): void {
+  store(() => sessionStorage, IDENTITY, "");
 }
 
 // Storage may be switched off by policy: then the page forgets, and works.

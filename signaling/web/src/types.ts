@@ -26,6 +26,16 @@ export interface Problem {
   field?: string;
   /** Feeds that the client could take instead; with 406 only. */
   alternatives?: string[];
+  /** How one can log in, where that is asked for. */
+  ways?: string[];
+}
+
+/** Answer to `POST /v1/login`. */
+export interface IdentityGrant {
+  identity: string;
+  expires: number;
+  account: string;
+  name: string;
 }
 
 export interface FeedDescriptor {

@@ -1,8 +1,9 @@
 //! The client's side of DTLS, by one of two libraries: `dimpl` offers all profiles, `rtc-dtls` AES-CM alone.
 
-use anyhow::bail;
+use crate::sink::dtls::DtlsClient;
+pub(super) use crate::sink::dtls::Out;
 use bytes::BytesMut;
-use dimpl::{Dtls, DtlsCertificate, Output, SrtpProfile};
+use dimpl::DtlsCertificate;
 use rtc_dtls::cipher_suite::CipherSuiteId;
 use rtc_dtls::config::{ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
 use rtc_dtls::crypto::Certificate;
@@ -23,17 +24,9 @@ const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 /// The label of RFC 5764 section 4.2.
 const EXPORTER: &str = "EXTRACTOR-dtls_srtp";
 
-/// What comes out.
-pub(super) enum Out {
-    /// To be sent.
-    Packet(Vec<u8>),
-    /// The profile, and the exporter's bytes.
-    Keys(Profile, Vec<u8>),
-}
-
 /// One client.
 pub(super) enum Client {
-    Dimpl(Box<Dtls>),
+    Dimpl(Box<DtlsClient>),
     Rtc(Box<CmClient>),
 }
 
@@ -52,22 +45,15 @@ impl Client {
             let config = cm_config(&certificate)?;
             return Ok(Self::Rtc(Box::new(CmClient { endpoint, config, begun: false, done: false })));
         }
-        let config = Arc::new(dimpl::Config::builder().use_server_cookie(false).build()?);
-        let mut dtls = Dtls::new_12(config, certificate, now);
-        dtls.set_active(true);
-        dtls.handle_timeout(now)?;
-        Ok(Self::Dimpl(Box::new(dtls)))
+        Ok(Self::Dimpl(Box::new(DtlsClient::new(certificate, now)?)))
     }
 
-    pub(super) fn handle_packet(&mut self, now: Instant, data: &mut [u8]) {
-        // What is wrong with a datagram shows in that no keys come.
+    pub(super) fn handle_packet(&mut self, now: Instant, data: &[u8]) {
         match self {
-            Self::Dimpl(dtls) => {
-                let _ = dtls.handle_timeout(now);
-                let _ = dtls.handle_packet(data);
-            }
+            Self::Dimpl(dtls) => dtls.handle_packet(now, data),
             Self::Rtc(client) => {
-                let _ = client.endpoint.read(now, PEER, None, BytesMut::from(&*data));
+                // What is wrong with a datagram shows in that no keys come.
+                let _ = client.endpoint.read(now, PEER, None, BytesMut::from(data));
             }
         }
     }
@@ -75,33 +61,10 @@ impl Client {
     /// What is due. Begins the handshake at the first call.
     pub(super) fn drive(&mut self, now: Instant) -> anyhow::Result<Vec<Out>> {
         match self {
-            Self::Dimpl(dtls) => by_dimpl(dtls, now),
+            Self::Dimpl(dtls) => dtls.drive(now),
             Self::Rtc(client) => client.drive(now),
         }
     }
-}
-
-fn by_dimpl(dtls: &mut Dtls, now: Instant) -> anyhow::Result<Vec<Out>> {
-    dtls.handle_timeout(now)?;
-    let mut buffer = vec![0; 2_048];
-    let mut out = Vec::new();
-    for _ in 0..64 {
-        match dtls.poll_output(&mut buffer) {
-            Output::Packet(p) => out.push(Out::Packet(p.to_vec())),
-            Output::KeyingMaterial(material, profile) => {
-                let profile = match profile {
-                    SrtpProfile::AEAD_AES_256_GCM => Profile::Aes256Gcm,
-                    SrtpProfile::AEAD_AES_128_GCM => Profile::Aes128Gcm,
-                    SrtpProfile::AES128_CM_SHA1_80 => Profile::Aes128CmSha1,
-                    other => bail!("profile {other}"),
-                };
-                out.push(Out::Keys(profile, material.to_vec()));
-            }
-            Output::Timeout(_) => break,
-            _ => {}
-        }
-    }
-    Ok(out)
 }
 
 impl CmClient {

@@ -2,6 +2,7 @@
 
 use super::super::packet::{PAYLOAD_TYPE, Probe};
 use super::dtls::{Client, Out};
+use crate::sink::dtls::fingerprint;
 use crate::sink::{candidate, offer};
 use anyhow::Context as _;
 use is::stun::{StunMessage, StunPacket};
@@ -34,11 +35,9 @@ impl Peer {
     /// An end at that address, and its offer.
     pub(super) fn new(address: SocketAddr, cm: bool) -> anyhow::Result<(Self, String)> {
         let certificate = dtls_certificate()?;
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.certificate);
-        let fingerprint: Vec<String> = hash.as_ref().iter().map(|b| format!("{b:02X}")).collect();
         let local = IceCreds::new();
         // `active`, for an answerer that would rather be the client itself.
-        let sdp = offer(&local, &fingerprint.join(":")).replace("a=setup:actpass", "a=setup:active");
+        let sdp = offer(&local, &fingerprint(&certificate)).replace("a=setup:actpass", "a=setup:active");
         let now = Instant::now();
         let mut ice = IceAgent::new(local);
         ice.set_controlling(true);

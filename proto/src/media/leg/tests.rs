@@ -153,6 +153,42 @@ fn a_number_is_never_given_twice_even_when_a_late_packet_crosses_a_resume() {
 }
 
 #[test]
+fn a_leg_that_is_started_again_goes_on_in_its_numbers_and_a_verbatim_one_repeats_them() {
+    let mut f = Feed::new(CONFIG);
+    let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
+    feed_with(&mut p, 0, 3, true, &mut f, &[]);
+    let (mut own, mut verbatim) = (Leg::new(OWN, &f, Micros(0)), Leg::new(Numbering::Verbatim, &f, Micros(0)));
+    let before = drain(&mut own, &f).0;
+    let as_it_came = drain(&mut verbatim, &f).0;
+    own.start(&f, Micros(10_000));
+    verbatim.start(&f, Micros(10_000));
+    let again = drain(&mut own, &f).0;
+    let index = |sent: &[(u64, HeaderFields, SeqNo)]| sent.iter().map(|s| s.0).collect::<Vec<_>>();
+    assert_eq!(index(&again), index(&before), "from the join point");
+    assert_eq!(again[0].2.0, before[2].2.0 + 1, "no number twice");
+    assert_eq!(own.handle_nack(&f, before[0].1.seq), None);
+    assert_eq!(own.handle_nack(&f, again[0].1.seq), Some(again[0]));
+    assert_eq!(drain(&mut verbatim, &f).0, as_it_came, "the control: another connection gets the same numbers");
+}
+
+#[test]
+fn a_number_that_was_not_sent_yet_leads_to_no_packet_that_was_left_out() {
+    let mut f = Feed::new(CONFIG);
+    let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
+    feed_with(&mut p, 0, 2, true, &mut f, &[]);
+    let mut leg = Leg::new(OWN, &f, Micros(0));
+    let sent = drain(&mut leg, &f).0;
+    feed_with(&mut p, 1, 1, false, &mut f, &[]);
+    assert_eq!(leg.poll(&f, false), Next::NeedKeyFrame, "left out for want of room");
+    let next = sent[1].1.seq.wrapping_add(1);
+    assert_eq!(leg.handle_nack(&f, next), None, "the number is for what comes next");
+    feed_with(&mut p, 2, 2, true, &mut f, &[]);
+    let later = drain(&mut leg, &f).0;
+    assert_eq!(later[0].1.seq, next);
+    assert_eq!(leg.handle_nack(&f, next), Some(later[0]), "the control: now it was sent");
+}
+
+#[test]
 fn a_key_frame_whose_packets_were_reordered_is_sent_whole() {
     let mut f = Feed::new(CONFIG);
     let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };

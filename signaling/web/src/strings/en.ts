@@ -19,6 +19,14 @@ export const en = {
     noInvitation: "This address carries no invitation. Paste the link that you were given.",
     needName: "Please enter your name.",
     unreachable: "The relay cannot be reached. Check the network, then try again.",
+    login: "Log in",
+    loginHint: "This invitation asks for a login as well.",
+    account: "Account",
+    password: "Password",
+    code: "Code from your authenticator",
+    needLogin: "Please enter account, password and code.",
+    loggedIn: "Logged in as",
+    logOut: "Log out",
   },
   devices: {
     heading: "Camera and microphone",
@@ -355,6 +363,8 @@ export const en = {
   },
   /** In place of what the relay says, for the problems that a person may meet. Empty: the relay's own words are shown. */
   problem: {
+    "identity-needed": "Please log in: the login has ended, or is too old for this invitation.",
+    "login-failed": "Account, password or code is wrong. Each code can be used once: wait for the next one.",
     "token-expired": "",
     "token-invalid": "",
     "verb-missing": "",

@@ -1,0 +1,180 @@
+//! `trocar admin`: what is done on the node itself, with its files.
+
+use anyhow::{Context as _, bail, ensure};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use trocar_signaling::{AccountName, Accounts};
+
+/// What is done on the node.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum AdminCommand {
+    /// Local accounts: people who log in with a password and a code of their authenticator.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+}
+
+/// Work with local accounts, of a node that runs or not.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum UserCommand {
+    /// Add an account and print the address that an authenticator is enrolled with. It is a secret, and is shown once.
+    ///
+    /// The password is asked for; where standard input is no terminal, it is its first line.
+    Add {
+        #[command(flatten)]
+        place: Place,
+        /// How the person is shown in sessions; the account's name where left out.
+        #[arg(long)]
+        name: Option<String>,
+        /// Name of the account: a-z, 0-9, '.', '_', '@' and '-'.
+        account: AccountName,
+    },
+    /// Print all accounts: name, shown name, when made, last login.
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// Print one JSON value instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove an account. Its logins end, and who came in with it is removed from sessions within a second.
+    Remove {
+        #[command(flatten)]
+        place: Place,
+        /// Name of the account.
+        account: AccountName,
+    },
+    /// Give an account a new password and a new authenticator, as `add` does. Its logins end.
+    Reset {
+        #[command(flatten)]
+        place: Place,
+        /// Name of the account.
+        account: AccountName,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Place {
+    /// Directory of the node: `dir` of its configuration.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+impl AdminCommand {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::User { command } => command.run(),
+        }
+    }
+}
+
+impl UserCommand {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Add { place, name, account } => {
+                let accounts = place.accounts()?;
+                let shown = name.unwrap_or_else(|| account.to_string());
+                enrol(&accounts.add(&account, &shown, &password()?)?)
+            }
+            Self::Reset { place, account } => enrol(&place.accounts()?.reset(&account, &password()?)?),
+            Self::Remove { place, account } => Ok(place.accounts()?.remove(&account)?),
+            Self::List { place, json } => {
+                let all = place.accounts()?.list()?;
+                if json {
+                    return crate::verbs::print(&format!("{}\n", serde_json::to_string(&all)?));
+                }
+                let time = |at| trocar_control::audit::clock::utc(at);
+                let rows = all.iter().map(|a| {
+                    let last = a.last_login.map_or_else(|| "never".to_owned(), time);
+                    format!("{}\t{}\t{}\t{last}\n", a.account, a.name, time(a.created))
+                });
+                crate::verbs::print(&rows.collect::<String>())
+            }
+        }
+    }
+}
+
+impl Place {
+    fn accounts(&self) -> anyhow::Result<Accounts> {
+        let name = self.dir.display();
+        let found = std::fs::metadata(&self.dir).with_context(|| format!("--dir: cannot look at {name}"))?;
+        ensure!(found.is_dir(), "--dir: {name} is no directory: that of the node is right");
+        ensure!(
+            found.permissions().mode() & 0o007 == 0,
+            "--dir: others have rights in {name}, and the secrets of authenticators are kept there (chmod o= {name})"
+        );
+        Ok(Accounts::open(&self.dir.join("trocar.db"))?)
+    }
+}
+
+fn enrol(address: &str) -> anyhow::Result<()> {
+    eprintln!("Enrol the authenticator with this address; it is a secret, and is not shown again:");
+    crate::verbs::print(&format!("{address}\n"))
+}
+
+/// Longest line that is read, in bytes.
+const MAX_LINE: u64 = 1_024;
+
+/// A password that nobody sees: asked for twice on a terminal, else the first line of standard input.
+fn password() -> anyhow::Result<String> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return line(stdin.lock());
+    }
+    let first = hidden("Password: ")?;
+    if first != hidden("Again: ")? {
+        bail!("the two are not the same");
+    }
+    Ok(first)
+}
+
+/// A password and a code, for a login: asked for on a terminal, else the first two lines of standard input.
+pub(crate) fn password_and_code() -> anyhow::Result<(String, String)> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Ok((line(stdin.lock())?, line(stdin.lock())?));
+    }
+    let password = hidden("Password: ")?;
+    eprint!("Code: ");
+    std::io::stderr().flush()?;
+    Ok((password, line(stdin.lock())?))
+}
+
+fn line(from: impl std::io::BufRead) -> anyhow::Result<String> {
+    let mut text = String::new();
+    from.take(MAX_LINE).read_line(&mut text).context("cannot read the password")?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Asks with the terminal's echo off, and puts it on again.
+fn hidden(question: &str) -> anyhow::Result<String> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    eprint!("{question}");
+    std::io::stderr().flush()?;
+    let before = tcgetattr(&stdin)?;
+    let mut quiet = before.clone();
+    quiet.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Flush, &quiet)?;
+    let read = line(stdin.lock());
+    tcsetattr(&stdin, OptionalActions::Flush, &before)?;
+    eprintln!();
+    read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_first_line_whatever_ends_it() {
+        for text in ["secret words", "secret words\n", "secret words\r\nmore\n"] {
+            assert_eq!(line(text.as_bytes()).unwrap(), "secret words");
+        }
+        assert_eq!(line(" with spaces \n".as_bytes()).unwrap(), " with spaces ");
+        let long = "x".repeat(5_000);
+        assert_eq!(line(long.as_bytes()).unwrap().len(), 1_024, "what is too long is refused by its length later");
+    }
+}

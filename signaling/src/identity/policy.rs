@@ -1,0 +1,98 @@
+//! Who has to say who they are: the configuration, and what it means for a role.
+
+use crate::config::ConfigError;
+use std::time::Duration;
+use trocar_proto::session::role::{Grade, Role};
+
+/// For whom an invitation alone is not enough.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Required {
+    /// For nobody: whoever has the link comes in.
+    #[default]
+    Never,
+    /// For roles that may ever hold instruments.
+    Instruments,
+    /// For everybody.
+    Always,
+}
+
+/// How people are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityConfig {
+    /// Whose invitations ask for a login with a second factor.
+    pub required: Required,
+    /// How long a login is good for, 5 min to 12 h.
+    pub life: Duration,
+    /// How old the second factor may be when a role that may hold instruments is joined, 1 min to [`Self::life`].
+    pub step_up: Duration,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        Self { required: Required::Never, life: Duration::from_secs(3_600), step_up: Duration::from_secs(900) }
+    }
+}
+
+/// What a role needs besides its invitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    Nothing,
+    /// A login with a second factor.
+    Login,
+    /// The same, not older than [`IdentityConfig::step_up`].
+    Fresh,
+}
+
+impl IdentityConfig {
+    /// Checks what the types do not.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let bad = |field, expected| Err(ConfigError { field, expected });
+        if !(300..=43_200).contains(&self.life.as_secs()) {
+            return bad("identity.life", "5 to 720 minutes");
+        }
+        if self.step_up < Duration::from_secs(60) || self.step_up > self.life {
+            return bad("identity.step_up", "1 minute to as long as a login is good for");
+        }
+        Ok(())
+    }
+
+    pub(super) fn need(&self, role: Role) -> Need {
+        match (self.required, role.highest_grade() >= Grade::Instruments) {
+            (Required::Never, _) | (Required::Instruments, false) => Need::Nothing,
+            (Required::Instruments | Required::Always, true) => Need::Fresh,
+            (Required::Always, false) => Need::Login,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_word_asks_whom_it_says() {
+        let need = |required, role| IdentityConfig { required, ..IdentityConfig::default() }.need(role);
+        for role in Role::all() {
+            assert_eq!(need(Required::Never, role), Need::Nothing);
+        }
+        assert_eq!(need(Required::Instruments, Role::Observer), Need::Nothing);
+        assert_eq!(need(Required::Instruments, Role::Coordinator), Need::Nothing);
+        assert_eq!(need(Required::Instruments, Role::Expert), Need::Fresh);
+        assert_eq!(need(Required::Instruments, Role::Local), Need::Fresh);
+        assert_eq!(need(Required::Always, Role::Observer), Need::Login);
+        assert_eq!(need(Required::Always, Role::Expert), Need::Fresh);
+    }
+
+    #[test]
+    fn times_out_of_range_are_refused_by_name() {
+        let with = |life, step_up| {
+            let (life, step_up) = (Duration::from_secs(life), Duration::from_secs(step_up));
+            IdentityConfig { life, step_up, ..IdentityConfig::default() }.check().map_err(|e| e.field)
+        };
+        assert_eq!(with(3_600, 900), Ok(()));
+        assert_eq!(with(299, 60), Err("identity.life"));
+        assert_eq!(with(43_201, 60), Err("identity.life"));
+        assert_eq!(with(3_600, 59), Err("identity.step_up"));
+        assert_eq!(with(3_600, 3_601), Err("identity.step_up"));
+    }
+}

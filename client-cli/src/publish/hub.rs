@@ -30,6 +30,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// wanted is asked for again.
 const FROM_RELAYS: usize = 64;
 
+/// A relay that refuses a certificate has said so by then, or after three round trips where those take longer.
+const REFUSAL: Duration = Duration::from_millis(100);
+
 /// Address and TLS name of a relay.
 type RelayName = (String, String);
 
@@ -48,6 +51,8 @@ pub(super) struct Slot {
     unsure: bool,
     /// The paths that the sender sends by.
     attached: BTreeSet<usize>,
+    /// When the first of them was there, and how long a relay takes to refuse it.
+    since: Option<(Instant, Duration)>,
     /// What the relay last said of its paths.
     paths: Option<FeedPaths>,
     /// The supervisor that waits for its word.
@@ -67,6 +72,7 @@ impl Slot {
             binding: None,
             unsure: false,
             attached: BTreeSet::new(),
+            since: None,
             paths: None,
             begin: None,
             shown: false,
@@ -84,6 +90,12 @@ impl Slot {
         !self.is_unsettled() && !self.attached.is_empty()
     }
 
+    /// Whether the relay has taken its connection. With TLS 1.3 a client may send before the server has looked at its certificate,
+    /// and hears one round trip later that it is refused.
+    fn is_taken(&self) -> bool {
+        !self.attached.is_empty() && self.since.is_some_and(|(since, refusal)| since.elapsed() >= refusal)
+    }
+
     fn relay(&self) -> Option<RelayName> {
         self.binding.as_ref().map(|b| (b.relay.clone(), b.server_name.clone()))
     }
@@ -97,11 +109,13 @@ impl Slot {
     /// Sends by this connection from now on.
     fn attach(&mut self, path: usize, connection: quinn::Connection) {
         let Some(binding) = self.binding.as_ref().filter(|_| !self.over) else { return };
+        let refusal = (connection.rtt() * 3).max(REFUSAL);
         if let Err(error) = self.sender.connect(path, connection, binding) {
             tracing::error!(feed = %self.plan.feed, error = format!("{error:#}"), "the relay's flow cannot be used");
             return;
         }
         if self.attached.is_empty() {
+            self.since = Some((Instant::now(), refusal));
             self.link.key_frame.notify_one();
         }
         self.attached.insert(path);
@@ -414,7 +428,8 @@ impl Hub {
         self.grant();
         for slot in self.slots.iter_mut().filter(|s| !s.over) {
             let sent = slot.sender.report(wall_now());
-            if let (Some(d), Some(b), true, false) = (&slot.descriptor, &slot.binding, sent.frames > 0, slot.shown) {
+            let runs = sent.frames > 0 && slot.is_taken();
+            if let (Some(d), Some(b), true, false) = (&slot.descriptor, &slot.binding, runs, slot.shown) {
                 slot.shown = true;
                 println!("publishing {} to {}", summary(d), b.relay);
             }

@@ -3,6 +3,7 @@
 use super::*;
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A foreign program that ends with the test.
 pub(crate) struct Foreign(Child);
@@ -39,7 +40,11 @@ const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,width=320,height=180
 
 /// A UDP port of this machine that nobody uses.
 pub(crate) fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    // Below the ports that the system gives out, and by process: nobody takes it between here and its use.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let of_process = u16::try_from(std::process::id() % 1_500).unwrap() * 8;
+    let port = || 20_000 + (of_process + NEXT.fetch_add(2, Ordering::Relaxed)) % 12_000;
+    (0..6_000).map(|_| port()).find(|p| UdpSocket::bind(("127.0.0.1", *p)).is_ok()).unwrap()
 }
 
 /// Takes `count` frames of a stream and checks what every one of them is to be.

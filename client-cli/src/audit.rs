@@ -3,7 +3,6 @@
 use anyhow::{Context, bail, ensure};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 use trocar_control::audit;
 use trocar_control::audit::clock::{parse_utc, utc};
 use trocar_control::trust::{Identity, TrustList};
@@ -159,7 +158,7 @@ impl AuditCommand {
             }
             Self::Seal { path, cert, key, out } => {
                 let identity = Identity::from_pem_files(&cert, &key)?;
-                let seal = signaling::seal(&path, &identity, now()?)?;
+                let seal = signaling::seal(&path, &identity, crate::consent::now()?)?;
                 crate::consent::replace(&out, seal.as_bytes())?;
                 println!("{}: sealed by {}", out.display(), identity.name());
                 Ok(())
@@ -235,15 +234,10 @@ fn verify_signaling(path: &Path, key: Option<&[u8]>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn now() -> anyhow::Result<WallMicros> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-    Ok(WallMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX)))
-}
-
 fn ingest(store: &Path, chain: &Path, seal: &Path, trust: &Path) -> anyhow::Result<()> {
     let seal = std::fs::read(seal).with_context(|| format!("cannot read {}", seal.display()))?;
     let trust = TrustList::load(trust)?.current();
-    let taken = signaling::ingest(store, chain, &seal, &trust, now()?)?;
+    let taken = signaling::ingest(store, chain, &seal, &trust, crate::consent::now()?)?;
     println!("{}: {} new records, up to record {} with head {}", taken.gate, taken.new, taken.seq, taken.head);
     Ok(())
 }

@@ -123,12 +123,48 @@ impl Authority {
             Use::Device => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Use::Relay => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         };
+        self.issue(params, &key, &files)?;
+        Ok(files)
+    }
+
+    /// The certificate in `NAME.pem` made anew with another key, and else as it is: name, hosts and use.
+    pub(crate) fn renew(&self, file: &str) -> anyhow::Result<IdentityFiles> {
+        let files = IdentityFiles::named(&self.dir, file);
+        let chain = crate::net::tls::read_chain(&files.cert)?;
+        let leaf = chain.first().and_then(|der| X509Certificate::from_der(der).ok());
+        let (_, former) = leaf.with_context(|| format!("{} is no certificate", files.cert.display()))?;
+        let usage = former.extended_key_usage()?.with_context(|| format!("{} has no use", files.cert.display()))?;
+        let names = former.subject_alternative_name()?.map(|san| &san.value.general_names);
+        let (mut uris, mut hosts) = (Vec::new(), Vec::new());
+        for name in names.into_iter().flatten() {
+            match name {
+                GeneralName::URI(uri) => uris.push((*uri).to_owned()),
+                other => hosts.extend(san_text(other)),
+            }
+        }
+        let mut params = CertificateParams::new(hosts)?;
+        for uri in uris {
+            params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
+        }
+        let common = former.subject().iter_common_name().next().and_then(|n| n.as_str().ok());
+        params.distinguished_name = name(common.unwrap_or(file));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let uses = [
+            (usage.value.server_auth, ExtendedKeyUsagePurpose::ServerAuth),
+            (usage.value.client_auth, ExtendedKeyUsagePurpose::ClientAuth),
+        ];
+        params.extended_key_usages = uses.into_iter().filter_map(|(is, usage)| is.then_some(usage)).collect();
+        self.issue(params, &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?, &files)?;
+        Ok(files)
+    }
+
+    /// Signs, and writes the key first: whoever watches the files takes them when they fit each other.
+    fn issue(&self, mut params: CertificateParams, key: &KeyPair, files: &IdentityFiles) -> anyhow::Result<()> {
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, LEAF_DAYS);
-        let cert = params.signed_by(&key, &self.issuer)?;
+        let cert = params.signed_by(key, &self.issuer)?;
         write_secret(&files.key, key.serialize_pem().as_bytes())?;
-        fs::write(&files.cert, cert.pem()).with_context(|| format!("cannot write {}", files.cert.display()))?;
-        Ok(files)
+        crate::consent::replace(&files.cert, cert.pem().as_bytes())
     }
 
     /// Signs a revocation list; PEM.
@@ -240,11 +276,20 @@ mod tests {
         let other = Subject { role: "station", ..subject };
         let anew = crate::net::tls::read_chain(&ca.identity("publisher", &other, Use::Device).unwrap().cert).unwrap();
         assert_eq!(cert_name(&anew[0]).unwrap().role, "station", "one that says something else is not");
+        assert!(ca.renew("nobody").is_err());
+        let renewed = crate::net::tls::read_chain(&ca.renew("publisher").unwrap().cert).unwrap();
+        assert_ne!(cert_hash(&renewed[0]), cert_hash(&anew[0]));
+        let kept = ca.identity("publisher", &other, Use::Device).unwrap();
+        let kept = crate::net::tls::read_chain(&kept.cert).unwrap();
+        assert_eq!(cert_hash(&kept[0]), cert_hash(&renewed[0]), "one that was made anew says the same");
         let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         let server = Subject { role: "relay", hosts: &hosts, ..subject };
         let first = crate::net::tls::read_chain(&ca.identity("server", &server, Use::Server).unwrap().cert).unwrap();
         let second = crate::net::tls::read_chain(&ca.identity("server", &server, Use::Server).unwrap().cert).unwrap();
         assert_eq!(first, second, "names and addresses are compared as what they are");
+        let renewed = crate::net::tls::read_chain(&ca.renew("server").unwrap().cert).unwrap();
+        let third = crate::net::tls::read_chain(&ca.identity("server", &server, Use::Server).unwrap().cert).unwrap();
+        assert!(renewed != first && renewed == third, "hosts and use stay");
     }
 
     #[test]

@@ -143,6 +143,18 @@ enum CaCommand {
         #[arg(value_parser = name_part)]
         name: String,
     },
+    /// Make certificates anew, with another key and else as they are. A node that runs takes its own up within a second, and no connection ends.
+    Renew {
+        /// Directory with ca.pem and ca.key, and the certificates NAME.pem.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Hospital network.
+        #[arg(long, default_value = "local")]
+        realm: RealmId,
+        /// Names of certificates; the files are NAME.pem. `relay` and `signaling` are the node's own.
+        #[arg(required = true, value_parser = name_part)]
+        names: Vec<String>,
+    },
     /// Take certificates back: adds them to the revocation list of the authority in a directory.
     Revoke(RevokeArgs),
 }
@@ -237,6 +249,13 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             let subject = ca::Subject { realm: &realm, role: &role, name: &name, hosts: &host };
             let files = ca::Authority::open_or_create(&dir, &realm)?.identity(&name, &subject, usage)?;
             println!("{}\n{}", files.cert.display(), files.key.display());
+            Ok(())
+        }
+        Command::Ca { command: CaCommand::Renew { dir, realm, names } } => {
+            let authority = ca::Authority::open_or_create(&dir, &realm)?;
+            for name in names {
+                println!("{}", authority.renew(&name)?.cert.display());
+            }
             Ok(())
         }
         Command::Ca { command: CaCommand::Revoke(args) } => args.run(),

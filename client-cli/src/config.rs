@@ -3,9 +3,11 @@
 mod audit;
 mod identity;
 mod limits;
+mod link_test;
 mod relay;
 
 pub(crate) use limits::Limits;
+pub(crate) use link_test::LinkTest;
 pub(crate) use relay::{Apart, Task};
 
 use anyhow::{Context, bail};
@@ -37,16 +39,22 @@ pub(crate) struct Config {
     pub(crate) audit: audit::Audit,
     /// Letting people in.
     pub(crate) signaling: Signaling,
+    /// What operators ask.
+    pub(crate) admin: Admin,
     /// Who has to say who they are.
     pub(crate) identity: identity::Identity,
     /// Carrying media: `[relay]` in this process, or `[[relay]]` for each one apart.
     pub(crate) relay: relay::Section,
     /// What is taken of anybody.
     pub(crate) limits: Limits,
+    /// Answering measurements of the line to this node.
+    pub(crate) link_test: LinkTest,
     /// STUN and TURN servers that browsers are told.
     pub(crate) turn: Turn,
     /// Systems that are called on events.
     pub(crate) webhook: Vec<Webhook>,
+    /// Where traces of joins and handovers go.
+    pub(crate) traces: Traces,
     /// What is said about running.
     pub(crate) log: Log,
 }
@@ -58,6 +66,15 @@ pub(crate) struct Consent {
     /// Directory with the trust list of those who sign it: `ca.pem`, and `crl.pem` where there is one. With it nobody but the role local sees
     /// or hears anything of a session before a document that consents to it was handed in; left out, nothing is asked for.
     pub(crate) trust: Option<PathBuf>,
+}
+
+/// A listener for operators.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Admin {
+    /// Its address. With it `/metrics`, `/healthz` and `/readyz` are answered there, to whoever reaches it, and nowhere else: by plain HTTP on a
+    /// loopback address, else by HTTPS. Left out, they are answered beside the page.
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// The signaling part.
@@ -133,6 +150,30 @@ pub(crate) struct Webhook {
     pub(crate) events: Vec<String>,
 }
 
+/// Traces for OpenTelemetry, by OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Traces {
+    /// Base of the collector's address; nothing is sent where left out.
+    pub(crate) endpoint: Option<String>,
+    /// What this node is called there.
+    pub(crate) service_name: String,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, service_name: "trocar".to_owned() }
+    }
+}
+
+impl Traces {
+    /// As signaling takes it.
+    pub(crate) fn load(&self) -> Option<trocar_signaling::TracesConfig> {
+        let endpoint = self.endpoint.clone()?;
+        Some(trocar_signaling::TracesConfig { endpoint, service_name: self.service_name.clone() })
+    }
+}
+
 /// The log.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -163,11 +204,14 @@ impl Default for Config {
             consent: Consent::default(),
             audit: audit::Audit::default(),
             signaling: Signaling::default(),
+            admin: Admin::default(),
             identity: identity::Identity::default(),
             relay: relay::Section::default(),
             limits: Limits::default(),
+            link_test: LinkTest::default(),
             turn: Turn::default(),
             webhook: Vec::new(),
+            traces: Traces::default(),
             log: Log::default(),
         }
     }
@@ -278,14 +322,20 @@ impl Webhook {
     }
 }
 
+/// That nobody but owner and group has rights in a file.
+fn check_secret(path: &Path, found: &std::fs::Metadata) -> anyhow::Result<()> {
+    let (name, mode) = (path.display(), found.permissions().mode());
+    if mode & 0o007 != 0 {
+        bail!("{name} has mode {:o}: nobody but owner and group may have rights in it (chmod o= {name})", mode & 0o777);
+    }
+    Ok(())
+}
+
 /// One line from a file that others may not read.
 fn read_secret(path: &Path) -> anyhow::Result<String> {
     let name = path.display();
     let mut file = std::fs::File::open(path).with_context(|| format!("cannot read {name}"))?;
-    let mode = file.metadata().with_context(|| format!("cannot read {name}"))?.permissions().mode();
-    if mode & 0o007 != 0 {
-        bail!("{name} has mode {:o}: nobody but owner and group may have rights in it (chmod o= {name})", mode & 0o777);
-    }
+    check_secret(path, &file.metadata().with_context(|| format!("cannot read {name}"))?)?;
     let mut text = String::new();
     file.by_ref().take(4_096).read_to_string(&mut text).with_context(|| format!("cannot read {name}"))?;
     let line = text.trim();
@@ -346,6 +396,8 @@ impl Config {
         r.check_workers()?;
         self.limits.check()?;
         self.identity.check()?;
+        self.traces.load().map_or(Ok(()), |t| t.check())?;
+        self.link_test.check(r.apart().is_empty(), &r.advertise)?;
         self.audit.check()?;
         if !(1..=4_096).contains(&r.max_feeds) || !(1..=65_536).contains(&r.max_legs) {
             bail!("relay.max_feeds is 1 to 4096 and relay.max_legs is 1 to 65536");
@@ -409,6 +461,11 @@ mod tests {
             ("[log]\nfilter = 'a=b=c'", "log.filter"),
             ("[turn]\nurls = ['turn:t.example']", "turn.secret_file"),
             ("[turn]\nlifetime_s = 86400", "turn.lifetime_s"),
+            ("[traces]\nendpoint = 'http://otel.example:4318'", "traces.endpoint"),
+            ("[link_test]\nmax_rate = '200'", "50M"),
+            ("[link_test]\nmax_seconds = 5", "link_test.max_seconds = 5"),
+            ("[link_test]\nenabled = true\nlisten = '0.0.0.0:4436'", "relay.advertise"),
+            ("[link_test]\nenabled = true\n[[relay]]\nname = 'a'\nurl = 'https://x'", "link_test.enabled"),
             ("[turn]\nsecret = 'x'", "unknown field `secret`"),
             ("[[webhook]]\nurl = 'https://x.example'", "secret_file"),
             ("[[webhook]]\nurl = 'https://x.example'\nsecret_file = 'x'\nretries = 3", "unknown field `retries`"),

@@ -3,7 +3,7 @@
 use crate::ca::{Authority, Subject, Use};
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use trocar_control::consent::{peek, sign, withdrawal};
 use trocar_control::trust::Identity;
 use trocar_proto::handover::consent::{Document, Scope};
@@ -89,8 +89,7 @@ impl SignArgs {
             Err(e) => bail!("cannot read {}: {e}", file.display()),
         };
         let has = |part| self.scope.contains(&part);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-        let wall = |at: Duration| WallMicros(u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
+        let now = now()?;
         Ok(Document {
             session: self.session.clone(),
             serial: serial.checked_add(1).context("no serials are left")?,
@@ -100,8 +99,8 @@ impl SignArgs {
                 remote_operation: has(Part::RemoteOperation),
                 secondary_use: has(Part::SecondaryUse),
             },
-            from: wall(now),
-            until: wall(now + Duration::from_secs(self.hours * 3_600)),
+            from: now,
+            until: WallMicros(now.0.saturating_add(self.hours.saturating_mul(3_600_000_000))),
             withdrawn: false,
         })
     }
@@ -118,6 +117,15 @@ impl Place {
         let text = sign(document, &Identity::from_pem_files(&files.cert, &files.key)?)?;
         replace(&self.file(), text.as_bytes())
     }
+}
+
+/// This machine's wall clock.
+///
+/// # Errors
+/// Where it is before 1970.
+pub(crate) fn now() -> anyhow::Result<WallMicros> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(WallMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX)))
 }
 
 /// A gate that watches the file sees the old one or the new one, whole.

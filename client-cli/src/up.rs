@@ -1,25 +1,29 @@
 //! `trocar up`: relay and signaling in one process, with a local authority, a session and an invitation per role.
 
+mod link;
 mod media;
+mod renewal;
 
 use crate::admission::StationTokens;
-use crate::ca::{Authority, Subject, Use, write_secret};
+use crate::ca::{Authority, IdentityFiles, Subject, Use, write_secret};
 use crate::config::{Config, Webhook};
 use crate::stop::Stop;
 use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use media::Media;
+use renewal::Renewal;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use trocar_control::token::GATE_AUDIENCE;
 use trocar_proto::session::ids::SessionId;
 use trocar_proto::session::role::Role;
-use trocar_signaling::{Server, ServerHandle, StoreAt, TlsIdentity};
+use trocar_signaling::{LinkTests, Server, ServerHandle, StoreAt, TlsIdentity};
 
 /// Start relay and signaling in one process.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,6 +65,9 @@ impl UpArgs {
             c.signaling.loopback_http = c.signaling.loopback_http.map(|a| SocketAddr::new(a.ip(), port));
             let https = if port == 0 { 0 } else { port.checked_add(1).context("--port is at most 65533")? };
             c.signaling.listen.set_port(https);
+            if port == 0 {
+                c.link_test.listen.set_port(0);
+            }
             c.relay.control.set_port(if port == 0 {
                 0
             } else {
@@ -75,6 +82,7 @@ impl UpArgs {
             c.relay.webrtc.set_ip(host);
             c.relay.quic.set_ip(host);
             c.relay.control.set_ip(host);
+            c.link_test.listen.set_ip(host);
             c.relay.advertise = vec![host];
             if !host.is_loopback() {
                 // Links lead to an address that other machines can open.
@@ -134,14 +142,16 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
     let authority = Authority::open_or_create(&config.dir, &config.realm)?;
     let stations = StationTokens::default();
     let (media, events) = Media::start(&config, &authority, &stations).await?;
-    let server = start_signaling(&config, &authority, &media, events).await?;
+    let answering = media.link_tests(&config)?;
+    let link_tests = answering.clone().map(|a| a as Arc<dyn LinkTests>);
+    let server = start_signaling(&config, &authority, (&media, link_tests), events).await?;
     stations.ask(&server);
     let session = session(&server, &config).await?;
     let device = authority.identity("device", &subject(&config, "station", "device", &[]), Use::Device)?;
     let mut report = Report {
         page: page_url(&server),
         https: format!("https://{}/", server.https_addr()),
-        metrics: format!("{}metrics", page_url(&server)),
+        metrics: metrics_url(&server),
         session: session.clone(),
         ca_file: std::path::absolute(authority.trust_file())?,
         device_cert: device.cert,
@@ -164,9 +174,16 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
         write_secret(path, env_lines(&report).as_bytes())?;
     }
     print(&args, &report)?;
-    stop.requested().await;
+    let renewal = Renewal::new(&config)?;
+    tokio::select! {
+        () = stop.requested() => {}
+        () = renewal.run(&server, &media) => {}
+    }
     tracing::info!("stopping");
     server.shutdown().await;
+    if let Some(answering) = answering {
+        answering.stop();
+    }
     media.shutdown().await;
     Ok(())
 }
@@ -222,27 +239,29 @@ fn for_gates(config: &Config, authority: &Authority) -> anyhow::Result<Gate> {
     Ok(Gate { trust, issuer: issuer(config), issuer_key: std::path::absolute(file)? })
 }
 
+/// The certificate of the HTTPS listener: the one that the configuration names, else one of the local authority.
+fn https_files(config: &Config, authority: &Authority) -> anyhow::Result<IdentityFiles> {
+    if let (Some(cert), Some(key)) = (&config.signaling.cert, &config.signaling.key) {
+        return Ok(IdentityFiles { cert: cert.clone(), key: key.clone() });
+    }
+    let hosts = hosts(config);
+    authority.identity("signaling", &subject(config, "signaling", "signaling", &hosts), Use::Server)
+}
+
 async fn start_signaling(
     config: &Config,
     authority: &Authority,
-    media: &Media,
+    (media, link_tests): (&Media, Option<Arc<dyn LinkTests>>),
     events: Events,
 ) -> anyhow::Result<ServerHandle> {
-    let hosts = hosts(config);
-    let (cert, key) = match (&config.signaling.cert, &config.signaling.key) {
-        (Some(c), Some(k)) => (c.clone(), k.clone()),
-        _ => {
-            let subject = subject(config, "signaling", "signaling", &hosts);
-            let files = authority.identity("signaling", &subject, Use::Server)?;
-            (files.cert, files.key)
-        }
-    };
+    let files = https_files(config, authority)?;
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let control = media.control(config).map(|(relay, name)| control_for_signaling(config, authority, relay, name));
     let signaling = trocar_signaling::Config {
         listen: config.signaling.listen,
         loopback_http: config.signaling.loopback_http,
-        tls: TlsIdentity { cert_chain_pem: read(&cert)?, key_pem: read(&key)? },
+        admin_listen: config.admin.listen,
+        tls: TlsIdentity { cert_chain_pem: read(&files.cert)?, key_pem: read(&files.key)? },
         token_key_pkcs8: token_key(&config.dir)?,
         audit_key_pkcs8: Some(audit_key(&config.dir)?),
         audit_export: config.audit.repository()?,
@@ -259,7 +278,9 @@ async fn start_signaling(
         ice: config.turn.load()?,
         webhooks: config.webhook.iter().map(Webhook::load).collect::<anyhow::Result<_>>()?,
         control: control.transpose()?,
-        identity: config.identity.load(),
+        traces: config.traces.load(),
+        link_tests,
+        identity: config.identity.load()?,
         limits: config.limits.bounds().signaling,
     };
     Ok(Server::start(signaling, media.admission(), events).await?)
@@ -306,6 +327,14 @@ fn key_in(dir: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
 
 fn page_url(server: &ServerHandle) -> String {
     format!("{}/", server.public_url())
+}
+
+fn metrics_url(server: &ServerHandle) -> String {
+    match server.admin_addr() {
+        Some(at) if at.ip().is_loopback() => format!("http://{at}/metrics"),
+        Some(at) => format!("https://{at}/metrics"),
+        None => format!("{}metrics", page_url(server)),
+    }
 }
 
 fn env_lines(r: &Report) -> String {

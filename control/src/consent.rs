@@ -7,23 +7,16 @@
 
 use crate::audit::clock::{parse_utc, utc_seconds};
 use crate::audit::record::Hash;
-use crate::trust::{CertName, Distrust, Identity, Trust, cert_name};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use rustls::SignatureScheme;
-use rustls::pki_types::pem::PemObject as _;
+use crate::signed::{self, SignedError};
+use crate::trust::{CertName, Distrust, Identity, Trust};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use trocar_proto::handover::consent::{Document, Scope};
 use trocar_proto::session::ids::SessionId;
 use trocar_proto::units::WallMicros;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Longest document that is read, in bytes.
 pub const MAX_DOCUMENT: usize = 64 * 1_024;
-/// Longest certificate chain in one.
-const MAX_CHAIN: usize = 8;
 const LABEL: &[u8] = b"trocar-consent-1\n";
 
 /// Why a document does not count.
@@ -66,6 +59,18 @@ pub enum DocumentError {
     /// The signature is not that of these words by this key.
     #[error("the signature does not fit: the document was changed, or somebody else signed it")]
     Signature,
+}
+
+impl From<SignedError> for DocumentError {
+    fn from(error: SignedError) -> Self {
+        match error {
+            SignedError::Chain => Self::Chain,
+            SignedError::NoName => Self::Role("no name".to_owned()),
+            SignedError::Distrusted { name, why } => Self::Distrusted { signer: name.to_string(), why },
+            SignedError::Key => Self::Key,
+            SignedError::Signature => Self::Signature,
+        }
+    }
 }
 
 /// A document whose signature and signer are right.
@@ -129,15 +134,8 @@ pub fn sign(document: &Document, signer: &Identity) -> Result<String, DocumentEr
     let consent = Written::of(document);
     consent.document()?;
     let words = consent.signed_bytes()?;
-    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&signer.key).map_err(|_| DocumentError::Key)?;
-    let schemes = [SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256];
-    let key = key.choose_scheme(&schemes).ok_or(DocumentError::Key)?;
-    let signature = key.sign(&words).map_err(|_| DocumentError::Key)?;
-    let leaf = signer.chain.first().ok_or(DocumentError::Chain)?;
-    // A key that belongs to another certificate is found here and not in the operating room.
-    check(leaf, &words, &signature)?;
-    let certificate = signer.chain.iter().map(pem).collect();
-    let file = File { consent, certificate, signature: STANDARD.encode(signature) };
+    let (certificate, signature) = signed::sign(&words, signer)?;
+    let file = File { consent, certificate, signature };
     let mut text = serde_json::to_string_pretty(&file)?;
     text.push('\n');
     Ok(text)
@@ -152,19 +150,12 @@ pub fn read(bytes: &[u8], trust: &Trust, at: UnixTime) -> Result<Signed, Documen
         return Err(DocumentError::TooLong);
     }
     let file: File = serde_json::from_slice(bytes)?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(file.certificate.as_bytes())
-        .take(MAX_CHAIN + 1)
-        .collect::<Result<_, _>>()
-        .map_err(|_| DocumentError::Chain)?;
-    let leaf = chain.first().filter(|_| chain.len() <= MAX_CHAIN).ok_or(DocumentError::Chain)?;
-    let signer = cert_name(leaf).ok_or_else(|| DocumentError::Role("no name".to_owned()))?;
-    trust.verify(&chain, at).map_err(|why| DocumentError::Distrusted { signer: signer.to_string(), why })?;
+    let (signer, chain) = signed::signer(&file.certificate, trust, at)?;
     if signer.role != "consent" {
         return Err(DocumentError::Role(signer.to_string()));
     }
     let words = file.consent.signed_bytes()?;
-    let signature = STANDARD.decode(&file.signature).map_err(|_| DocumentError::Signature)?;
-    check(leaf, &words, &signature)?;
+    signed::verify(&chain, &words, &file.signature)?;
     Ok(Signed { document: file.consent.document()?, hash: Hash::of(&words), signer, chain })
 }
 
@@ -218,24 +209,6 @@ impl Written {
 
 fn time(field: &'static str, text: &str) -> Result<WallMicros, DocumentError> {
     parse_utc(text).ok_or_else(|| DocumentError::Time { field, value: text.to_owned() })
-}
-
-fn check(leaf: &CertificateDer<'_>, words: &[u8], signature: &[u8]) -> Result<(), DocumentError> {
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| DocumentError::Chain)?;
-    let key = parsed.public_key();
-    let algorithm: &'static dyn VerificationAlgorithm = match key.algorithm.algorithm.to_id_string().as_str() {
-        "1.2.840.10045.2.1" => &ECDSA_P256_SHA256_ASN1,
-        "1.3.101.112" => &ED25519,
-        _ => return Err(DocumentError::Key),
-    };
-    let key = UnparsedPublicKey::new(algorithm, key.subject_public_key.data.as_ref());
-    key.verify(words, signature).map_err(|_| DocumentError::Signature)
-}
-
-fn pem(der: &CertificateDer<'_>) -> String {
-    let body = STANDARD.encode(der);
-    let lines: Vec<&str> = (0..body.len()).step_by(64).filter_map(|at| body.get(at..body.len().min(at + 64))).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 #[cfg(test)]

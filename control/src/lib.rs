@@ -6,6 +6,7 @@
 //! - [`channel`]: mutual TLS 1.3 inside a tunnel, and the messages in it.
 //! - [`seal`]: HB, CMD and BEACON, sealed with keys from the channel's exporter.
 //! - [`consent`]: the patient's consent as a signed document; [`audit`]: the gate's audit chain, its check and its story.
+//! - [`signed`]: words that the owner of a certificate has signed.
 //! - [`clock`]: the clock of gate and stations.
 //! - [`evdev`]: Linux input events of pedals, buttons and gamepads, as bytes.
 //! - [`big`]: words that are read across a room.
@@ -22,6 +23,7 @@ pub mod evdev;
 #[cfg(feature = "manual")]
 pub mod manual;
 pub mod seal;
+pub mod signed;
 pub mod token;
 pub mod transport;
 pub mod trust;

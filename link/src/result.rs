@@ -174,12 +174,36 @@ pub struct Rung {
     pub name: String,
     /// Whether it works; none: not tried, see `detail`.
     pub reachable: Option<bool>,
+    /// From the first packet to a way that stands, microseconds.
+    pub connect_us: Option<f64>,
     /// Its round trip.
     pub rtt_us: Option<f64>,
     /// What that means for the delay of a picture, e.g. `as the line`, `waits for retransmissions (TCP)`.
     pub latency_class: String,
     /// What was tried, or what stopped it.
     pub detail: String,
+}
+
+/// The [`Rung::latency_class`] of a rung that the other end does not have: nothing was tried, and nothing would come of it.
+pub const NOT_OFFERED: &str = "not offered";
+
+/// What remains where UDP does not get through: the best rung that works, with its latency class. None where UDP gets through, or was not
+/// tried.
+#[must_use]
+pub fn remains(ladder: &[Rung]) -> Option<String> {
+    let direct = ["quic-udp", "webrtc-udp", "udp"];
+    let ours = || ladder.iter().filter(|r| direct.contains(&r.name.as_str()));
+    if ours().any(|r| r.reachable != Some(false)) || ours().next().is_none() {
+        return None;
+    }
+    let blocked = "UDP to the relay is blocked";
+    Some(match ladder.iter().find(|r| r.reachable == Some(true)) {
+        Some(r) => {
+            let rtt = r.rtt_us.map_or_else(String::new, |us| format!(", round trip {:.1} ms", us / 1_000.0));
+            format!("{blocked}; what remains is {}: {}{rtt}", r.name, r.latency_class)
+        }
+        None => format!("{blocked}, and nothing else gets through"),
+    })
 }
 
 /// A second way at the same time.

@@ -310,6 +310,9 @@ const commands = {
     await pages.get(page).fill(selector, text, { timeout: 10_000 });
     return true;
   },
+  async address({ page }) {
+    return pages.get(page).url();
+  },
   async press({ page, key }) {
     await pages.get(page).keyboard.press(key);
     return true;

@@ -13,6 +13,7 @@
 //! [`control`] is apart from all that: another thread, another socket, nothing shared.
 
 pub mod control;
+mod doors;
 pub mod frames;
 pub mod metrics;
 pub mod quic;
@@ -24,7 +25,10 @@ pub mod uplink;
 pub mod webrtc;
 pub mod worker;
 
+pub use doors::{CertificateFiles, KeepError};
+
 use control::{Control, ControlListener};
+use doors::Doors;
 use metrics::Snapshot;
 use quic::{Identity, QuicError};
 use route::{LegChoice, Opens, Router};
@@ -106,7 +110,7 @@ pub struct Relay {
     control: Option<Control>,
     addresses: Vec<ListenerAddresses>,
     sockets: Arc<[Watched]>,
-    fetching: quinn::ClientConfig,
+    doors: Arc<Doors>,
 }
 
 impl Relay {
@@ -118,7 +122,7 @@ impl Relay {
         let ends = worker::connect(config.workers.clamp(1, MAX_WORKERS));
         let (events, receiver) = mpsc::channel(EVENTS);
         // What it fetches from other relays it fetches with the same certificate.
-        let fetching = quic::client_config(config.identity.duplicate())?;
+        let doors = Doors::new(quic::client_config(config.identity.duplicate())?, events.clone());
         let server = quic::server_config(config.identity)?;
         let workers = ends.len();
         let origin = Instant::now();
@@ -139,13 +143,29 @@ impl Relay {
             let (server, limits, events) = (server.clone(), config.limits, events.clone());
             ready.push((Setup { bound, server, limits, events, cross, workers, origin }, incoming));
         }
-        let control = config.control.map(Control::start).transpose()?;
+        let control = config.control.map(|c| Control::start_with(c, Some(Arc::clone(&doors)))).transpose()?;
         let mut handles = Vec::new();
         for (number, (setup, incoming)) in ready.into_iter().enumerate() {
-            handles.push(worker::spawn(config.pin.map(|cpu| cpu + number), setup, incoming)?);
+            handles.push(worker::spawn(config.pin.map(|cpu| cpu + number), setup, Arc::clone(&doors), incoming)?);
         }
         let router = Router::new(handles, config.limits);
-        Ok((Self { router, control, addresses, sockets: sockets.into(), fetching }, receiver))
+        Ok((Self { router, control, addresses, sockets: sockets.into(), doors }, receiver))
+    }
+
+    /// Keeps to these files from now on, in place of what [`RelayConfig::identity`] said: new connections meet the certificate, trust
+    /// and revocation lists that are there, what stands goes on, and whose certificate is taken back is out within a second. Whoever
+    /// holds authority stays until its gate has ended that. Files that cannot be used leave the former in force; all of it is told
+    /// by [`RelayEvent::Certificates`].
+    ///
+    /// # Errors
+    /// [`KeepError`] names the file and what it wants.
+    pub fn keep_certificates(&self, files: CertificateFiles) -> Result<(), KeepError> {
+        self.doors.keep(files)
+    }
+
+    /// The files of [`Self::keep_certificates`] are read within a moment, changed or not.
+    pub fn read_certificates_again(&self) {
+        self.doors.look_again();
     }
 
     /// Where the control rendezvous listens, where there is one.
@@ -181,7 +201,7 @@ impl Relay {
     /// [`AdmitError`].
     pub async fn open_cascade(&self, grant: CascadeGrant) -> Result<(), AdmitError> {
         let home = self.router.home_of(&grant.key.session, Opens::Feeds).await?;
-        let asked = Box::new((grant, self.fetching.clone()));
+        let asked = Box::new((grant, Arc::clone(&self.doors)));
         home.ask(|r| Command::OpenCascade(asked, r)).await?
     }
 
@@ -282,11 +302,18 @@ impl Relay {
         // Reads a file of the kernel's: not on a thread that others wait for.
         let figures = tokio::task::spawn_blocking(move || sockets::figures(&sockets)).await;
         snapshot.workers.extend(figures.unwrap_or_default());
+        snapshot.workers.extend(self.doors.figures());
         if let Some(control) = &self.control {
             // What is going on there must not hold up what is known of the media.
             snapshot.control = tokio::time::timeout(CONTROL_FIGURES, control.figures()).await.unwrap_or_default();
         }
         Some(snapshot)
+    }
+
+    /// What the control rendezvous says of the gates that are there; nothing where there is none. Asks no media worker.
+    pub async fn control_figures(&self) -> Vec<metrics::LegFigures> {
+        let Some(control) = &self.control else { return Vec::new() };
+        tokio::time::timeout(CONTROL_FIGURES, control.figures()).await.unwrap_or_default()
     }
 
     /// Closes connections and stops the workers and the rendezvous.

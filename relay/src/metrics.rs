@@ -143,6 +143,7 @@ metrics! { METRICS:
     WORKER_UNKNOWN_SOURCE = "trocar_worker_unknown_source_datagrams", true, "Datagrams from addresses that no peer has validated";
     WORKER_STUN_REFUSED = "trocar_worker_refused_stun", true, "STUN messages that were not authentic or for nobody";
     WORKER_SRTP_REFUSED = "trocar_worker_refused_srtp", true, "SRTP and SRTCP packets that did not authenticate or were replayed";
+    WORKER_RTCP_DROPPED = "trocar_worker_dropped_rtcp_packets", true, "RTCP packets of a peer or native viewer beyond 4,000 a second";
     WORKER_UNKNOWN_FLOW = "trocar_worker_unknown_flow_datagrams", true, "RoQ datagrams for flows that the certificate is not bound to";
     WORKER_EVENTS_DROPPED = "trocar_worker_dropped_events", true, "Events for signaling that found its queue full";
     CROSSING_PACKETS = "trocar_crossing_packets", true, "Packets that went from one worker to another, where viewers of their feed are";
@@ -156,6 +157,9 @@ metrics! { METRICS:
     CONTROL_DATAGRAMS = "trocar_control_datagrams", true, "Sealed datagrams forwarded, to gates and from them";
     CONTROL_DROPPED = "trocar_control_dropped", true, "Sealed datagrams dropped, by reason";
     CONTROL_REFUSED = "trocar_control_refused", true, "Control connections that were not let in";
+    CERTIFICATES_REFUSED = "trocar_certificates_refused", true, "QUIC handshakes with a certificate that was not taken: revoked, run out, for another use, of another authority";
+    CERTIFICATES_REVOKED = "trocar_certificates_revoked", true, "QUIC connections that were closed because their certificate was taken back";
+    CERTIFICATES_UNUSABLE = "trocar_certificates_unusable", false, "1 while new files of certificates or trust lists cannot be used and the former are in force";
 }
 
 /// Everything the relay measures, at one moment.

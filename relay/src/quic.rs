@@ -15,7 +15,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use std::any::Any;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -79,11 +79,24 @@ fn tls(e: impl std::fmt::Display) -> QuicError {
 /// # Errors
 /// [`QuicError::Tls`] where certificate, key or trust list cannot be used.
 pub fn server_config(identity: Identity) -> Result<quinn::ServerConfig, QuicError> {
-    let mut server = server_config_for(identity, roq::ALPN)?;
+    Ok(media(server_config_for(identity, roq::ALPN)?))
+}
+
+/// The same with TLS that is ready.
+pub(crate) fn server_config_of(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, QuicError> {
+    Ok(media(with_tls(tls)?))
+}
+
+fn media(mut server: quinn::ServerConfig) -> quinn::ServerConfig {
     server.transport_config(Arc::new(transport_config()));
     server.max_incoming(1_024);
     server.incoming_buffer_size_total(8 << 20);
-    Ok(server)
+    server
+}
+
+/// TLS that is ready, with quinn's own transport settings.
+pub(crate) fn with_tls(config: rustls::ServerConfig) -> Result<quinn::ServerConfig, QuicError> {
+    Ok(quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).map_err(tls)?)))
 }
 
 /// The same TLS for another protocol, with quinn's own transport settings.
@@ -100,7 +113,10 @@ pub(crate) fn server_config_for(identity: Identity, alpn: &[u8]) -> Result<quinn
         .map_err(tls)?;
     config.alpn_protocols = vec![alpn.to_vec()];
     config.max_early_data_size = 0;
-    Ok(quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).map_err(tls)?)))
+    // Whoever resumed a session would not be held against the trust list of now.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    with_tls(config)
 }
 
 /// A native client's side.
@@ -116,6 +132,11 @@ pub fn client_config(identity: Identity) -> Result<quinn::ClientConfig, QuicErro
         .with_client_auth_cert(identity.chain, identity.key)
         .map_err(tls)?;
     config.alpn_protocols = vec![roq::ALPN.to_vec()];
+    client_config_of(config)
+}
+
+/// The same with TLS that is ready.
+pub(crate) fn client_config_of(config: rustls::ClientConfig) -> Result<quinn::ClientConfig, QuicError> {
     let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).map_err(tls)?));
     client.transport_config(Arc::new(transport_config()));
     Ok(client)

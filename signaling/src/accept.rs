@@ -126,8 +126,8 @@ pub(crate) struct Door {
     pub(crate) app: Arc<App>,
     pub(crate) router: Router,
     pub(crate) keeper: Arc<Gatekeeper>,
-    /// None on the plain loopback listener.
-    pub(crate) tls: Option<TlsAcceptor>,
+    /// What whoever connects now is shown; none on plain loopback listeners.
+    pub(crate) tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     /// Turns true when the server shuts down.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -163,7 +163,8 @@ impl Door {
         let limits = &self.app.limits;
         let peer = Peer::new(from, stream.local_addr().ok());
         let stream = Stalling::new(stream, limits.write_stall);
-        match self.tls.clone() {
+        let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
+        match tls {
             None => self.clone().http(stream, peer, slot).await,
             Some(tls) => match timeout(limits.header_timeout, tls.accept(stream)).await {
                 Ok(Ok(stream)) => self.clone().http(stream, peer, slot).await,

@@ -6,10 +6,12 @@ use crate::config::{Config, Ice, Limits, Rate};
 use crate::consent::Notary;
 use crate::control::Gates;
 use crate::error::SessionError;
+use crate::exchanges::ExchangeError;
 use crate::figures::Figures;
 use crate::identity::{Identity, OpenError, Person};
 use crate::live::{Closing, Live};
 use crate::name::{MAX_TITLE, TITLE_EXPECTED, clean, shown};
+use crate::problem::{Refusal, TOKEN_INVALID, TOO_MANY};
 use crate::rate::{Bucket, PeerRates};
 use crate::secret::{self, SecretHash};
 use crate::store::{Row, Store, StoreError, Stored, StoredParticipant};
@@ -17,8 +19,9 @@ use crate::token::{Bearing, TokenError, Tokens};
 use crate::webhooks::Hooks;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use trocar_proto::session::admission::AdmitError;
+use trocar_proto::session::admission::{AdmitError, CertificateNews};
 use trocar_proto::session::api::{Invitation, TokenGrant};
+use trocar_proto::session::claims::Claims;
 use trocar_proto::session::event::ServerEvent;
 use trocar_proto::session::ids::{CertHash, ParticipantId, RealmId, SessionId};
 use trocar_proto::session::role::Role;
@@ -55,6 +58,8 @@ pub(crate) struct App {
     pub(crate) notary: Option<Notary>,
     /// Gates that can be asked.
     pub(crate) gates: Gates,
+    /// What answers measurements of the line to this node.
+    pub(crate) link_tests: Option<Arc<dyn crate::LinkTests>>,
     /// Who people are.
     pub(crate) identity: Identity,
     realm: RealmId,
@@ -102,6 +107,7 @@ impl App {
             ice: config.ice.clone(),
             notary,
             gates: Gates::default(),
+            link_tests: config.link_tests.clone(),
             identity: Identity::open(config)?,
             realm: config.realm.clone(),
             live: Mutex::new(live),
@@ -277,7 +283,7 @@ impl App {
     ) -> Result<StoredParticipant, SessionError> {
         let joined = wall_clock();
         let (session, role) = self.live().redeem(hash, joined)?;
-        self.identity.admits(role, person, joined).map_err(SessionError::IdentityNeeded)?;
+        self.admit_person(role, person).await?;
         // Whoever is known is shown by the name that is known.
         let name = person.map(|p| p.name.as_str()).or(shown.name);
         let stored = StoredParticipant {
@@ -300,7 +306,10 @@ impl App {
             ..Entry::now("joined").of(&session).by(&stored.participant)
         };
         self.store.write(vec![Row::Participant(stored.clone()), Row::Event(Box::new(entry))]).await?;
-        self.live().add_participant(self.now(), joined, stored.clone())?;
+        let mut live = self.live();
+        live.add_participant(self.now(), joined, stored.clone())?;
+        live.trace(|t, now| t.joined(now, joined, &stored.participant, &session, role));
+        drop(live);
         self.figures.joins.inc();
         Ok(stored)
     }
@@ -325,12 +334,43 @@ impl App {
 
     /// A fresh token for a participant that is still in its session.
     pub(crate) fn grant(&self, bearing: Bearing) -> Result<TokenGrant, SessionError> {
+        self.grant_named(bearing).map(|(grant, _)| grant)
+    }
+
+    /// The same for the bearer of that token, which gives one line of successors.
+    pub(crate) fn exchange(&self, claims: Claims) -> Result<TokenGrant, Refusal> {
+        self.tokens.exchanges.spend(&claims, wall_clock().0 / 1_000_000).map_err(|e| match e {
+            ExchangeError::Replayed => {
+                self.record_denial("token-replayed", &format!("{} of {}", claims.jti, claims.sub));
+                let detail =
+                    "it was exchanged before, and what it was exchanged for was used: join again with the link";
+                Refusal::new(TOKEN_INVALID, detail).field("jti")
+            }
+            ExchangeError::TooMany(seconds) => {
+                Refusal::new(TOO_MANY, "too many tokens of this participant were exchanged")
+                    .field("sub")
+                    .retry_after(seconds)
+            }
+            ExchangeError::Full(seconds) => {
+                Refusal::new(TOO_MANY, "too many tokens were exchanged: join again with the link")
+                    .field("jti")
+                    .retry_after(seconds)
+            }
+        })?;
+        let Claims { session, sub: participant, realm, role, cnf, jti, .. } = claims;
+        let bearing = Bearing { session, participant, realm, role, cnf: cnf.map(|c| c.x5t_s256) };
+        let (grant, fresh) = self.grant_named(bearing)?;
+        self.tokens.exchanges.follow(&jti, &fresh);
+        Ok(grant)
+    }
+
+    fn grant_named(&self, bearing: Bearing) -> Result<(TokenGrant, String), SessionError> {
         let wall = wall_clock();
         let (token, claims) = self.tokens.issue(wall, &bearing)?;
         let mut live = self.live();
         let name = live.name_of(&bearing.session, &bearing.participant)?;
         live.note_token(&bearing.session, &bearing.participant, wall, &claims.jti)?;
-        Ok(TokenGrant {
+        let grant = TokenGrant {
             token,
             expires: WallMicros(claims.exp.saturating_mul(1_000_000)),
             participant: claims.sub,
@@ -340,7 +380,8 @@ impl App {
             role: claims.role,
             grade: claims.grade,
             verbs: claims.verbs,
-        })
+        };
+        Ok((grant, claims.jti))
     }
 
     /// Whether a station with that certificate may come to the rendezvous of that session with that token.
@@ -377,6 +418,17 @@ impl App {
         if logged.take(self.now(), LOGGED_DENIALS).is_ok() {
             tracing::warn!(kind, detail, "refused");
         }
+    }
+
+    /// Records what happened to certificates, keys and lists.
+    pub(crate) fn note_certificates(&self, news: CertificateNews, detail: &str) {
+        let kind = match news {
+            CertificateNews::Renewed => "certificates-renewed",
+            CertificateNews::Unusable => "certificates-unusable",
+            CertificateNews::Revoked => "certificate-revoked",
+            CertificateNews::Refused => "certificate-refused",
+        };
+        self.journal.note(Entry::now(kind).saying(clean(detail, 400)));
     }
 
     /// Records a denial whatever the rate.

@@ -14,6 +14,9 @@ pub struct Config {
     /// Address of an additional plain HTTP listener. Refused unless it is a loopback address: browsers treat loopback as
     /// a secure context, so that a demonstration on one machine needs no certificate.
     pub loopback_http: Option<SocketAddr>,
+    /// Address of a listener of its own for `/metrics`, `/healthz` and `/readyz`, which the other listeners then do not answer: plain HTTP on
+    /// a loopback address, else TLS with the same certificate. Whoever reaches it is told.
+    pub admin_listen: Option<SocketAddr>,
     /// Certificate chain and key of the TLS listener.
     pub tls: TlsIdentity,
     /// Ed25519 key that signs tokens, PKCS#8 DER (see [`crate::generate_token_key`]).
@@ -50,6 +53,10 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
     /// The relay's control rendezvous; without it sessions have no gate.
     pub control: Option<crate::ControlConfig>,
+    /// Where traces go; none: nowhere.
+    pub traces: Option<crate::TracesConfig>,
+    /// What answers measurements of the line to this node; none: nothing does.
+    pub link_tests: Option<std::sync::Arc<dyn crate::LinkTests>>,
     /// How people are known.
     pub identity: crate::IdentityConfig,
     /// Bounds.

@@ -56,8 +56,11 @@ pub(crate) struct Figures {
     pub(crate) export_failures: Family<ReasonLabels, Counter>,
     pub(crate) clock_known: Gauge,
     pub(crate) clock_offset_us: Gauge,
+    pub(crate) traces_sent: Counter,
+    pub(crate) traces_dropped: Family<ReasonLabels, Counter>,
     pub(crate) webhooks_sent: Counter,
     pub(crate) webhooks_dropped: Family<ReasonLabels, Counter>,
+    pub(crate) certificates_unusable: Gauge,
 }
 
 impl Figures {
@@ -88,6 +91,8 @@ impl Figures {
         registry.register("feeds", "Feeds now", self.feeds.clone());
         registry.register("legs", "Legs now", self.legs.clone());
         registry.register("publications", "WHIP publications now", self.publications.clone());
+        registry.register("traces", "Traces that the collector took", self.traces_sent.clone());
+        registry.register("traces_dropped", "Traces dropped", self.traces_dropped.clone());
         registry.register("webhooks", "Webhook messages that were taken", self.webhooks_sent.clone());
         registry.register("webhooks_dropped", "Webhook messages dropped", self.webhooks_dropped.clone());
         registry.register(
@@ -106,6 +111,11 @@ impl Figures {
             "clock_offset_microseconds",
             "How far the clock is off, as chrony says",
             self.clock_offset_us.clone(),
+        );
+        registry.register(
+            "certificates_unusable",
+            "1 while new files of certificates or keys cannot be used and the former are in force",
+            self.certificates_unusable.clone(),
         );
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &registry) {

@@ -26,13 +26,16 @@ mod control;
 pub mod doors;
 mod error;
 mod events;
+mod exchanges;
 mod figures;
 mod guard;
 mod ice;
 mod identity;
 mod input;
+mod link_tests;
 mod live;
 mod name;
+mod outgoing;
 mod page;
 mod problem;
 mod rate;
@@ -43,6 +46,7 @@ mod server;
 mod store;
 mod tls;
 mod token;
+mod traces;
 mod webhooks;
 
 #[cfg(test)]
@@ -53,11 +57,14 @@ pub use config::{Config, ConfigError, Ice, Limits, Rate, StoreAt, TlsIdentity, T
 pub use control::ControlConfig;
 pub use error::SessionError;
 pub use identity::{
-    Account, AccountError, AccountName, Accounts, IdentityConfig, IdentityNeed, Required as IdentityRequired,
+    Account, AccountError, AccountName, Accounts, ClientSecret, DEFAULT_AMR, Groups, IdentityConfig, IdentityNeed,
+    IssuerConfig, Required as IdentityRequired, SecondFactor,
 };
+pub use link_tests::{LinkTestRefused, LinkTests};
 pub use relays::{RelayAt, Relays, RelaysError};
 pub use server::{Server, ServerHandle, StartError, TokenCheck};
 pub use store::StoreError;
 pub use tls::TlsError;
 pub use token::{TokenKeyError, generate_token_key, token_public_key};
+pub use traces::TracesConfig;
 pub use webhooks::WEBHOOK_EVENTS;

@@ -15,11 +15,13 @@ const STYLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/web/app.css"));
 const POLICY: &str = "default-src 'self'; connect-src 'self' wss: ws:; img-src 'self' data: blob:; media-src 'self' blob:; \
                       object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// `/`, `/s/…` (the page finds out by itself what to show) and what the page loads.
+/// `/`, `/s/…`, `/login` (the page finds out by itself what to show) and what the page loads.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/", get(index))
         .route("/s/{*rest}", get(index))
+        // Where issuers of identities send the browser back to; the page takes what is in the address out of it.
+        .route("/login", get(index))
         .route("/app.js", get(|| async { asset("text/javascript; charset=utf-8", SCRIPT) }))
         .route("/app.css", get(|| async { asset("text/css; charset=utf-8", STYLE) }))
 }

@@ -23,6 +23,10 @@ pub(crate) const TOKEN_EXPIRED: Kind = (401, "token-expired", "The token has exp
 pub(crate) const TOKEN_INVALID: Kind = (401, "token-invalid", "The token is not valid");
 pub(crate) const IDENTITY_NEEDED: Kind = (401, "identity-needed", "A login is needed");
 pub(crate) const LOGIN_FAILED: Kind = (401, "login-failed", "Account, password or code is wrong");
+pub(crate) const SECOND_FACTOR_NEEDED: Kind = (401, "second-factor-needed", "A login with a second factor is needed");
+pub(crate) const LOGIN_UNFINISHED: Kind = (401, "login-unfinished", "The login came to nothing");
+pub(crate) const ISSUER_UNKNOWN: Kind = (404, "issuer-unknown", "No logins of that issuer are taken here");
+pub(crate) const ISSUER_UNAVAILABLE: Kind = (503, "issuer-unavailable", "The issuer of identities cannot be asked");
 pub(crate) const LOGIN_UNUSED: Kind = (404, "login-unused", "This node has no local accounts");
 pub(crate) const TOKEN_SESSION: Kind = (403, "token-session", "The token is for another session");
 pub(crate) const VERB_MISSING: Kind = (403, "verb-missing", "The role does not allow this");
@@ -46,10 +50,13 @@ pub(crate) const FEED_MISSING: Kind = (404, "feed-missing", "There is no such fe
 pub(crate) const LEG_MISSING: Kind = (404, "leg-missing", "There is no such leg");
 pub(crate) const PUBLICATION_MISSING: Kind = (404, "publication-missing", "There is no such publication");
 pub(crate) const CONSENT_UNUSED: Kind = (404, "consent-unused", "This node does not look at consent");
+pub(crate) const LINK_TESTS_UNUSED: Kind = (404, "link-tests-unused", "This node does not answer measurements");
 pub(crate) const METHOD: Kind = (405, "method", "The method is not allowed here");
 pub(crate) const NOT_ACCEPTABLE: Kind = (406, "not-acceptable", "The feed cannot be sent as offered");
 pub(crate) const BODY_TIMEOUT: Kind = (408, "body-timeout", "The body took too long");
 pub(crate) const FEED_EXISTS: Kind = (409, "feed-exists", "A feed of that name exists already");
+pub(crate) const LINK_TEST_OPERATED: Kind = (409, "link-test-operated", "Somebody operates");
+pub(crate) const LINK_TEST_BUSY: Kind = (409, "link-test-busy", "The line is being measured");
 pub(crate) const IF_MATCH_FAILED: Kind = (412, "if-match-failed", "The ICE session is another one by now");
 pub(crate) const BODY_TOO_LARGE: Kind = (413, "body-too-large", "The body is too large");
 pub(crate) const MEDIA_TYPE: Kind = (415, "media-type", "The body is of another media type");
@@ -132,9 +139,9 @@ impl Refusal {
     /// `WWW-Authenticate` (RFC 6750 section 3), where the token is at fault.
     fn challenge(&self) -> Option<HeaderValue> {
         let text = match (self.0.problem.status, self.0.name) {
-            (401, "token-missing" | "login-failed") => "Bearer realm=\"trocar\"".to_owned(),
+            (401, "token-missing" | "login-failed" | "login-unfinished") => "Bearer realm=\"trocar\"".to_owned(),
             // RFC 9470: what was shown is not enough.
-            (401, "identity-needed") => {
+            (401, "identity-needed" | "second-factor-needed") => {
                 "Bearer realm=\"trocar\", error=\"insufficient_user_authentication\"".to_owned()
             }
             (401, name) => format!("Bearer realm=\"trocar\", error=\"invalid_token\", error_description=\"{name}\""),
@@ -179,7 +186,8 @@ impl From<SessionError> for Refusal {
             SessionError::NoLeg => Self::new(LEG_MISSING, detail).field("leg"),
             SessionError::Bitrate { .. } => Self::new(FIELD_INVALID, detail).field("max_bitrate"),
             SessionError::IdentityNeeded(need) => {
-                Self::new(IDENTITY_NEEDED, &need.what).field("Authorization").ways(need.ways)
+                let kind = if need.second_factor { SECOND_FACTOR_NEEDED } else { IDENTITY_NEEDED };
+                Self::new(kind, &need.what).field("Authorization").ways(need.ways)
             }
             SessionError::NoConsent => Self::new(CONSENT_MISSING, detail).field("session"),
             SessionError::ConsentRefused(_) => Self::new(CONSENT_INVALID, detail).field("serial"),

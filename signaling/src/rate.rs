@@ -36,7 +36,7 @@ impl Bucket {
         self.at = now;
     }
 
-    pub(crate) fn is_full(&mut self, now: Micros, rate: Rate) -> bool {
+    fn is_full(&mut self, now: Micros, rate: Rate) -> bool {
         self.fill(now, rate);
         self.credit_us == cap_us(rate)
     }
@@ -50,35 +50,54 @@ fn cap_us(rate: Rate) -> u64 {
     cost_us(rate).saturating_mul(u64::from(rate.burst.max(1)))
 }
 
-/// How many peers are told apart; the rest share one bucket.
-const MAX_PEERS: usize = 4096;
+/// How many keys are told apart; the rest share one bucket.
+pub(crate) const MAX_KEYS: usize = 4096;
 
-/// One bucket for each peer.
+/// One bucket for each key.
 #[derive(Debug)]
-pub(crate) struct PeerRates {
+pub(crate) struct Buckets<K> {
     rate: Rate,
-    peers: BTreeMap<IpAddr, Bucket>,
+    kept: BTreeMap<K, Bucket>,
     others: Bucket,
 }
 
+impl<K: Ord> Buckets<K> {
+    pub(crate) fn new(now: Micros, rate: Rate) -> Self {
+        Self { rate, kept: BTreeMap::new(), others: Bucket::full(now, rate) }
+    }
+
+    /// Takes one from the key's bucket; seconds to wait where it is empty.
+    pub(crate) fn take(&mut self, now: Micros, key: K) -> Result<(), u64> {
+        let rate = self.rate;
+        if !self.kept.contains_key(&key) {
+            if self.kept.len() >= MAX_KEYS {
+                self.kept.retain(|_, bucket| !bucket.is_full(now, rate));
+            }
+            if self.kept.len() >= MAX_KEYS {
+                return self.others.take(now, rate);
+            }
+        }
+        self.kept.entry(key).or_insert_with(|| Bucket::full(now, rate)).take(now, rate)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.kept.len()
+    }
+}
+
+/// One bucket for each peer.
+#[derive(Debug)]
+pub(crate) struct PeerRates(Buckets<IpAddr>);
+
 impl PeerRates {
     pub(crate) fn new(now: Micros, rate: Rate) -> Self {
-        Self { rate, peers: BTreeMap::new(), others: Bucket::full(now, rate) }
+        Self(Buckets::new(now, rate))
     }
 
     /// Takes one from the peer's bucket; seconds to wait where it is empty.
     pub(crate) fn take(&mut self, now: Micros, peer: IpAddr) -> Result<(), u64> {
-        let rate = self.rate;
-        let key = peer_key(peer);
-        if !self.peers.contains_key(&key) {
-            if self.peers.len() >= MAX_PEERS {
-                self.peers.retain(|_, bucket| !bucket.is_full(now, rate));
-            }
-            if self.peers.len() >= MAX_PEERS {
-                return self.others.take(now, rate);
-            }
-        }
-        self.peers.entry(key).or_insert_with(|| Bucket::full(now, rate)).take(now, rate)
+        self.0.take(now, peer_key(peer))
     }
 }
 
@@ -143,9 +162,9 @@ mod tests {
     #[test]
     fn the_table_of_peers_is_bounded() {
         let mut p = PeerRates::new(Micros(0), RATE);
-        for i in 0..u32::try_from(MAX_PEERS).unwrap() + 100 {
+        for i in 0..u32::try_from(MAX_KEYS).unwrap() + 100 {
             let _ = p.take(Micros(0), IpAddr::from(i.to_be_bytes()));
         }
-        assert!(p.peers.len() <= MAX_PEERS);
+        assert!(p.0.len() <= MAX_KEYS);
     }
 }

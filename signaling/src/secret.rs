@@ -42,6 +42,11 @@ pub(crate) fn invitation() -> Result<String, SessionError> {
     random::<24>()
 }
 
+/// A value of a login at an issuer (`state`, `nonce`, the PKCE verifier): 256 bits.
+pub(crate) fn login_value() -> Result<String, SessionError> {
+    random::<32>()
+}
+
 /// A token's `jti`: 128 bits.
 pub(crate) fn token_id() -> Result<String, SessionError> {
     random::<16>()

@@ -1,5 +1,7 @@
 //! Putting it together: listeners, tasks, and the handle for the process that signaling runs in.
 
+mod renewal;
+
 use crate::accept::{Door, Gatekeeper};
 use crate::admission::Admission;
 use crate::app::App;
@@ -10,10 +12,11 @@ use crate::control::{self, Dialer, RelayDialer};
 use crate::error::SessionError;
 use crate::identity::OpenError;
 use crate::live::{CapturePoint, Closing};
-use crate::routes::router;
+use crate::routes::{admin_router, router};
 use crate::store::{Store, StoreError};
 use crate::tls::{TlsError, server_config};
 use crate::token::TokenKeyError;
+use crate::traces::{Exporter as TraceExporter, Traces};
 use crate::webhooks::Hooks;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +25,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_rustls::TlsAcceptor;
 use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::api::Invitation;
 use trocar_proto::session::ids::{CertHash, ParticipantId, SessionId};
@@ -65,6 +67,7 @@ pub enum StartError {
 impl StartError {
     fn of_app(error: OpenError) -> Self {
         match error {
+            OpenError::Config(e) => Self::Config(e),
             OpenError::Key(e) => Self::TokenKey(e),
             OpenError::Store(e) => Self::Accounts(e),
         }
@@ -101,13 +104,17 @@ impl Server {
         dialer: Option<Arc<dyn Dialer>>,
     ) -> Result<ServerHandle, StartError> {
         config.check()?;
-        let tls = TlsAcceptor::from(server_config(&config.tls)?);
+        let (show, tls) = watch::channel(server_config(&config.tls)?);
         let (listener, https) = bind(config.listen).await?;
         let loopback = match config.loopback_http {
             Some(addr) => Some(bind(addr).await?),
             None => None,
         };
         let http = loopback.as_ref().map(|(_, addr)| *addr);
+        let admin = match config.admin_listen {
+            Some(addr) => Some(bind(addr).await?),
+            None => None,
+        };
         let signer = config.audit_key_pkcs8.as_deref().map(Signer::new).transpose()?;
         let offset = Offset::default();
         let store = Store::open(&config.store, crate::app::wall_clock(), signer, offset.clone())?;
@@ -115,6 +122,7 @@ impl Server {
         let (hooks, couriers) = Hooks::open(&config.webhooks)?;
         let notary = config.consent_trust.as_deref().map(Notary::open).transpose().map_err(StartError::ConsentTrust)?;
         let app = Arc::new(App::new(&config, admission, store, names, (hooks, notary)).map_err(StartError::of_app)?);
+        let exporter = traces(&app, &config)?;
         app.record_start(&config).await?;
         // What a relay has kept is known before the first client asks for it.
         while let Ok(event) = events.try_recv() {
@@ -123,10 +131,16 @@ impl Server {
 
         let (close, closing) = watch::channel(false);
         let keeper = Gatekeeper::new(&app.limits);
-        let door = Door { app: app.clone(), router: router(app.clone()), keeper, tls: Some(tls), closing };
+        let routes = router(app.clone(), admin.is_none());
+        let door = Door { app: app.clone(), router: routes, keeper, tls: Some(tls), closing };
         let mut tasks = JoinSet::new();
         if let Some((listener, _)) = loopback {
             tasks.spawn(Door { tls: None, ..door.clone() }.serve(listener));
+        }
+        let admin_addr = admin.as_ref().map(|(_, addr)| *addr);
+        if let Some((listener, addr)) = admin {
+            let tls = door.tls.clone().filter(|_| !addr.ip().is_loopback());
+            tasks.spawn(Door { tls, router: admin_router(app.clone()), ..door.clone() }.serve(listener));
         }
         let keeper = door.keeper.clone();
         tasks.spawn(door.serve(listener));
@@ -134,13 +148,16 @@ impl Server {
         tasks.spawn(sweep(app.clone()));
         tasks.spawn(watch_offset(offset, app.figures.clone()));
         keep_the_chain(&mut tasks, &app, &config);
+        if let Some(exporter) = exporter {
+            tasks.spawn(exporter.run(app.figures.clone()));
+        }
         if let Some(dialer) = dialer {
             tasks.spawn(control::manage(app.clone(), dialer));
         }
         for courier in couriers {
             tasks.spawn(courier.run(app.figures.clone()));
         }
-        Ok(ServerHandle { app, https, http, close, keeper, tasks })
+        Ok(ServerHandle { app, https, http, admin: admin_addr, tls: show, close, keeper, tasks })
     }
 }
 
@@ -149,6 +166,8 @@ pub struct ServerHandle {
     app: Arc<App>,
     https: SocketAddr,
     http: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
     close: watch::Sender<bool>,
     keeper: Arc<Gatekeeper>,
     tasks: JoinSet<()>,
@@ -233,6 +252,19 @@ impl ServerHandle {
     }
 }
 
+/// Has joins and handovers traced, where that was configured.
+fn traces(app: &App, config: &Config) -> Result<Option<TraceExporter>, ConfigError> {
+    let Some(traces) = &config.traces else { return Ok(None) };
+    traces.check()?;
+    let (told, queue) = Traces::new(app.figures.clone());
+    let exporter = TraceExporter::new(traces, queue).ok_or(ConfigError {
+        field: "traces.endpoint",
+        expected: "a system with a list of certificate authorities that can be read",
+    })?;
+    app.live().trace_with(told);
+    Ok(Some(exporter))
+}
+
 /// Sends audit records to their repository and removes those whose time is over, where that was configured; takes what came of gates' chains.
 fn keep_the_chain(tasks: &mut JoinSet<()>, app: &App, config: &Config) {
     if let Some(exporter) = Exporter::new(config, app.store.clone(), app.figures.clone()) {
@@ -308,6 +340,7 @@ pub(crate) fn hear(app: &Arc<App>, event: RelayEvent) {
             closings.retain(|c| !matches!(c, Closing::Feed(closed) if *closed == key));
         }
         RelayEvent::State(state) => closings = live.adopt(crate::app::wall_clock(), *state),
+        RelayEvent::Certificates { news, detail } => app.note_certificates(news, &detail),
         // Between relays alone.
         RelayEvent::CascadeClosed { .. } => {}
     }

@@ -569,6 +569,6 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
 }
 
 /// SQLite's integers are signed; wall clocks stay below 2^63 µs for 292,000 years.
-fn as_i64(at: WallMicros) -> i64 {
+pub(crate) fn as_i64(at: WallMicros) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }

@@ -17,6 +17,12 @@ pub enum TlsError {
     /// The key is no PEM, or has no private key in it.
     #[error("the private key cannot be read: {0}")]
     Key(rustls::pki_types::pem::Error),
+    /// Its time has not begun, or is over.
+    #[error("the certificate is not good now: its time is {0} to {1}")]
+    Time(String, String),
+    /// The leaf is no certificate.
+    #[error("the first certificate of the chain cannot be read")]
+    Leaf,
     /// Certificate and key do not fit each other or TLS 1.3.
     #[error("certificate and key cannot be used: {0}")]
     Identity(#[from] rustls::Error),
@@ -37,4 +43,11 @@ pub(crate) fn server_config(identity: &TlsIdentity) -> Result<Arc<rustls::Server
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Whether the leaf is good now, by its times.
+pub(crate) fn check_time(identity: &TlsIdentity) -> Result<(), TlsError> {
+    let leaf = CertificateDer::from_pem_slice(&identity.cert_chain_pem).map_err(TlsError::Chain)?;
+    let times = trocar_control::trust::times(&leaf).ok_or(TlsError::Leaf)?;
+    if times.is_now { Ok(()) } else { Err(TlsError::Time(times.from, times.until)) }
 }

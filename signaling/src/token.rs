@@ -1,11 +1,14 @@
 //! Session tokens: EdDSA JSON Web Tokens (RFC 7519, RFC 8037), one algorithm, at most five minutes.
 
 use crate::error::SessionError;
+use crate::exchanges::Exchanges;
 use crate::secret;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use trocar_proto::session::claims::{Claims, Confirmation, MAX_TOKEN_LIFE_S};
 use trocar_proto::session::ids::{CertHash, ParticipantId, RealmId, SessionId};
 use trocar_proto::session::role::Role;
@@ -60,17 +63,34 @@ pub(crate) enum TokenError {
 
 /// Signs and verifies.
 pub(crate) struct Tokens {
-    signing: EncodingKey,
-    verifying: DecodingKey,
+    /// Which were exchanged for fresh ones.
+    pub(crate) exchanges: Exchanges,
+    keys: RwLock<Keys>,
     validation: Validation,
     issuer: String,
     audiences: Vec<String>,
 }
 
+/// The key that signs, and the one before for as long as tokens of it may be about.
+struct Keys {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    public: Vec<u8>,
+    former: Option<(DecodingKey, Instant)>,
+}
+
+impl Keys {
+    fn new(pkcs8: &[u8]) -> Result<Self, TokenKeyError> {
+        let public = token_public_key(pkcs8)?;
+        let (signing, verifying) = (EncodingKey::from_ed_der(pkcs8), DecodingKey::from_ed_der(&public));
+        Ok(Self { signing, verifying, public, former: None })
+    }
+}
+
 impl Tokens {
     /// `issuer` is added to the audiences: signaling takes its own tokens.
     pub(crate) fn new(pkcs8: &[u8], issuer: &str, audiences: &[String]) -> Result<Self, TokenKeyError> {
-        let public = token_public_key(pkcs8)?;
+        let keys = RwLock::new(Keys::new(pkcs8)?);
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY_S;
         validation.validate_nbf = true;
@@ -79,13 +99,32 @@ impl Tokens {
         validation.set_issuer(&[issuer]);
         let mut all = vec![issuer.to_owned()];
         all.extend(audiences.iter().filter(|a| *a != issuer).cloned());
-        Ok(Self {
-            signing: EncodingKey::from_ed_der(pkcs8),
-            verifying: DecodingKey::from_ed_der(&public),
-            validation,
-            issuer: issuer.to_owned(),
-            audiences: all,
-        })
+        Ok(Self { exchanges: Exchanges::default(), keys, validation, issuer: issuer.to_owned(), audiences: all })
+    }
+
+    /// Signs with that key from now on. Tokens of the former are taken for as long as they live; of one before that no more.
+    pub(crate) fn renew(&self, pkcs8: &[u8]) -> Result<(), TokenKeyError> {
+        let mut new = Keys::new(pkcs8)?;
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.public != new.public {
+            let over = Instant::now() + Duration::from_secs(MAX_TOKEN_LIFE_S + LEEWAY_S);
+            new.former = Some((keys.verifying.clone(), over));
+            *keys = new;
+        }
+        Ok(())
+    }
+
+    /// The claims, by the key of now or by the one before.
+    fn decode(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let by =
+            |key: &DecodingKey| jsonwebtoken::decode::<Claims>(token, key, &self.validation).map(|data| data.claims);
+        match (by(&keys.verifying), &keys.former) {
+            (Err(e), Some((former, over))) if *e.kind() == ErrorKind::InvalidSignature && Instant::now() < *over => {
+                by(former)
+            }
+            (result, _) => result,
+        }
     }
 
     /// A token from `now` on for the longest life that is allowed, and its claims.
@@ -111,7 +150,8 @@ impl Tokens {
 
     /// Signs claims as they are.
     pub(crate) fn sign(&self, claims: &Claims) -> Result<String, SessionError> {
-        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &self.signing).map_err(|_| SessionError::Secret)
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &keys.signing).map_err(|_| SessionError::Secret)
     }
 
     /// Checks signature, times, issuer, audience and the shape of all claims. Nothing in the header is looked at but
@@ -121,8 +161,8 @@ impl Tokens {
         if token.len() > MAX_TOKEN_LEN {
             return Err(invalid("the token is longer than 4096 bytes"));
         }
-        let claims = match jsonwebtoken::decode::<Claims>(token, &self.verifying, &self.validation) {
-            Ok(data) => data.claims,
+        let claims = match self.decode(token) {
+            Ok(claims) => claims,
             Err(e) => {
                 return Err(match e.kind() {
                     ErrorKind::ExpiredSignature => TokenError::Expired,
@@ -140,6 +180,7 @@ impl Tokens {
         if claims.exp.saturating_sub(claims.nbf) > MAX_TOKEN_LIFE_S {
             return Err(invalid("claim exp is more than 300 s after nbf"));
         }
+        self.exchanges.shown(&claims.jti);
         Ok(claims)
     }
 }

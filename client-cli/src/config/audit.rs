@@ -2,8 +2,7 @@
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What becomes of audit records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -85,7 +84,8 @@ impl Audit {
     pub(crate) fn repository(&self) -> anyhow::Result<Option<trocar_signaling::audit::Repository>> {
         let Some(e) = &self.export else { return Ok(None) };
         if let Some(key) = &e.key {
-            is_secret(key).context("audit.export.key")?;
+            let found = std::fs::metadata(key).with_context(|| format!("cannot read {}", key.display()));
+            found.and_then(|found| super::check_secret(key, &found)).context("audit.export.key")?;
         }
         Ok(Some(trocar_signaling::audit::Repository {
             address: e.address.clone(),
@@ -104,18 +104,10 @@ impl Audit {
     }
 }
 
-fn is_secret(path: &Path) -> anyhow::Result<()> {
-    let name = path.display();
-    let mode = std::fs::metadata(path).with_context(|| format!("cannot read {name}"))?.permissions().mode();
-    if mode & 0o007 != 0 {
-        bail!("{name} has mode {:o}: nobody but owner and group may have rights in it (chmod o= {name})", mode & 0o777);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     const EXPORT: &str = "[export]\naddress = 'audit.example:6514'\nca = 'ca.pem'\n";
 

@@ -19,7 +19,7 @@ pub(crate) enum LinkCommand {
 /// What to measure.
 #[derive(clap::Args, Clone)]
 pub(crate) struct TestArgs {
-    /// HOST or HOST:PORT of a `trocar link serve`, or the invitation link of a relay.
+    /// HOST or HOST:PORT of a `trocar link serve`, or the link of an engineer's invitation to a session at a relay with `[link_test]`.
     pub(super) target: String,
     /// How long to measure, in seconds; a few more for setting up and waiting.
     #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
@@ -45,7 +45,7 @@ pub(crate) struct TestArgs {
     /// File with the key that `trocar link serve` was given.
     #[arg(long, value_name = "FILE")]
     pub(super) key_file: Option<PathBuf>,
-    /// Trust list for a relay.
+    /// Trust list for a relay: the certificate of the authority that signed its own.
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
     /// Write the report as JSON; - is standard output, and progress goes to standard error.
@@ -66,7 +66,7 @@ pub(crate) struct TestArgs {
 }
 
 /// A rate in Mbit/s.
-pub(super) fn mbit_s(s: &str) -> Result<f64, String> {
+pub(crate) fn mbit_s(s: &str) -> Result<f64, String> {
     let wrong = || "a number of bits per second with k, M or G is right, as in 50M or 400k".to_owned();
     let (number, unit) = s.split_at_checked(s.len().saturating_sub(1)).ok_or_else(wrong)?;
     let factor = match unit {

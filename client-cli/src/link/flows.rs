@@ -143,6 +143,11 @@ fn both(
     let end = Instant::now() + Duration::from_micros(longest) + Duration::from_millis(10);
     while Instant::now() < end {
         std::thread::sleep(LOOK.min(end.saturating_duration_since(Instant::now())));
+        if let Some(ended) = sessions.iter().find_map(|s| s.still().err()) {
+            // At once: somebody needs the line.
+            sending.iter().flatten().for_each(|(_, progress)| progress.stop.store(true, Ordering::Relaxed));
+            return Err(ended);
+        }
         show.tick(name, || text(began.elapsed().as_secs_f64()));
     }
     let mut all = Vec::new();

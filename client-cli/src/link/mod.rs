@@ -2,22 +2,33 @@
 
 mod args;
 mod clock;
+mod family;
 mod flows;
+mod ice;
+mod ladder;
 mod quic;
+mod relay;
+pub(crate) mod responding;
+mod route;
 mod run;
 mod sender;
 mod serve;
 mod session;
 mod show;
 mod socket;
+mod turn;
+mod wire;
 
-pub(crate) use args::LinkCommand;
+pub(crate) use args::{LinkCommand, mbit_s};
 use args::{TestArgs, read_key};
 
 use crate::cli::Ends;
+use crate::net::link::InvitationLink;
+use crate::net::path::PathSpec;
 use anyhow::{Context as _, bail};
+use relay::Relay;
+use route::{Route, Secret};
 use run::Plan;
-use session::Route;
 use show::Show;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
@@ -25,6 +36,7 @@ use std::time::{Duration, Instant};
 use trocar_link::classes::{Classes, Fit, Measure, Way};
 use trocar_link::measure::PORT;
 use trocar_link::report::{self, Report};
+use trocar_proto::session::link_test::LinkTestGrant;
 
 /// Not fit: as k6 says that thresholds were not met.
 const NOT_FIT: u8 = 99;
@@ -32,6 +44,8 @@ const NOT_FIT: u8 = 99;
 const RATE_DEFAULT: f64 = 10.0;
 /// How far above what the class needs the ramp goes.
 const HEADROOM: f64 = 1.25;
+/// What a measurement takes beside what was typed, in seconds.
+const SETTING_UP_S: f64 = 10.0;
 
 /// Runs what was typed.
 ///
@@ -85,12 +99,22 @@ fn watch(args: &TestArgs, plan: &Plan, classes: &Classes, every: f64, to_stderr:
 /// One measurement and its verdict, in every form that was asked for.
 fn once(args: &TestArgs, plan: &Plan, classes: &Classes, to_stderr: bool) -> anyhow::Result<Report> {
     let mut show = Show::start(to_stderr);
+    let relay = plan.relay.as_ref().map(|link| Relay::join(link, args.ca.as_deref())).transpose()?;
+    let of_relay = match relay.as_ref().map(|r| &r.granted) {
+        Some(Ok(grant)) => Some(plan_of(plan, grant, args)?),
+        _ => None,
+    };
+    let plan = of_relay.as_ref().unwrap_or(plan);
     let [up, down] = plan.rate_max;
     show.say(&format!(
         "trocar link test {}: {}, {:.0} s, at most {up:.1} Mbit/s up and {down:.1} down",
         plan.target, args.class, plan.duration_s
     ));
-    let result = run::measure(plan, &mut show)?;
+    let measured = run::measure(plan, relay.as_ref(), &mut show);
+    if let Some(relay) = &relay {
+        relay.leave();
+    }
+    let result = measured?;
     let report = Report::new(result, classes, &args.class)?;
     for (file, text) in [
         (&args.json, args.json.as_ref().map(|_| report::json(&report)).transpose()?),
@@ -133,13 +157,61 @@ fn plan(args: &TestArgs, classes: &Classes) -> anyhow::Result<Plan> {
     if args.path.len() > 2 {
         bail!("--path is there {} times: at most 2 is right", args.path.len());
     }
-    if args.target.starts_with("https://") || args.target.starts_with("http://") {
-        bail!("{}: HOST:PORT of a `trocar link serve` is right; start one beside the relay", args.target);
+    let is_link = args.target.starts_with("https://") || args.target.starts_with("http://");
+    let relay: Option<InvitationLink> = is_link.then(|| args.target.parse()).transpose()?;
+    if relay.is_some() && args.key_file.is_some() {
+        bail!("--key-file: a relay gives a key of its own; it is right for a `trocar link serve`");
     }
-    let all = resolve(&args.target)?;
-    let Some(first) = all.first().copied() else { bail!("{} leads nowhere", args.target) };
+    let (routes, other_family) = match &relay {
+        // Known once the relay has said where it answers.
+        Some(_) => (Vec::new(), Err("the relay has not said where it answers".to_owned())),
+        None => routes(&args.target, &resolve(&args.target)?, &args.path)?,
+    };
+    Ok(Plan {
+        // Without the invitation's secret: it stands in reports.
+        target: relay.as_ref().map_or_else(|| args.target.clone(), |link| link.base.to_string()),
+        relay,
+        routes,
+        other_family,
+        secret: Secret { key: read_key(args.key_file.as_deref())?, grant: None },
+        duration_s: args.duration,
+        rate_max,
+        video: video.map(|need| need.map(|n| args.max_rate.map_or(n, |most| n.min(most)))),
+        nat_timeout: args.nat_timeout,
+        command: std::env::args().map(|a| without_secret(&a)).collect::<Vec<_>>().join(" "),
+    })
+}
+
+/// The plan with what a relay has given.
+fn plan_of(plan: &Plan, grant: &LinkTestGrant, args: &TestArgs) -> anyhow::Result<Plan> {
+    let most = grant.seconds_max;
+    if args.duration + SETTING_UP_S > most {
+        bail!(
+            "-t {}: this relay takes {most} s with setting up: at most {} is right",
+            args.duration,
+            most - SETTING_UP_S
+        );
+    }
+    let (routes, other_family) = routes(&plan.target, &grant.addresses, &args.path)?;
+    let key = hex::decode(&grant.key).context("the relay's key cannot be read")?;
+    Ok(Plan { routes, other_family, secret: Secret { key, grant: Some(grant.grant) }, ..plan.clone() })
+}
+
+/// What was typed, without the secret of an invitation.
+fn without_secret(argument: &str) -> String {
+    match argument.split_once("#invitation=") {
+        Some((before, _)) => format!("{before}#invitation=..."),
+        None => argument.to_owned(),
+    }
+}
+
+type Routes = (Vec<(String, Route)>, Result<SocketAddr, String>);
+
+/// The ways to a target with these addresses, and its first address in the other family.
+fn routes(target: &str, all: &[SocketAddr], paths: &[PathSpec]) -> anyhow::Result<Routes> {
+    let Some(first) = all.first().copied() else { bail!("{target} leads nowhere") };
     let mut routes = Vec::new();
-    for path in &args.path {
+    for path in paths {
         let to = match &path.relay {
             Some(other) => resolve(&other.to_string())?.first().copied().context("--path leads nowhere")?,
             None => path.local.and_then(|l| all.iter().find(|a| a.is_ipv4() == l.is_ipv4()).copied()).unwrap_or(first),
@@ -152,17 +224,7 @@ fn plan(args: &TestArgs, classes: &Classes) -> anyhow::Result<Plan> {
     }
     let main = routes.first().map_or(first, |(_, r)| r.to);
     let other = all.iter().find(|a| a.is_ipv4() != main.is_ipv4()).copied();
-    Ok(Plan {
-        target: args.target.clone(),
-        routes,
-        other_family: other.ok_or_else(|| format!("{} has no address of the other family", args.target)),
-        key: read_key(args.key_file.as_deref())?,
-        duration_s: args.duration,
-        rate_max,
-        video: video.map(|need| need.map(|n| args.max_rate.map_or(n, |most| n.min(most)))),
-        nat_timeout: args.nat_timeout,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
-    })
+    Ok((routes, other.ok_or_else(|| format!("{target} has no address of the other family"))))
 }
 
 /// The addresses of a target, with our port where it names none.
@@ -197,6 +259,25 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_says_where_and_how_long_and_its_secret_stands_in_no_report() {
+        let flags = ["https://relay:8443/#invitation=SECRET", "-t", "30"];
+        let args = <Typed as clap::Parser>::try_parse_from(["test"].iter().chain(&flags)).unwrap().args;
+        let plan = plan(&args, &classes(&args).unwrap()).unwrap();
+        assert_eq!((plan.target.as_str(), plan.routes.len()), ("https://relay:8443/", 0));
+        assert_eq!(without_secret(flags[0]), "https://relay:8443/#invitation=...");
+        let addresses = ["192.0.2.1:4436", "[2001:db8::1]:4436"].map(|a| a.parse().unwrap()).to_vec();
+        let key = "0b".repeat(32);
+        let mut grant =
+            LinkTestGrant { addresses, quic: Vec::new(), grant: 7, key, mbit_s_max: 200.0, seconds_max: 40.0 };
+        let with = plan_of(&plan, &grant, &args).unwrap();
+        assert_eq!(with.routes[0].1.to, grant.addresses[0]);
+        assert_eq!(with.other_family, Ok(grant.addresses[1]));
+        assert_eq!((with.secret.grant, with.secret.key), (Some(7), vec![11; 32]));
+        grant.seconds_max = 39.0;
+        assert!(plan_of(&plan, &grant, &args).unwrap_err().to_string().contains("at most 29 is right"));
+    }
+
+    #[test]
     fn the_class_says_how_fast_unless_told_otherwise() {
         let p = planned(&["127.0.0.1", "--profile", "telesurgery-single"]).unwrap();
         assert_eq!((p.video[0], p.rate_max[0]), (Some(75.0), 93.75));
@@ -211,7 +292,8 @@ mod tests {
         for (flags, want) in [
             (&["127.0.0.1", "--profile", "brain"][..], "telementoring-4k"),
             (&["127.0.0.1", "--max-rate", "50"], "50M"),
-            (&["https://relay:8443/#invitation=x"], "HOST:PORT"),
+            (&["https://relay:8443/"], "#invitation=SECRET"),
+            (&["https://relay:8443/#invitation=x", "--key-file", "k"], "trocar link serve"),
             (&["no such host"], "gate.or1"),
             (&["127.0.0.1", "--path", "eth0"], "LOCAL_IP"),
             (&["127.0.0.1", "--runs", "3"], "--watch"),

@@ -1,9 +1,14 @@
 //! One measurement of a line, from the first packet to the result.
 
 use super::clock::Clock;
+use super::family::answers;
 use super::flows::{Flows, Ran};
-use super::session::{Route, Session, answers};
+use super::ladder;
+use super::relay::Relay;
+use super::route::{Route, Secret};
+use super::session::Session;
 use super::show::{Show, ms, spread};
+use crate::net::link::InvitationLink;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use trocar_link::measure::flow::{Received, Way};
@@ -14,7 +19,7 @@ use trocar_link::measure::pair::{Pair, second_path};
 use trocar_link::measure::quantiles::quantiles;
 use trocar_link::measure::ramp::{Idle, Ramp};
 use trocar_link::measure::schedule::{FlowSpec, Shape};
-use trocar_link::result::{self, Direction, LinkResult, Quantiles, Rung, VideoFlow};
+use trocar_link::result::{self, Direction, LinkResult, Quantiles, VideoFlow};
 
 /// AF41 (RFC 4594: interactive video) and ECT(0).
 const MARK: u8 = (34 << 2) | 2;
@@ -35,10 +40,12 @@ const PICTURE: (f64, u32, f64) = (60.0, 60, 5.0);
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) target: String,
+    /// The invitation, where the other end is a relay.
+    pub(super) relay: Option<InvitationLink>,
     pub(super) routes: Vec<(String, Route)>,
     /// The target's address in the other family.
     pub(super) other_family: Result<SocketAddr, String>,
-    pub(super) key: Vec<u8>,
+    pub(super) secret: Secret,
     pub(super) duration_s: f64,
     /// Highest rate to try, up and down.
     pub(super) rate_max: [f64; 2],
@@ -59,6 +66,8 @@ struct Measuring<'a> {
     flows: Flows,
     show: &'a mut Show,
     result: LinkResult,
+    /// The ladder was a relay's.
+    by_relay: bool,
     /// Flows whose figures wait for the last word on the clock: idle, then the picture's.
     idle: Vec<Ran>,
     video: Vec<Ran>,
@@ -68,7 +77,7 @@ struct Measuring<'a> {
 ///
 /// # Errors
 /// Where the other end cannot be reached, or is lost on the way.
-pub(super) fn measure(plan: &Plan, show: &mut Show) -> anyhow::Result<LinkResult> {
+pub(super) fn measure(plan: &Plan, relay: Option<&Relay>, show: &mut Show) -> anyhow::Result<LinkResult> {
     let began = Instant::now();
     let mut result = LinkResult {
         schema: result::SCHEMA.to_owned(),
@@ -87,14 +96,28 @@ pub(super) fn measure(plan: &Plan, show: &mut Show) -> anyhow::Result<LinkResult
         why_not: Vec::new(),
     };
     let clock = Clock::start();
-    let (session, second) = connect(plan, clock, &mut result)?;
+    if let Some(relay) = relay {
+        // First: it says what remains where UDP gets through nowhere.
+        (result.ladder, result.why_not) = relay.ladder();
+        ladder::say(&result.ladder, show);
+    }
+    let (session, second) = match connect(plan, relay, clock, &mut result) {
+        Ok(connected) => connected,
+        Err(error) if relay.is_some() => {
+            show.line("connect", &format!("{error:#}"));
+            result.why_not.push(("directions".to_owned(), format!("{error:#}")));
+            result.duration_s = began.elapsed().as_secs_f64();
+            return Ok(result);
+        }
+        Err(error) => return Err(error),
+    };
     show.line("connect", &format!("{} is {}; it sees us as {}", plan.target, session.peer.program, seen(&session)));
     session.ping_every(Some(PING));
     if let Some(second) = &second {
         second.ping_every(Some(PING * 5));
     }
-    let mut m =
-        Measuring { plan, flows: Flows::new(session, second), show, result, idle: Vec::new(), video: Vec::new() };
+    let flows = Flows::new(session, second);
+    let mut m = Measuring { plan, flows, show, result, by_relay: relay.is_some(), idle: Vec::new(), video: Vec::new() };
     m.clock();
     m.mtu();
     m.idle()?;
@@ -113,17 +136,26 @@ pub(super) fn measure(plan: &Plan, show: &mut Show) -> anyhow::Result<LinkResult
     Ok(m.result)
 }
 
-fn connect(plan: &Plan, clock: Clock, result: &mut LinkResult) -> anyhow::Result<(Session, Option<Session>)> {
+fn connect(
+    plan: &Plan,
+    relay: Option<&Relay>,
+    clock: Clock,
+    result: &mut LinkResult,
+) -> anyhow::Result<(Session, Option<Session>)> {
+    if let Some(Err(why)) = relay.map(|r| &r.granted) {
+        anyhow::bail!("{why}");
+    }
     let mut routes = plan.routes.iter();
     let Some((_, first)) = routes.next() else { anyhow::bail!("no way to {}", plan.target) };
-    let session = Session::open(*first, &plan.key, clock, None)?;
+    let session = Session::open(*first, &plan.secret, clock, None)?;
     // The first ping tells where we are seen.
     session.ping_every(Some(PING));
     let deadline = Instant::now() + Duration::from_secs(2);
     while session.seen_as().is_none() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let second = routes.next().map(|(_, route)| Session::open(*route, &plan.key, clock, Some(&session))).transpose()?;
+    let second =
+        routes.next().map(|(_, route)| Session::open(*route, &plan.secret, clock, Some(&session))).transpose()?;
     result.here = format!("{} ({})", session.local, hostname());
     result.there = format!("{} ({})", plan.target, session.peer.program);
     result.path.family = if session.route.to.ip().to_canonical().is_ipv4() { "ipv4" } else { "ipv6" }.to_owned();
@@ -312,39 +344,16 @@ impl Measuring<'_> {
     }
 
     fn ladder(&mut self) {
-        let to = self.session().route.to;
-        let rtt = self.result.path.rtt_idle_us.as_ref().map(|q| q.p50);
-        let asked = Instant::now();
-        let tcp = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(3));
-        let tcp_us = asked.elapsed().as_secs_f64() * 1e6;
-        let mut quic_to = to;
-        let quic = self.session().peer.quic.as_ref().map(|door| {
-            quic_to.set_port(door.port);
-            super::quic::reach(quic_to, door)
-        });
-        let rung = |name: &str, rtt: Result<Option<f64>, String>, class: &str, detail: String| Rung {
-            name: name.to_owned(),
-            reachable: Some(rtt.is_ok()),
-            rtt_us: rtt.as_ref().ok().copied().flatten(),
-            latency_class: class.to_owned(),
-            detail: rtt.map_or_else(|e| format!("{detail}: {e}"), |_| detail.clone()),
-        };
-        let tcp = tcp.map(|_| Some(tcp_us)).map_err(|e| e.to_string());
-        let mut ladder = vec![rung("udp", Ok(rtt), "as the line", format!("this measurement, to {to}"))];
-        if let Some(quic) = quic {
-            let quic = quic.map(Some).map_err(|e| format!("{e:#}"));
-            ladder.insert(0, rung("quic-udp", quic, "as the line", format!("a QUIC connection to {quic_to}")));
-        } else {
+        if self.by_relay {
+            return;
+        }
+        let (to, door) = (self.session().route.to, self.session().peer.quic.clone());
+        if door.is_none() {
             self.why_not("ladder.quic-udp", "the other end has no QUIC");
         }
-        ladder.push(rung("tcp", tcp, "waits for retransmissions (TCP)", format!("a connection to {to}")));
-        let words = |r: &Rung| match (r.reachable, r.rtt_us) {
-            (Some(true), Some(us)) => format!("{} {}", r.name, ms(us)),
-            (Some(true), None) => format!("{} works", r.name),
-            _ => format!("{} BLOCKED", r.name),
-        };
-        self.show.line("ladder", &ladder.iter().map(words).collect::<Vec<_>>().join(", "));
-        self.result.ladder = ladder;
+        let rtt = self.result.path.rtt_idle_us.as_ref().map(|q| q.p50);
+        self.result.ladder = ladder::of_peer(to, door.as_ref(), rtt);
+        ladder::say(&self.result.ladder, self.show);
         for name in ["webrtc-udp", "ice-tcp", "turn-udp", "turn-tls-443"] {
             self.why_not(&format!("ladder.{name}"), "a peer is no relay");
         }

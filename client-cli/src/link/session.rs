@@ -1,13 +1,14 @@
 //! A session with `trocar link serve`, from the measuring end: a thread reads, a thread pings, and whoever measures asks and waits.
 
 use super::clock::Clock;
+use super::route::{Route, Secret};
 use super::sender::{Flow, Progress};
 use super::socket::{Nothing, Socket};
 use anyhow::{Context as _, bail};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -16,6 +17,7 @@ use trocar_link::measure::Stamp;
 use trocar_link::measure::clock::{ClockFilter, Exchange};
 use trocar_link::measure::cookie::read_address;
 use trocar_link::measure::flow::{Known, Received, Way};
+use trocar_link::measure::keys::nonce_of;
 use trocar_link::measure::log::{Arrival, Log};
 use trocar_link::measure::message::{Accepted, Answer, Ask, Beside, Opening, Refusal};
 use trocar_link::measure::packet::{
@@ -29,7 +31,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// A question that is not answered for so long is given up: longer than a radio changes its cell.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// Between two tries before a round trip is known.
-const TRY_EVERY: Duration = Duration::from_millis(250);
+pub(super) const TRY_EVERY: Duration = Duration::from_millis(250);
 /// Round trips that are kept. Loss policy: one more is not kept.
 const TRIPS_MAX: usize = 200_000;
 /// Questions that are under way at a time.
@@ -43,18 +45,12 @@ pub(super) struct Trip {
     pub(super) len: usize,
 }
 
-/// Whom to connect to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Route {
-    pub(super) from: Option<IpAddr>,
-    pub(super) to: SocketAddr,
-}
-
 struct Shared {
     socket: Socket,
     to: SocketAddr,
     clock: Clock,
     shared_key: Key,
+    grant: Option<u32>,
     /// The session and its key.
     session: OnceLock<(u64, Key)>,
     state: Mutex<State>,
@@ -117,7 +113,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn drawn() -> anyhow::Result<u64> {
+pub(super) fn drawn() -> anyhow::Result<u64> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).ok().context("no random numbers")?;
     Ok(u64::from_be_bytes(bytes))
@@ -128,14 +124,15 @@ impl Session {
     ///
     /// # Errors
     /// Says who does not answer, or answers as somebody else, and what to do.
-    pub(super) fn open(route: Route, key: &[u8], clock: Clock, beside: Option<&Self>) -> anyhow::Result<Self> {
+    pub(super) fn open(route: Route, secret: &Secret, clock: Clock, beside: Option<&Self>) -> anyhow::Result<Self> {
         let socket = Socket::connect(route.from, route.to, clock)?;
         let local = socket.local()?;
         let shared = Arc::new(Shared {
             socket,
             to: route.to,
             clock,
-            shared_key: Key::new(key),
+            shared_key: Key::new(&secret.key),
+            grant: secret.grant,
             session: OnceLock::new(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -164,7 +161,7 @@ impl Session {
 
     fn connect(&mut self, beside: Option<&Self>) -> anyhow::Result<()> {
         let shared = &self.shared;
-        let nonce = drawn()?;
+        let nonce = nonce_of(shared.grant, drawn()?);
         let hello = opening(Kind::Hello, nonce, &shared.shared_key, &[]);
         let cookie = self.shared.exchange(&hello, |s| s.retry.take().filter(|(n, _)| *n == nonce))?.1;
         let beside = beside.and_then(|b| {
@@ -342,6 +339,7 @@ impl Session {
                 if missing.is_empty() {
                     break;
                 }
+                self.still()?;
                 if Instant::now() >= give_up {
                     bail!("{} does not answer any more", self.route.to);
                 }
@@ -358,13 +356,25 @@ impl Session {
                     };
                     let _ = self.shared.socket.send(&head.seal(key, &serde_json::to_vec(ask)?), self.route.to, 0);
                 }
-                self.shared.wait(every, |s| asked.iter().all(|(seq, _)| s.answers.contains_key(seq)).then_some(()));
+                let all = |s: &State| asked.iter().all(|(seq, _)| s.answers.contains_key(seq));
+                self.shared.wait(every, |s| (s.refused.is_some() || all(s)).then_some(()));
                 every = (every * 2).min(Duration::from_secs(1));
             }
             let mut state = locked(&self.shared.state);
             answers.extend(asked.iter().filter_map(|(seq, _)| state.answers.remove(seq)));
         }
         Ok(answers)
+    }
+
+    /// Whether the other end lets us go on.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(super) fn still(&self) -> anyhow::Result<()> {
+        match &locked(&self.shared.state).refused {
+            Some(why) => bail!("{} ended the measurement: {why}", self.route.to),
+            None => Ok(()),
+        }
     }
 
     /// How long an answer may take before it is asked for again.
@@ -377,25 +387,6 @@ impl Session {
     pub(super) fn id(&self) -> u64 {
         self.shared.session.get().map_or(0, |(id, _)| *id)
     }
-}
-
-/// Whether a `trocar link serve` answers at an address at all: a hello and its cookie.
-pub(super) fn answers(route: Route, clock: Clock) -> anyhow::Result<()> {
-    let socket = Socket::connect(route.from, route.to, clock)?;
-    let hello = opening(Kind::Hello, drawn()?, &Key::new(&[]), &[]);
-    let mut buffer = [0; 2_048];
-    for _ in 0..4 {
-        socket.send(&hello, route.to, 0)?;
-        let asked = Instant::now();
-        while asked.elapsed() < TRY_EVERY {
-            match socket.receive(&mut buffer) {
-                Ok(came) if buffer.get(..came.len).is_some_and(|b| Header::read(b).is_ok()) => return Ok(()),
-                Err(Nothing::Refused) => bail!("nobody listens at {}", route.to),
-                _ => {}
-            }
-        }
-    }
-    bail!("no answer from {}", route.to)
 }
 
 impl Shared {
@@ -494,10 +485,11 @@ impl Shared {
                     state.refused = Some("the keys of the two ends differ: give both the same --key-file".to_owned());
                 }
             }
-            // Taken also where its tag is not ours: that the keys differ is one of the reasons.
+            // Before there is a session, also where its tag is not ours: that the keys differ is one of the reasons.
             Kind::Refuse => {
-                let said = bytes.get(HEADER_BYTES..).and_then(json::<Refusal>);
-                state.refused = said.map(|r| r.why);
+                let ours = session.is_none() || key(header.session).is_some_and(|key| body(key).is_some());
+                let said = bytes.get(HEADER_BYTES..).filter(|_| ours).and_then(json::<Refusal>);
+                state.refused = said.map(|r| r.why).or_else(|| state.refused.take());
             }
             Kind::Answer => {
                 if let Some(answer) = key(header.session).and_then(body).and_then(|b| json(&b)) {
@@ -546,7 +538,8 @@ impl Shared {
 
     /// Shows the other end that we are at our new address too, as at the beginning: flows go only where a cookie was shown.
     fn tell_of_new_address(&self) {
-        let (Ok(nonce), Some((session, key))) = (drawn(), self.session.get()) else { return };
+        let (Ok(drawn), Some((session, key))) = (drawn(), self.session.get()) else { return };
+        let nonce = nonce_of(self.grant, drawn);
         let hello = opening(Kind::Hello, nonce, &self.shared_key, &[]);
         for _ in 0..8 {
             let _ = self.socket.send(&hello, self.to, 0);

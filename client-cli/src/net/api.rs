@@ -13,6 +13,7 @@ use trocar_proto::session::api::{
 };
 use trocar_proto::session::feed::FeedDescriptor;
 use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId};
+use trocar_proto::session::link_test::LinkTestGrant;
 use trocar_proto::session::problem::Problem;
 use trocar_proto::session::role::Role;
 use trocar_proto::units::WallMicros;
@@ -116,6 +117,11 @@ impl Api {
     /// Gives a leg back.
     pub(crate) async fn leave(&self, leg: &LegId) -> anyhow::Result<()> {
         self.call_empty(&self.session_path(&format!("legs/{leg}"))).await
+    }
+
+    /// Asks to measure the line to the relay.
+    pub(crate) async fn link_test(&self) -> anyhow::Result<LinkTestGrant> {
+        self.call::<(), _>(Method::POST, &self.session_path("link-tests"), None).await
     }
 
     /// What the patient consented to; with a document, after handing that in.

@@ -11,6 +11,12 @@ use trocar_proto::units::Micros;
 
 /// A missing packet is waited for this long: a repair takes a round trip and more. Then its frame is given up.
 pub(super) const WAIT_US: u64 = 500_000;
+/// What is missing for so long is asked for here. The crate asks by itself for what did not come to it, but not for what it dropped: its
+/// queue to us takes 256 packets, and a key frame of 4K has 400.
+const ASK_AFTER_US: u64 = 60_000;
+/// So often, and for so many packets at a time.
+const ASK_EVERY_US: u64 = 40_000;
+const ASK_FOR: usize = 256;
 /// A leg that begins within a picture waits so long for one that can be decoded by itself. Then every frame is handed out: some
 /// encoders refresh a picture bit by bit and send none.
 const WAIT_FOR_KEY_US: u64 = 2_000_000;
@@ -55,6 +61,8 @@ pub(super) struct Assembler {
     /// The rest of the frame with this timestamp is passed over: its beginning is lost.
     damaged: Option<u32>,
     frame_id: u32,
+    /// When it was looked last for what is to be asked for.
+    asked: Micros,
     jitter: Jitter,
     out: VecDeque<FrameEvent>,
     counters: ReceiveCounters,
@@ -79,6 +87,7 @@ impl Assembler {
             next: 0,
             damaged: None,
             frame_id: 0,
+            asked: Micros(0),
             jitter: Jitter::default(),
             out: VecDeque::new(),
             counters: ReceiveCounters::default(),
@@ -242,6 +251,26 @@ impl Assembler {
         self.out.pop_front()
     }
 
+    /// Sequence numbers that are to be asked for now.
+    pub(super) fn overdue(&mut self, now: Micros) -> Vec<u16> {
+        if self.ssrc.is_none() || now.since(self.asked) < ASK_EVERY_US {
+            return Vec::new();
+        }
+        self.asked = now;
+        let mut expected = self.next;
+        let (mut missing, mut perhaps) = (Vec::new(), Vec::new());
+        for (&seq, held) in self.held.range(self.next..) {
+            let room = ASK_FOR.saturating_sub(missing.len() + perhaps.len());
+            perhaps.extend((expected..seq).take(room).map(|n| (n & 0xffff) as u16));
+            // What stands before one that came long ago is missing since then.
+            if now.since(held.at) >= ASK_AFTER_US {
+                missing.append(&mut perhaps);
+            }
+            expected = seq + 1;
+        }
+        missing
+    }
+
     /// Whether frames were passed over since the leg began, as none of them could be decoded by itself.
     pub(super) const fn waits_for_key_frame(&self) -> bool {
         self.waits_since.is_some() && self.passed
@@ -347,6 +376,23 @@ mod tests {
         packets.remove(10);
         let (complete, lost, c) = run(packets, "opus");
         assert_eq!((complete.len(), lost, c.packets_missing), (79, 1, 1));
+    }
+
+    #[test]
+    fn what_does_not_come_is_asked_for_after_a_while_and_again_until_it_is_there() {
+        let mut a = Assembler::new("H264", 90_000);
+        let packets = stream(65_534, 4);
+        let (lost, came): (Vec<_>, Vec<_>) = packets.into_iter().partition(|p| [65_535, 0, 4].contains(&p.seq));
+        came.into_iter().for_each(|p| a.handle(Micros(100_000), p));
+        assert!(a.overdue(Micros(150_000)).is_empty(), "whoever is below us asks first");
+        assert!(a.overdue(Micros(170_000)).is_empty(), "it was looked a moment ago");
+        assert_eq!(a.overdue(Micros(190_000)), [65_535, 0, 4]);
+        assert!(a.overdue(Micros(200_000)).is_empty());
+        a.handle(Micros(210_000), lost[1].clone());
+        assert_eq!(a.overdue(Micros(230_000)), [65_535, 4]);
+        lost.into_iter().for_each(|p| a.handle(Micros(240_000), p));
+        assert!(a.overdue(Micros(400_000)).is_empty(), "the control: nothing is missing");
+        assert_eq!((a.counters().frames, a.counters().frames_lost), (4, 0));
     }
 
     #[test]

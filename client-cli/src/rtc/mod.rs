@@ -10,16 +10,19 @@ mod codec;
 mod frames;
 pub(crate) mod light;
 mod link;
+mod offered;
 mod peer;
 mod publish;
 mod requests;
 mod resource;
+mod sockets;
 pub(crate) mod watch;
 pub(crate) mod whip;
 
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use trocar_proto::session::feed::MediaKind;
 
+pub(crate) use offered::Offered;
 pub(crate) use resource::{Bearer, Endpoint};
 
 /// The m-line that carries this kind of feed.

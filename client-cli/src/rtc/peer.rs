@@ -2,6 +2,7 @@
 
 use super::requests;
 use super::resource::{Endpoint, Resource};
+use super::sockets::WideSockets;
 use anyhow::{Context, bail};
 use rtc::interceptor::{NackGeneratorBuilder, NackResponderBuilder};
 use rtc::peer_connection::configuration::interceptor_registry::{
@@ -107,6 +108,7 @@ impl Peer {
             .with_setting_engine(settings.build())
             .with_interceptor_registry(interceptors)
             .with_handler(Arc::new(Handler(sender)))
+            .with_runtime(WideSockets::shared())
             .with_udp_addrs(local_addresses(url).await)
             .build()
             .await

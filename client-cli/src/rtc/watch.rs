@@ -13,6 +13,7 @@ use crate::watch::sink::{Line, Sink};
 use crate::watch::{Until, WatchArgs};
 use anyhow::{Context, bail};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
@@ -238,6 +239,7 @@ impl Leg {
                     if sink.is_done() {
                         return Ok(Ended::Wanted);
                     }
+                    self.request_missing(sink).await;
                     if sink.wants_key_frame(self.assembler.as_ref().is_some_and(Assembler::waits_for_key_frame)) {
                         self.request_key_frame().await;
                     }
@@ -319,6 +321,17 @@ impl Leg {
             }
         }
         Ok(())
+    }
+
+    /// Asks for what came to the connection and not to us.
+    async fn request_missing(&mut self, sink: &Sink) {
+        let missing = self.assembler.as_mut().map_or_else(Vec::new, |a| a.overdue(sink.now()));
+        let Some(track) = self.track.as_ref().filter(|_| !missing.is_empty()) else { return };
+        let nacks = nack_pairs_from_sequence_numbers(&missing);
+        let request = TransportLayerNack { sender_ssrc: 0, media_ssrc: self.ssrc, nacks };
+        if let Err(error) = track.write_rtcp(vec![Box::new(request)]).await {
+            tracing::debug!(%error, "missing packets could not be asked for");
+        }
     }
 
     async fn request_key_frame(&self) {

@@ -1,5 +1,6 @@
 //! What carries media: a relay in this process, or those that run apart.
 
+use super::link::Answering;
 use super::{Addresses, Events, hosts, subject};
 use crate::admission::{InProcess, StationTokens};
 use crate::ca::{Authority, Use};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use trocar_relay::control::ControlListener;
 use trocar_relay::quic::Identity;
 use trocar_relay::worker::{Limits, RealmListener};
-use trocar_relay::{Relay, RelayConfig};
+use trocar_relay::{CertificateFiles, Relay, RelayConfig};
 use trocar_signaling::{Admission, RelayAt, Relays};
 
 /// So long the page waits for relays that run apart: what they kept is then known before anybody comes.
@@ -73,6 +74,19 @@ impl Media {
         }
     }
 
+    /// Answers measurements of the line beside the relay in this process, where the configuration asks for it.
+    pub(super) fn link_tests(&self, config: &Config) -> anyhow::Result<Option<Arc<Answering>>> {
+        let Self::Here(relay, _) = self else { return Ok(None) };
+        Answering::start(&config.link_test, &config.relay.advertise, relay).context("link_test")
+    }
+
+    /// The files of the relay in this process are read again, changed or not. Those apart look at their own.
+    pub(super) fn read_certificates_again(&self) {
+        if let Self::Here(relay, _) = self {
+            relay.read_certificates_again();
+        }
+    }
+
     /// Stops the relay in this process. Those apart go on.
     pub(super) async fn shutdown(&self) {
         if let Self::Here(relay, _) = self {
@@ -126,12 +140,14 @@ fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens)
         uplink: config.relay.uplink.map(|u| u.0),
     };
     let limits = Limits { max_feeds: config.relay.max_feeds, max_legs: config.relay.max_legs, ..bounds.worker };
-    Ok(Relay::start(RelayConfig {
+    let (relay, events) = Relay::start(RelayConfig {
         listeners: vec![listener],
         identity: identity()?,
         workers: config.relay.workers(),
         pin: config.relay.pin,
         limits,
         control: Some(control),
-    })?)
+    })?;
+    relay.keep_certificates(CertificateFiles { cert: files.cert, key: files.key, trust: authority.trust_file() })?;
+    Ok((relay, events))
 }

@@ -295,6 +295,49 @@ pub enum LineError {
 const TAIL: &str = ",\"hash\":\"";
 
 impl Record {
+    /// A record of an event of which nothing more is said, done and without a place in the chain.
+    #[must_use]
+    pub fn empty(session: SessionId, event: Event) -> Self {
+        Self {
+            format: FORMAT,
+            seq: 0,
+            previous: Hash::NONE,
+            id: String::new(),
+            utc: String::new(),
+            tick: 0,
+            clock_offset_us: None,
+            session,
+            patient: Vec::new(),
+            consent: None,
+            event,
+            from: None,
+            to: None,
+            set: Vec::new(),
+            epoch: None,
+            offer: None,
+            oid: None,
+            actor: Party::default(),
+            expert: None,
+            reason: None,
+            note: None,
+            step: None,
+            loop_age_p50_us: None,
+            loop_age_p95_us: None,
+            jitter_p95_us: None,
+            loss_ppm: None,
+            frame_age_us: None,
+            links: None,
+            bit_rate: None,
+            codec: None,
+            count: None,
+            lost: 0,
+            durable: None,
+            configuration: Hash::NONE,
+            software: String::new(),
+            outcome: Outcome::Done,
+        }
+    }
+
     /// The line, line feed included, and its hash.
     ///
     /// # Errors
@@ -363,42 +406,14 @@ pub(super) mod tests {
     /// A record with nothing in it, for tests.
     pub(in crate::audit) fn blank(seq: u64, previous: Hash) -> Record {
         Record {
-            format: FORMAT,
             seq,
             previous,
             id: format!("{seq:032x}"),
             utc: "2026-03-01T10:20:30.000000Z".to_owned(),
             tick: seq * 1_000_000,
-            clock_offset_us: None,
-            session: SessionId::new("or-1").unwrap(),
             patient: vec![Patient { assigner: "urn:oid:1.2.3".to_owned(), value: "0815".to_owned() }],
-            consent: None,
-            event: Event::Change,
-            from: None,
-            to: None,
-            set: vec![],
-            epoch: None,
-            offer: None,
-            oid: None,
-            actor: Party::default(),
-            expert: None,
-            reason: None,
-            note: None,
-            step: None,
-            loop_age_p50_us: None,
-            loop_age_p95_us: None,
-            jitter_p95_us: None,
-            loss_ppm: None,
-            frame_age_us: None,
-            links: None,
-            bit_rate: None,
-            codec: None,
-            count: None,
-            lost: 0,
-            durable: None,
-            configuration: Hash::NONE,
             software: "trocar-gate 0.1.0".to_owned(),
-            outcome: Outcome::Done,
+            ..Record::empty(SessionId::new("or-1").unwrap(), Event::Change)
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::signed::pem;
 use rcgen::{BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair};
 use rcgen::{RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;

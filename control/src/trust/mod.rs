@@ -3,9 +3,11 @@
 //! Nobody else's word counts. The files are looked at again when they changed; what cannot be read or parsed leaves the former list
 //! in force, so that a half-written file neither lets somebody in nor throws everybody out.
 
+mod credentials;
 mod identity;
 mod verifier;
 
+pub use credentials::{CredentialError, Credentials, Doubt, LOOK_EVERY, Look, Seen, Times, Watched, times};
 pub use identity::{CertName, Identity, IdentityError, PeerIdentity, cert_hash, cert_name};
 
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -19,7 +21,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use verifier::{ByChain, ClientOfRole, ServerOfRole};
+use verifier::{ByChain, ClientOfRole, ServerOfRole, Telling};
 
 /// Longest trust or revocation list that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -62,6 +64,23 @@ pub enum Distrust {
     #[error("the certificate is not valid: time, use or form")]
     Invalid,
 }
+
+impl Distrust {
+    fn of(error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::Revoked) => Self::Revoked,
+            // A signature that does not fit is that of an authority with the same name and another key.
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                Self::UnknownIssuer
+            }
+            _ => Self::Invalid,
+        }
+    }
+}
+
+/// Hears of a certificate that was shown and not taken: the leaf, and why. It is called within the handshake and must not block. That
+/// the certificate's name is in the log says nothing about who knocked: not before the signature was looked at.
+pub type TellRefused = Arc<dyn Fn(&CertificateDer<'_>, Distrust) + Send + Sync>;
 
 /// One state of the trust list: who is trusted and who is revoked. Cheap to share; never changes.
 #[derive(Debug)]
@@ -129,13 +148,7 @@ impl Trust {
         let (leaf, rest) = chain.split_first().ok_or(Distrust::Invalid)?;
         match self.devices.verify_client_cert(leaf, rest, at) {
             Ok(_) => Ok(()),
-            Err(rustls::Error::InvalidCertificate(why)) => Err(match why {
-                CertificateError::Revoked => Distrust::Revoked,
-                // A signature that does not fit is that of an authority with the same name and another key.
-                CertificateError::UnknownIssuer | CertificateError::BadSignature => Distrust::UnknownIssuer,
-                _ => Distrust::Invalid,
-            }),
-            Err(_) => Err(Distrust::Invalid),
+            Err(why) => Err(Distrust::of(&why)),
         }
     }
 
@@ -168,6 +181,20 @@ impl Trust {
     ) -> Result<rustls::ServerConfig, TrustError> {
         let usual = Arc::clone(&self.devices);
         self.server_config_with(Arc::new(ClientOfRole { usual, role }), identity, alpn)
+    }
+
+    /// The same towards all devices; `tell` hears of each certificate that is not taken.
+    ///
+    /// # Errors
+    /// As [`Self::server_config`].
+    pub fn server_config_telling(
+        &self,
+        tell: TellRefused,
+        identity: &Identity,
+        alpn: &[u8],
+    ) -> Result<rustls::ServerConfig, TrustError> {
+        let usual = Arc::clone(&self.devices);
+        self.server_config_with(Arc::new(Telling { usual, tell }), identity, alpn)
     }
 
     fn server_config_with(

@@ -1,6 +1,7 @@
 //! Verifiers of TLS beside those of rustls: a device's certificate seen from a client, and the role in a certificate's name.
 
 use super::identity::cert_name;
+use super::{Distrust, TellRefused};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -90,6 +91,36 @@ impl ClientCertVerifier for ClientOfRole {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.usual.verify_client_cert(end_entity, intermediates, now)?;
         check_role(end_entity, self.role).map(|()| verified)
+    }
+
+    signatures_as_usual!(usual);
+}
+
+/// A client that is verified as usual; of one that is not taken somebody hears.
+pub(super) struct Telling {
+    pub(super) usual: Arc<dyn ClientCertVerifier>,
+    pub(super) tell: TellRefused,
+}
+
+impl std::fmt::Debug for Telling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telling").field("usual", &self.usual).finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for Telling {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.usual.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.usual.verify_client_cert(end_entity, intermediates, now);
+        verified.inspect_err(|e| (self.tell)(end_entity, Distrust::of(e)))
     }
 
     signatures_as_usual!(usual);

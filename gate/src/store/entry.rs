@@ -4,9 +4,7 @@ use super::Run;
 use super::queue::{Intent, Job, Said};
 use crate::core::{Entry, What, Who};
 use trocar_control::audit::clock;
-use trocar_control::audit::record::{
-    Event, FORMAT, Hash, Outcome, Party, Record, offer_reference, oid_text, set_names,
-};
+use trocar_control::audit::record::{Event, Outcome, Party, Record, offer_reference, oid_text, set_names};
 use trocar_proto::handover::bursts::Burst;
 use trocar_proto::handover::gate::{Alarms, Notice, Record as Change, Why};
 use trocar_proto::handover::message::{Figures, Mode, Short};
@@ -19,42 +17,17 @@ const MOST_TEXT: usize = 2_048;
 /// The record, without its place in the chain.
 pub(super) fn record(job: &Job, run: &Run) -> Record {
     let mut record = Record {
-        format: FORMAT,
-        seq: 0,
-        previous: Hash::NONE,
-        id: String::new(),
         utc: clock::utc(job.utc),
         tick: crate::core::now().0,
         clock_offset_us: job.facts.clock_offset_us,
-        session: run.session.clone(),
         patient: run.patient.clone(),
         consent: job.facts.consent.clone(),
-        event: Event::Store,
-        from: None,
-        to: None,
-        set: Vec::new(),
-        epoch: None,
-        offer: None,
-        oid: None,
         actor: Party { role: text("gate"), authentication: text("none"), ..run.gate.clone() },
-        expert: None,
-        reason: None,
-        note: None,
-        step: None,
-        loop_age_p50_us: None,
-        loop_age_p95_us: None,
-        jitter_p95_us: None,
-        loss_ppm: None,
-        frame_age_us: None,
-        links: None,
         bit_rate: job.facts.media.bit_rate,
         codec: job.facts.media.codec.as_deref().map(short),
-        count: None,
-        lost: 0,
-        durable: None,
         configuration: run.configuration,
         software: run.software.clone(),
-        outcome: Outcome::Done,
+        ..Record::empty(run.session.clone(), Event::Store)
     };
     match &job.said {
         Said::Entry(entry) => {

@@ -2,7 +2,7 @@
 
 use super::figure::{Figure, busiest, direction};
 use super::{Limit, Measure, Way};
-use crate::result::{Direction, LinkResult};
+use crate::result::{Direction, LinkResult, remains};
 
 /// A queue longer than that is one; a line that loses without it is policed or damaged. Microseconds.
 const QUEUE_US: f64 = 5_000.0;
@@ -14,8 +14,9 @@ pub(super) fn advice(result: &LinkResult, limit: Limit, figure: &Figure, wanted:
     let way = limit.way.and_then(|w| direction(result, w));
     let text = match limit.measure {
         Measure::Rungs => format!(
-            "None of {} gets through: have UDP let out to the relay's ports, or take a class that can live with TCP.",
-            any.join(", ")
+            "None of {} gets through: have UDP let out to the relay's ports, or take a class that can live with TCP.{}",
+            any.join(", "),
+            remains(&result.ladder).map_or_else(String::new, |r| format!(" {r}."))
         ),
         Measure::Mtu => "A tunnel (VPN, PPPoE, VLAN in VLAN) takes part of each packet: raise the MTU along the way, and let \
                          ICMP \"packet too big\" through."

@@ -1,7 +1,7 @@
 //! The figure that a limit is held against, with its error bar.
 
 use super::{Limit, Measure, Way};
-use crate::result::{Direction, Flow, LinkResult, Quantiles, Step};
+use crate::result::{Direction, Flow, LinkResult, NOT_OFFERED, Quantiles, Rung, Step};
 
 /// Fewer values than that have no 99th percentile: it would be the largest of them, whatever it is.
 const VALUES_MIN: u64 = 100;
@@ -111,8 +111,10 @@ fn rungs(result: &LinkResult, any: &[String]) -> Option<Figure> {
         return Some(Figure::exact(1.0, "UDP to the other end; a relay's own ports were not tried"));
     }
     let ours = || ladder.iter().filter(|r| any.contains(&r.name));
-    let working: Vec<&str> = ours().filter(|r| r.reachable == Some(true)).map(|r| r.name.as_str()).collect();
-    if working.is_empty() && (ours().any(|r| r.reachable.is_none()) || ours().count() < any.len()) {
+    let working: Vec<String> =
+        ours().filter(|r| r.reachable == Some(true)).map(|r| format!("{} ({})", r.name, r.latency_class)).collect();
+    let untried = |r: &Rung| r.reachable.is_none() && r.latency_class != NOT_OFFERED;
+    if working.is_empty() && (ours().any(untried) || ours().count() < any.len()) {
         return None;
     }
     Some(Figure::exact(working.len() as f64, working.join(", ")))

@@ -3,7 +3,7 @@
 use super::advice::{advice, missing};
 use super::figure::{Figure, figure};
 use super::{Class, Sense, Threshold, Way};
-use crate::result::LinkResult;
+use crate::result::{LinkResult, remains};
 use serde::{Deserialize, Serialize};
 
 /// Whether a line carries a class.
@@ -124,7 +124,7 @@ fn check(result: &LinkResult, class: &Class, threshold: &Threshold) -> Check {
         Sense::AtMost => wanted - f.value,
     });
     let advice = match (&found, passed) {
-        (None, _) => missing(*limit),
+        (None, _) => remains(&result.ladder).unwrap_or_else(|| missing(*limit)),
         (_, Some(true)) => String::new(),
         (Some(f), _) => advice(result, *limit, f, *wanted, any),
     };

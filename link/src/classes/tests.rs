@@ -1,6 +1,7 @@
 use super::*;
 use crate::result::{
-    Clock, Direction, Flow, Path, Quantiles, Rung, SCHEMA as RESULT_SCHEMA, SecondPath, Step, VideoFlow,
+    Clock, Direction, Flow, NOT_OFFERED, Path, Quantiles, Rung, SCHEMA as RESULT_SCHEMA, SecondPath, Step, VideoFlow,
+    remains,
 };
 
 /// What was sent in each flow: so much that the sample says what it has to.
@@ -36,6 +37,7 @@ pub(crate) fn best() -> LinkResult {
     let rung = |name: &&str| Rung {
         name: (*name).to_owned(),
         reachable: Some(true),
+        connect_us: Some(5_000.0),
         rtt_us: Some(2_000.0),
         latency_class: "as the line".to_owned(),
         detail: String::new(),
@@ -371,6 +373,36 @@ fn against_a_peer_what_got_through_by_udp_is_the_rung_and_says_so() {
     assert_eq!(judge(&result, &tcp).fit, Fit::Unknown);
     result.directions.clear();
     assert_eq!(judge(&result, &class_of(limit, 1.0)).fit, Fit::Unknown, "the control: nothing got through");
+}
+
+#[test]
+fn where_udp_is_blocked_the_verdict_says_which_way_remains_and_what_it_costs() {
+    let classes = Classes::built_in().unwrap();
+    let mut result = best();
+    assert_eq!(remains(&result.ladder), None, "the control: UDP gets through");
+    for rung in &mut result.ladder {
+        rung.reachable = Some(rung.name == "ice-tcp");
+        rung.latency_class = "waits for retransmissions (TCP)".to_owned();
+    }
+    let strict = judge(&result, classes.get("telesurgery-single").unwrap());
+    assert_eq!((strict.fit, strict.decisive().unwrap().limit.as_str()), (Fit::NotFit, "rungs"));
+    let advice = &strict.decisive().unwrap().advice;
+    assert!(advice.contains("what remains is ice-tcp: waits for retransmissions (TCP), round trip"), "{advice}");
+    // Nothing was measured, for that goes by UDP: what a class that takes TCP is told.
+    result.directions.clear();
+    result.path = crate::result::Path::default();
+    let lenient = judge(&result, classes.get("telementoring-1080p").unwrap());
+    assert_eq!(lenient.fit, Fit::Unknown);
+    let rungs = lenient.checks.iter().find(|c| c.limit == "rungs").unwrap();
+    assert!(rungs.passed == Some(true) && rungs.note.contains("ice-tcp (waits for"), "{rungs:?}");
+    assert!(lenient.decisive().unwrap().advice.contains("what remains is ice-tcp"), "{lenient:?}");
+    result.ladder.iter_mut().for_each(|r| r.reachable = Some(false));
+    assert!(remains(&result.ladder).unwrap().contains("nothing else gets through"));
+    // What a relay does not have was not forgotten: it does not work.
+    let turn = result.ladder.iter_mut().find(|r| r.name == "turn-udp").unwrap();
+    (turn.reachable, turn.latency_class) = (None, NOT_OFFERED.to_owned());
+    let told = judge(&result, classes.get("telementoring-4k").unwrap());
+    assert_eq!((told.fit, told.decisive().unwrap().limit.as_str()), (Fit::NotFit, "rungs"));
 }
 
 #[test]

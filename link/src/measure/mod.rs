@@ -19,6 +19,7 @@
 pub mod clock;
 pub mod cookie;
 pub mod flow;
+pub mod keys;
 pub mod log;
 pub mod message;
 pub mod mtu;

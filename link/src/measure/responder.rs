@@ -1,6 +1,7 @@
 //! The end that is measured against, as a machine without sockets: packets in, packets out.
 //!
-//! It is open to whoever can reach it, unless it was given a key, so it is built not to be a weapon:
+//! It is open to whoever can reach it, unless it was given a key or lets in only what was asked for elsewhere, so it is built not to be
+//! a weapon:
 //! - until an address has shown the cookie that was sent to it, it gets at most as many bytes as came from it, and nothing is kept of it;
 //! - afterwards, a flow goes to the address that showed the cookie and nowhere else, at the rate and for the time that whoever runs
 //!   the responder allows; it ends where nothing is heard of the client for [`SILENCE_FLOW_US`];
@@ -12,6 +13,7 @@ mod tests;
 use super::Stamp;
 use super::cookie::{address_bytes, bake, is_good};
 use super::flow::{Received, Way, evaluate};
+use super::keys::Keys;
 use super::log::{Arrival, Log};
 use super::message::{Accepted, Answer, Ask, Opening, PART_CHARS, QuicDoor, Refusal};
 use super::packet::{Header, Key, Kind, OPENING_BYTES, PING_BYTES_MIN, PacketError, read_probe, same};
@@ -30,6 +32,8 @@ const SILENCE_YIELDS_US: Stamp = 3_000_000;
 /// Sessions that one peer may open in a minute.
 pub const OPENS_MAX: u32 = 30;
 const MINUTE_US: Stamp = 60_000_000;
+/// What whoever has no grant is told.
+const NOT_ASKED: &str = "this measurement was not asked for, or its time is over: ask the relay again";
 /// Peers whose openings are counted. Loss policy: beyond that, those of the last minute are forgotten.
 const PEERS_MAX: usize = 4_096;
 /// Flows of a session that are kept. Loss policy: one more is refused.
@@ -121,7 +125,7 @@ pub struct Datagram<'a> {
 #[derive(Debug)]
 pub struct Responder {
     secret: Key,
-    shared: Key,
+    keys: Keys,
     limits: Limits,
     program: String,
     doors: Doors,
@@ -134,6 +138,8 @@ pub struct Responder {
 struct Session {
     key: Key,
     nonce: u64,
+    /// What let it in, where something had to.
+    grant: Option<u32>,
     salt: String,
     address: SocketAddr,
     beside: Option<u64>,
@@ -150,9 +156,19 @@ impl Responder {
     /// `secret` has to be random and of this process; `shared` is the key that both ends were given, or empty.
     #[must_use]
     pub fn new(secret: &[u8], shared: &[u8], limits: Limits, program: &str, doors: Doors) -> Self {
+        Self::with(secret, Keys::Shared(Box::new(Key::new(shared))), limits, program, doors)
+    }
+
+    /// One that lets in nobody but who has a grant ([`Self::handle_grant`]), and one measurement at a time.
+    #[must_use]
+    pub fn for_grants(secret: &[u8], limits: Limits, program: &str, doors: Doors) -> Self {
+        Self::with(secret, Keys::Granted(BTreeMap::new()), limits, program, doors)
+    }
+
+    fn with(secret: &[u8], keys: Keys, limits: Limits, program: &str, doors: Doors) -> Self {
         Self {
             secret: Key::new(secret),
-            shared: Key::new(shared),
+            keys,
             limits,
             program: program.to_owned(),
             doors,
@@ -178,14 +194,34 @@ impl Responder {
         };
         match header.kind {
             Kind::Hello if d.bytes.len() >= OPENING_BYTES => {
+                let Some(key) = self.keys.of(header.session, now()) else {
+                    return self.refuse(header.session, &d, NOT_ASKED, out);
+                };
                 let cookie = bake(&self.secret, now(), d.from, header.session);
                 let head = Header { kind: Kind::Retry, from_responder: true, ..header };
-                out.push(Output::Send { to: d.from, bytes: head.seal(&self.shared, &cookie) });
+                out.push(Output::Send { to: d.from, bytes: head.seal(key, &cookie) });
             }
             Kind::Open if d.bytes.len() >= OPENING_BYTES => self.handle_open(&header, &d, now(), out),
             Kind::Ask => self.handle_ask(&header, &d, now, out),
             Kind::Ping => self.handle_ping(&header, &d, now, out),
             _ => {}
+        }
+    }
+
+    /// Lets one measurement in until then, by whoever has this key; whether there was room ([`super::keys::GRANTS_MAX`]).
+    pub fn handle_grant(&mut self, id: u32, key: &[u8], now: Stamp, until: Stamp) -> bool {
+        self.keys.grant(id, key, now, until)
+    }
+
+    /// Ends everything now, tells each client why, and forgets what was let in.
+    pub fn end_all(&mut self, why: &str, out: &mut Vec<Output>) {
+        self.keys.forget();
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            let Some(s) = self.sessions.get(&id) else { continue };
+            let bytes = refusal(id, &s.key, why);
+            // The line may be full of what ends here.
+            out.extend((0..3).map(|_| Output::Send { to: s.address, bytes: bytes.clone() }));
+            self.end(id, &format!("is ended: {why}"), out);
         }
     }
 
@@ -223,9 +259,7 @@ impl Responder {
     }
 
     fn refuse(&self, nonce: u64, d: &Datagram<'_>, why: &str, out: &mut Vec<Output>) {
-        let head =
-            Header { kind: Kind::Refuse, from_responder: true, phase: 0, session: nonce, seq: 0, frame: 0, sent: 0 };
-        let bytes = head.seal(&self.shared, &json(&Refusal { why: why.to_owned() }));
+        let bytes = refusal(nonce, &self.keys.for_refusal(), why);
         if bytes.len() <= d.bytes.len() {
             out.push(Output::Send { to: d.from, bytes });
         }
@@ -233,7 +267,8 @@ impl Responder {
 
     fn handle_open(&mut self, header: &Header, d: &Datagram<'_>, now: Stamp, out: &mut Vec<Output>) {
         let nonce = header.session;
-        let Some(body) = Header::open(&self.shared, d.bytes) else {
+        let Some(shared) = self.keys.of(nonce, now).cloned() else { return self.refuse(nonce, d, NOT_ASKED, out) };
+        let Some(body) = Header::open(&shared, d.bytes) else {
             return self.refuse(nonce, d, "the keys of the two ends differ: give both the same --key", out);
         };
         let Some(opening) = read::<Opening>(body) else {
@@ -251,11 +286,11 @@ impl Responder {
                     let first = self.sessions.get(&b.session)?;
                     same(&unhex(&b.proof)?, &first.key.mac(&[&cookie])).then_some(b.session)
                 });
-                if let Some(why) = self.objection(d.from, beside, now, out) {
+                if let Some(why) = self.objection((d.from, nonce), beside, now, out) {
                     return self.refuse(nonce, d, &why, out);
                 }
                 out.push(Output::Note(format!("{} measures, by {}", d.from, opening.program)));
-                let id = self.add(nonce, d.from, beside, now);
+                let id = self.add((nonce, &shared), d.from, beside, now);
                 let Some(session) = self.sessions.get(&id) else { return };
                 (id, session)
             }
@@ -270,13 +305,13 @@ impl Responder {
             quic: self.doors.quic.clone(),
         };
         let head = Header { kind: Kind::Accept, from_responder: true, session: id, ..*header };
-        out.push(Output::Send { to: d.from, bytes: head.seal(&self.shared, &json(&accepted)) });
+        out.push(Output::Send { to: d.from, bytes: head.seal(&shared, &json(&accepted)) });
     }
 
     /// Why a peer may not begin, if so. Makes room where its old session is silent.
     fn objection(
         &mut self,
-        from: SocketAddr,
+        (from, nonce): (SocketAddr, u64),
         beside: Option<u64>,
         now: Stamp,
         out: &mut Vec<Output>,
@@ -305,6 +340,10 @@ impl Responder {
             Some((id, _)) if beside.is_none() => self.end(id, "gave way", out),
             _ => {}
         }
+        let grant = self.keys.grant_of(nonce);
+        if grant.is_some() && self.sessions.values().any(|s| s.grant != grant) {
+            return Some("another measurement runs: this end takes one at a time".to_owned());
+        }
         if self.sessions.values().any(|s| beside.is_some() && s.beside == beside) {
             return Some("that measurement has a second path already".to_owned());
         }
@@ -312,13 +351,14 @@ impl Responder {
             .then(|| format!("busy with {} measurements: try again later", self.sessions.len()))
     }
 
-    fn add(&mut self, nonce: u64, from: SocketAddr, beside: Option<u64>, now: Stamp) -> u64 {
+    fn add(&mut self, (nonce, shared): (u64, &Key), from: SocketAddr, beside: Option<u64>, now: Stamp) -> u64 {
         self.drawn += 1;
         let drawn = self.secret.mac(&[b"session", &self.drawn.to_be_bytes(), &now.to_be_bytes(), &address_bytes(from)]);
         let (id, salt) = drawn.split_first_chunk::<8>().map_or((0, &[][..]), |(id, s)| (u64::from_be_bytes(*id), s));
         let session = Session {
-            key: self.shared.derive(nonce, id, salt),
+            key: shared.derive(nonce, id, salt),
             nonce,
+            grant: self.keys.grant_of(nonce),
             salt: hex(salt),
             address: from,
             beside,
@@ -473,6 +513,11 @@ impl Session {
         }
         Answer::Done
     }
+}
+
+fn refusal(nonce: u64, key: &Key, why: &str) -> Vec<u8> {
+    let head = Header { kind: Kind::Refuse, from_responder: true, phase: 0, session: nonce, seq: 0, frame: 0, sent: 0 };
+    head.seal(key, &json(&Refusal { why: why.to_owned() }))
 }
 
 fn no(why: &str) -> Answer {

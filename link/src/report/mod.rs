@@ -22,7 +22,7 @@ pub use terminal::text;
 pub use text::{clean, utc};
 
 use crate::classes::{ClassError, Classes, Verdict, number};
-use crate::result::LinkResult;
+use crate::result::{LinkResult, remains};
 use plot::PlotError;
 use serde::{Deserialize, Serialize};
 
@@ -126,7 +126,8 @@ pub fn ticket(report: &Report) -> String {
     let Report { result, verdict, .. } = report;
     let best = report.best_title().map_or_else(|| "fit for no class".to_owned(), |t| format!("fit for: {t}"));
     let facts: Vec<String> = page::facts(report).into_iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let first = format!("{} for {}: {}; {best}", verdict.fit.words(), verdict.title, verdict.reason());
+    let remains = remains(&result.ladder).map_or_else(String::new, |r| format!("; {r}"));
+    let first = format!("{} for {}: {}{remains}; {best}", verdict.fit.words(), verdict.title, verdict.reason());
     let second = format!(
         "{}, {} to {}: {}; trocar {}: {}",
         utc(result.started_unix_s),

@@ -4,7 +4,7 @@ use super::charts::Captioned;
 use super::plot::Plot;
 use super::{Comparison, Report, amount, clean, utc, words};
 use crate::classes::{Check, Fit, Limit, Measure, Verdict, Way, direction, number};
-use crate::result::{Direction, LinkResult};
+use crate::result::{Direction, LinkResult, remains};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 const STYLE: &str = include_str!("style.css");
@@ -232,11 +232,13 @@ fn ladder(result: &LinkResult) -> Markup {
         None => (Fit::Unknown, words::NOT_TRIED),
     };
     html! {
+        @if let Some(remains) = remains(&result.ladder) { p { strong { (remains) } } }
         div.scroll { table {
             (head(&words::WAY_COLUMNS))
             tbody { @for rung in &result.ladder { @let (fit, word) = works(rung.reachable); tr {
                 td { code { (clean(&rung.name)) } }
                 td { span class={ "pill " (class_of(fit)) } { (word) } }
+                td.n { (rung.connect_us.map_or_else(|| "–".to_owned(), |us| number(us / 1_000.0))) }
                 td.n { (rung.rtt_us.map_or_else(|| "–".to_owned(), |us| number(us / 1_000.0))) }
                 td { (clean(&rung.latency_class)) }
                 td.small { (clean(&rung.detail)) }

@@ -90,8 +90,14 @@ pub(super) const RAMP_COLUMNS: [(&str, bool); 5] =
     [("direction", false), ("sent, Mbit/s", true), ("came, Mbit/s", true), ("lost, %", true), ("queue p95, ms", true)];
 
 /// Columns, and whether they hold numbers.
-pub(super) const WAY_COLUMNS: [(&str, bool); 5] =
-    [("way", false), ("answer", false), ("round trip, ms", true), ("delay of a picture", false), ("detail", false)];
+pub(super) const WAY_COLUMNS: [(&str, bool); 6] = [
+    ("way", false),
+    ("answer", false),
+    ("stands after, ms", true),
+    ("round trip, ms", true),
+    ("delay of a picture", false),
+    ("detail", false),
+];
 
 /// Columns, and whether they hold numbers.
 pub(super) const CHANGE_COLUMNS: [(&str, bool); 4] =

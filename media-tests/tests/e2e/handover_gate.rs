@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use trocar_media_tests::process::binary;
+use trocar_media_tests::sentinel::{Sentinel, boot_us};
 use trocar_media_tests::stack::{PATIENCE, path};
 use trocar_media_tests::theatre::{Room, Setting, Talker, somebody};
 
@@ -50,6 +51,28 @@ impl OwnTrust {
     }
 }
 
+/// Kills the gate, and waits until the device is nobody's: it is the killed one's until that one's keep-alive has run out (HO-D-004).
+fn kill_gate(room: &mut Room) -> anyhow::Result<()> {
+    let killed = boot_us();
+    room.gate.process.signal("KILL")?;
+    room.gate.process.wait(PATIENCE)?;
+    let is_nobodys = |e: &Value| e["event"] == "change" && e["owner"].is_null();
+    room.record.after(killed, "the device is nobody's", PATIENCE, is_nobodys).map(drop)
+}
+
+/// TAKE is at the device within 50 ms. Where the machine stood still meanwhile, that says nothing about the gate, and TAKE is pressed again.
+fn take_in_time(room: &mut Room) -> anyhow::Result<()> {
+    let sentinel = Sentinel::start()?;
+    for _ in 0..5 {
+        let (asked, local) = room.take()?;
+        if local - asked < 50_000 {
+            return Ok(());
+        }
+        ensure!(sentinel.stalled(asked, local), "TAKE took {} µs", local - asked);
+    }
+    anyhow::bail!("the machine stood still at each of five trials")
+}
+
 /// HO-G-028, HO-G-029, HO-R-014.
 #[test]
 fn a_gate_without_trust_list_key_and_port_serves_local_says_why_and_lets_experts_in_when_they_are_there()
@@ -62,8 +85,7 @@ fn a_gate_without_trust_list_key_and_port_serves_local_says_why_and_lets_experts
     change(&room, path(&key)?, path(&late)?)?;
     let text = std::fs::read_to_string(room.places.gate_config())?;
     let port = text.lines().find_map(|l| l.strip_prefix("listen = ")).context("[frames] listen")?.trim_matches('"');
-    room.gate.process.signal("KILL")?;
-    room.gate.process.wait(PATIENCE)?;
+    kill_gate(&mut room)?;
     let taken = TcpListener::bind(port)?;
     room.gate = room.start_gate()?;
 
@@ -71,8 +93,7 @@ fn a_gate_without_trust_list_key_and_port_serves_local_says_why_and_lets_experts
     ensure!(view["troubles"].to_string().contains("ca.pem"), "{view}");
     // Local has a gate all the same.
     room.gate_shows("the device is heard", |v| v["device"]["heard_us"].is_u64())?;
-    let (asked, local) = room.take()?;
-    ensure!(local - asked < 50_000, "TAKE took {} µs", local - asked);
+    take_in_time(&mut room)?;
     trust.put()?;
     room.gate_shows("then the issuer's key", |v| has_alarm(v) && is_in_trouble(v, "trust.issuer_key: "))?;
     std::fs::copy(&key, &late)?;
@@ -103,8 +124,7 @@ fn a_gate_without_its_device_or_its_page_does_not_start_and_names_the_key() -> a
     let mut room = Room::open(Setting::default())?;
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let text = std::fs::read_to_string(room.places.gate_config())?;
-    room.gate.process.signal("KILL")?;
-    room.gate.process.wait(PATIENCE)?;
+    kill_gate(&mut room)?;
     let key = room.places.dir.join("device.key");
     let page = format!("[console]\npage = \"{}\"\n", taken.local_addr()?);
     for (broken, named) in [
@@ -160,8 +180,7 @@ fn the_core_runs_in_real_time_where_that_is_permitted_and_without_permission_the
     let wanted = if refused == 0 { (SCHED_RR, 22) } else { (SCHED_OTHER, 0) };
     ensure!((policy, priority) == wanted, "policy {policy}, priority {priority}, {refused} refused");
 
-    room.gate.process.signal("KILL")?;
-    room.gate.process.wait(PATIENCE)?;
+    kill_gate(&mut room)?;
     // Without CAP_SYS_NICE and with a limit of 0: always refused.
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-sys_nice", "--inh-caps=-sys_nice", "prlimit", "--rtprio=0:0"]);
@@ -172,7 +191,6 @@ fn the_core_runs_in_real_time_where_that_is_permitted_and_without_permission_the
     ensure!(counted(&view, "threads in real time") == Some(0), "{view}");
     ensure!(policy_of_core(room.gate.process.id())? == (SCHED_OTHER, 0));
     room.gate_shows("the device is heard", |v| v["device"]["heard_us"].is_u64())?;
-    let (asked, local) = room.take()?;
-    ensure!(local - asked < 50_000, "TAKE took {} µs", local - asked);
+    take_in_time(&mut room)?;
     Ok(())
 }

@@ -10,15 +10,15 @@ use trocar_media_tests::browser::Browser;
 use trocar_media_tests::process::Process;
 use trocar_media_tests::stack::{PATIENCE, Stack};
 
-const SECRET: &str = "north-entrance-42";
+pub(crate) const SECRET: &str = "north-entrance-42";
 
-/// coturn on a loopback port of its own, and that port.
-fn coturn(dir: &Path) -> anyhow::Result<(Process, u16)> {
+/// coturn on a loopback port of its own, and that port. `more` are further lines of its configuration.
+pub(crate) fn coturn(dir: &Path, more: &str) -> anyhow::Result<(Process, u16)> {
     let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
     let config = dir.join("turnserver.conf");
     let lines = format!(
         "listening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nlistening-port={port}\nuse-auth-secret\n\
-         static-auth-secret={SECRET}\nrealm=north\nno-tls\nno-dtls\nno-cli\nallow-loopback-peers\nsimple-log\n\
+         static-auth-secret={SECRET}\nrealm=north\n{more}no-dtls\nno-cli\nallow-loopback-peers\nsimple-log\n\
          log-file=stdout\nuserdb={0}/turndb\npidfile={0}/pid\n",
         dir.display()
     );
@@ -43,17 +43,22 @@ fn coturn(dir: &Path) -> anyhow::Result<(Process, u16)> {
 
 /// A stack whose pages are told of that server, with that secret.
 fn stack(dir: &Path, port: u16, secret: &str) -> anyhow::Result<Stack> {
+    stack_with(dir, &format!("\"turn:127.0.0.1:{port}\""), secret, "")
+}
+
+/// The same with these URLs, as TOML, and more of a configuration.
+pub(crate) fn stack_with(dir: &Path, urls: &str, secret: &str, more: &str) -> anyhow::Result<Stack> {
     use std::os::unix::fs::PermissionsExt as _;
     let file = dir.join("turn-secret");
     std::fs::write(&file, secret)?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
-    Stack::start_with(&format!("[turn]\nurls = [\"turn:127.0.0.1:{port}\"]\nsecret_file = {:?}\n", file))
+    Stack::start_with(&format!("{more}[turn]\nurls = [{urls}]\nsecret_file = {file:?}\n"))
 }
 
 #[test]
 fn a_browser_that_has_nothing_but_turn_sees_the_picture_and_one_with_a_wrong_secret_does_not() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let (_server, port) = coturn(dir.path())?;
+    let (_server, port) = coturn(dir.path(), "no-tls\n")?;
     let mut browser = Browser::start()?;
     for (secret, good) in [(SECRET, true), ("south-entrance-43", false)] {
         let stack = stack(dir.path(), port, secret)?;

@@ -70,6 +70,13 @@ impl Mirror {
         self.seen.as_ref().map(|(_, at)| now.since(*at))
     }
 
+    /// Who had authority by the newest STATUS, however old. No screen shows that; it is for who must not cut off a holder.
+    #[must_use]
+    pub fn holder(&self) -> Option<ExpertId> {
+        let (status, _) = self.seen.as_ref()?;
+        status.expert.filter(|_| status.mode == Mode::Remote)
+    }
+
     /// Whether a screen may say "you have control" to this one (HO-V-003).
     #[must_use]
     pub fn has_control(&self, now: Micros, cfg: &Config, me: ExpertId) -> bool {

@@ -196,6 +196,20 @@ pub enum AdmitError {
     Unavailable,
 }
 
+/// What may happen to the certificates that a listener knows its own and its peers by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CertificateNews {
+    /// New files are in force.
+    Renewed,
+    /// New files cannot be used; the former stay in force.
+    Unusable,
+    /// A peer's certificate was taken back while it was in use.
+    Revoked,
+    /// A peer's certificate was not taken.
+    Refused,
+}
+
 /// What the relay tells signaling, unasked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RelayEvent {
@@ -269,6 +283,13 @@ pub enum RelayEvent {
     FeedClosed {
         /// Which.
         key: FeedKey,
+    },
+    /// Something about the certificates of the relay's listeners, for the audit chain.
+    Certificates {
+        /// What.
+        news: CertificateNews,
+        /// Whose, and why.
+        detail: String,
     },
     /// A feed that was fetched from another relay is fetched no more: nobody has viewed it for a while.
     CascadeClosed {

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod event;
 pub mod feed;
 pub mod ids;
+pub mod link_test;
 pub mod problem;
 pub mod remote;
 pub mod role;

@@ -2,9 +2,11 @@
 
 use super::rates::{Bucket, Connects, Rate};
 use super::{Limits, TokenCheck};
+use crate::doors::Doors;
 use bytes::{Bytes, BytesMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Notify, mpsc};
 use trocar_control::trust::CertName;
@@ -79,6 +81,8 @@ pub(super) struct Core {
     pub(super) realm: RealmId,
     pub(super) limits: Limits,
     pub(super) tokens: TokenCheck,
+    /// Who keeps certificates up to date, where somebody does.
+    pub(super) doors: Option<Arc<Doors>>,
     pub(super) connects: Connects,
     pub(super) parties: BTreeMap<Index, Party>,
     pub(super) tunnels: BTreeMap<u64, Tunnel>,
@@ -92,11 +96,12 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(realm: RealmId, tokens: TokenCheck, limits: Limits) -> Self {
+    pub(super) fn new(realm: RealmId, tokens: TokenCheck, limits: Limits, doors: Option<Arc<Doors>>) -> Self {
         Self {
             realm,
             limits,
             tokens,
+            doors,
             connects: Connects::default(),
             parties: BTreeMap::new(),
             tunnels: BTreeMap::new(),
@@ -297,6 +302,14 @@ impl Core {
             _ => tracing::debug!(gate = %party.who.name.name, "a copy of STATUS cannot be decoded"),
         }
         Ok(())
+    }
+
+    /// Says who holds authority, by the newest STATUS of each gate that is here, however old: whoever is cut off by mistake cannot come
+    /// back, and one that is kept a moment too long is kept by its gate as well.
+    pub(super) fn tell_holders(&self) {
+        let Some(doors) = &self.doors else { return };
+        let holders = self.parties.values().filter_map(|p| p.mirror.holder());
+        doors.note_holders(holders.map(|expert| CertHash(expert.0)).collect::<BTreeSet<_>>());
     }
 
     /// Asks each gate how the register is. Each question is a random number, so that no answer can be made beforehand.

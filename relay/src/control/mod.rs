@@ -10,7 +10,7 @@
 mod core;
 mod figures;
 mod frame;
-mod rates;
+pub(crate) mod rates;
 mod serve;
 mod tunnel;
 
@@ -19,6 +19,7 @@ mod tests;
 
 pub use serve::{code, tunnel_code};
 
+use crate::doors::{Door, Doors};
 use crate::metrics::LegFigures;
 use crate::quic::{self, Identity, QuicError, SteadyWindow};
 use core::Core;
@@ -112,11 +113,16 @@ impl Control {
     /// # Errors
     /// [`QuicError`] for socket, certificate, key and trust list; an [`std::io::Error`] for thread, runtime and endpoint.
     pub fn start(listener: ControlListener) -> Result<Self, crate::StartError> {
+        Self::start_with(listener, None)
+    }
+
+    /// The same; the listener's certificate and trust list are kept up to date by those doors.
+    pub(crate) fn start_with(listener: ControlListener, doors: Option<Arc<Doors>>) -> Result<Self, crate::StartError> {
         let ControlListener { realm, address, identity, tokens, limits } = listener;
         let server = server_config(identity)?;
         let socket = quic::bind_udp(address)?;
         let address = socket.local_addr()?;
-        let core = move || Core::new(realm, tokens, limits);
+        let core = move || Core::new(realm, tokens, limits, doors);
         Ok(Self { commands: spawn(socket, server, core)?, address })
     }
 
@@ -144,11 +150,19 @@ impl Control {
 }
 
 fn server_config(identity: Identity) -> Result<quinn::ServerConfig, QuicError> {
-    let mut server = quic::server_config_for(identity, ALPN)?;
+    Ok(bounded(quic::server_config_for(identity, ALPN)?))
+}
+
+/// The same with TLS that is ready.
+pub(crate) fn server_config_of(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, QuicError> {
+    Ok(bounded(quic::with_tls(tls)?))
+}
+
+fn bounded(mut server: quinn::ServerConfig) -> quinn::ServerConfig {
     server.transport_config(Arc::new(transport_config()));
     server.max_incoming(256);
     server.incoming_buffer_size_total(1 << 20);
-    Ok(server)
+    server
 }
 
 /// Limits of a control connection. The congestion window does not shrink with loss: what is lost must not hold back what is newer, and
@@ -188,8 +202,12 @@ fn spawn(
             let quinn = Arc::new(quinn::TokioRuntime);
             match quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, quinn) {
                 Ok(endpoint) => {
+                    let core = core();
+                    if let Some(doors) = &core.doors {
+                        doors.add(Door::Control, endpoint.clone());
+                    }
                     let _ = started.send(Ok(()));
-                    run(Rc::new(RefCell::new(core())), endpoint, receiver).await;
+                    run(Rc::new(RefCell::new(core)), endpoint, receiver).await;
                 }
                 Err(e) => drop(started.send(Err(e))),
             }

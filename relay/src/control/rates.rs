@@ -6,16 +6,16 @@ use trocar_proto::units::Micros;
 
 /// A token bucket whose credit is time.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     credit_us: u64,
     at: Micros,
 }
 
 /// So many at once, and so many a second.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rate {
-    pub(super) burst: u64,
-    pub(super) per_second: u64,
+pub(crate) struct Rate {
+    pub(crate) burst: u64,
+    pub(crate) per_second: u64,
 }
 
 impl Rate {
@@ -29,12 +29,12 @@ impl Rate {
 }
 
 impl Bucket {
-    pub(super) const fn full(now: Micros, rate: Rate) -> Self {
+    pub(crate) const fn full(now: Micros, rate: Rate) -> Self {
         Self { credit_us: rate.cap_us(), at: now }
     }
 
     /// Takes one, and leaves `reserve` for others; whether there was one.
-    pub(super) fn take(&mut self, now: Micros, rate: Rate, reserve: u64) -> bool {
+    pub(crate) fn take(&mut self, now: Micros, rate: Rate, reserve: u64) -> bool {
         self.fill(now, rate);
         let left = self.credit_us.checked_sub(rate.cost_us()).filter(|l| *l >= rate.cost_us().saturating_mul(reserve));
         self.credit_us = left.unwrap_or(self.credit_us);

@@ -2,6 +2,7 @@
 
 use super::core::{Core, Newcomer};
 use super::{frame, tunnel};
+use crate::doors::Door;
 use futures_util::FutureExt as _;
 use rustls::pki_types::CertificateDer;
 use std::cell::RefCell;
@@ -89,6 +90,7 @@ pub(super) async fn probe(core: Shared) {
     loop {
         ticks.tick().await;
         core.borrow_mut().probe();
+        core.borrow().tell_holders();
     }
 }
 
@@ -100,6 +102,8 @@ async fn serve(core: Shared, incoming: quinn::Incoming) {
         Err(_) => return tracing::debug!("control handshake took too long"),
     };
     core.borrow_mut().established += 1;
+    let doors = core.borrow().doors.clone();
+    let _guest = doors.and_then(|doors| doors.enter(Door::Control, &connection));
     match introduce(&core, &connection).await {
         Ok(arrival) => attend(&core, &connection, arrival).await,
         Err(refusal) => {
@@ -236,6 +240,7 @@ async fn listen(core: Shared, connection: quinn::Connection, mut recv: quinn::Re
                 if let Err(reason) = core.borrow_mut().take_status(index, &bytes) {
                     break reason.to_owned();
                 }
+                core.borrow().tell_holders();
             }
             Ok(ToRelay::Connect { .. }) => break "one CONNECT is enough".to_owned(),
             Err(frame::FrameError::Ended) => break "the rendezvous stream ended".to_owned(),

@@ -13,7 +13,7 @@ use trocar_proto::session::admission::{
 use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::feed::FeedDescriptor;
-use trocar_proto::session::ids::{LegId, PublicationId};
+use trocar_proto::session::ids::{CertHash, LegId, PublicationId};
 use trocar_proto::session::remote::{FeedHeld, FeedOrigin, LegHeld, LegShape, PublicationHeld, RelayHello, RelayState};
 use trocar_proto::session::remote::{StreamLine, Word};
 use trocar_proto::units::WallMicros;
@@ -43,8 +43,8 @@ impl Listener {
     }
 }
 
-#[derive(Default)]
 struct Written {
+    hello: RelayHello,
     feeds: BTreeMap<FeedKey, FeedHeld>,
     legs: BTreeMap<LegId, LegHeld>,
     publications: BTreeMap<PublicationId, PublicationHeld>,
@@ -58,13 +58,12 @@ struct Written {
 
 /// The book.
 pub(super) struct Book {
-    hello: RelayHello,
     written: Mutex<Written>,
 }
 
 impl Book {
     pub(super) fn new(hello: RelayHello) -> Self {
-        Self { hello, written: Mutex::default() }
+        Self { written: Mutex::new(Written::new(hello)) }
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -190,9 +189,16 @@ impl Book {
         }
         let (lines, receiver) = mpsc::channel(LINES);
         let mut listener = Listener { lines, seq: 0 };
-        listener.say(Word::Hello(Box::new(self.hello.clone()), Box::new(written.state())));
+        listener.say(Word::Hello(Box::new(written.hello.clone()), Box::new(written.state())));
         written.listeners.push(listener);
         Some(receiver)
+    }
+
+    /// The relay shows another certificate from now on. Streams that stand end: each begins with who the relay is.
+    pub(super) fn show(&self, certificate: CertHash) {
+        let mut written = self.written();
+        written.hello.certificate = certificate;
+        written.listeners.clear();
     }
 
     /// All that is there.
@@ -203,6 +209,19 @@ impl Book {
 }
 
 impl Written {
+    fn new(hello: RelayHello) -> Self {
+        Self {
+            hello,
+            feeds: BTreeMap::new(),
+            legs: BTreeMap::new(),
+            publications: BTreeMap::new(),
+            cascades: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            asked_feeds: BTreeMap::new(),
+            listeners: Vec::new(),
+        }
+    }
+
     fn state(&self) -> RelayState {
         RelayState {
             feeds: self.feeds.values().cloned().collect(),

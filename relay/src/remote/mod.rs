@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use trocar_control::trust::{Identity, IdentityError, TrustError, TrustList};
+use trocar_control::trust::{CredentialError, Credentials, TrustError};
 use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::ids::RealmId;
 use trocar_proto::session::remote::RelayHello;
@@ -34,7 +34,7 @@ pub struct AdmissionListener {
     pub address: SocketAddr,
     /// The relay's certificate, role `relay`, for server and client use, PEM.
     pub cert: PathBuf,
-    /// Its key, PEM.
+    /// Its key, PEM. Both are looked at again when they change.
     pub key: PathBuf,
     /// Who is trusted: a PEM file of authorities; a `crl.pem` beside it counts. Looked at again when it changes.
     pub trust: PathBuf,
@@ -45,9 +45,9 @@ pub struct AdmissionListener {
 /// Why admission cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
-    /// The own certificate.
+    /// Own certificate and trust list.
     #[error(transparent)]
-    Identity(#[from] IdentityError),
+    Credentials(#[from] CredentialError),
     /// The own certificate is of something else.
     #[error("{}: role relay is right, this is {role}", file.display())]
     Role {
@@ -56,7 +56,7 @@ pub enum RemoteError {
         /// What it says.
         role: String,
     },
-    /// The trust list.
+    /// TLS of both.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The address.
@@ -85,13 +85,12 @@ impl RemoteAdmission {
         relay: Relay,
         events: mpsc::Receiver<RelayEvent>,
     ) -> Result<Self, RemoteError> {
-        let identity = Identity::from_pem_files(&listener.cert, &listener.key)?;
+        let credentials = Credentials::load(&listener.cert, &listener.key, &listener.trust)?;
+        let identity = credentials.own();
         let name = identity.name();
         if name.role != "relay" {
             return Err(RemoteError::Role { file: listener.cert, role: name.role.clone() });
         }
-        let trust = TrustList::of_file(&listener.trust)?;
-        trust.current().server_config(&identity, b"http/1.1")?;
         let failed = |e| RemoteError::Listen(listener.address, e);
         let socket = TcpListener::bind(listener.address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
@@ -105,7 +104,7 @@ impl RemoteAdmission {
         };
         let (close, closing) = watch::channel(false);
         let shared = Arc::new(Shared { relay, book: Book::new(hello.clone()) });
-        let door = Door { identity, trust: Arc::new(Mutex::new(trust)), shared };
+        let door = Door { credentials: Arc::new(Mutex::new(credentials)), shared };
         Ok(Self { address, hello, close, tasks: server::start(door, socket, events, closing) })
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use trocar_control::trust::{Identity, PeerIdentity, TrustList};
+use trocar_control::trust::{Credentials, LOOK_EVERY, PeerIdentity};
 use trocar_proto::session::admission::RelayEvent;
 
 /// Largest request body, in bytes: signaling takes offers of 64 KiB, and JSON writes some bytes as six.
@@ -32,8 +32,6 @@ const CONNECTIONS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a listener to events hears that the relay is there.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
-/// How often the trust list is looked at.
-const TRUST_EVERY: Duration = Duration::from_millis(250);
 /// Who asks here: the role in the certificate, which is looked at in the handshake.
 const ROLE: &str = "signaling";
 /// Protocol by ALPN.
@@ -44,7 +42,7 @@ const ALPN: &[u8] = b"http/1.1";
 pub(super) struct Asker {
     peer: Option<Arc<PeerIdentity>>,
     realm: trocar_proto::session::ids::RealmId,
-    trust: Arc<Mutex<TrustList>>,
+    credentials: Arc<Mutex<Credentials>>,
 }
 
 impl Asker {
@@ -55,15 +53,14 @@ impl Asker {
         if name.role != ROLE || name.realm != self.realm {
             return Err(format!("the certificate is of {name}: trocar://{}/{ROLE}/NAME is right", self.realm));
         }
-        let trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner).current();
+        let trust = self.credentials.lock().unwrap_or_else(PoisonError::into_inner).trust();
         if trust.taken_back([peer.as_ref()]).is_empty() { Ok(()) } else { Err(format!("{name} is revoked")) }
     }
 }
 
 /// What the tasks of the listener share.
 pub(super) struct Door {
-    pub(super) identity: Identity,
-    pub(super) trust: Arc<Mutex<TrustList>>,
+    pub(super) credentials: Arc<Mutex<Credentials>>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -77,7 +74,7 @@ pub(super) fn start(
     let door = Arc::new(door);
     let mut tasks = JoinSet::new();
     tasks.spawn(hear(Arc::clone(&door.shared), events));
-    tasks.spawn(keep_trust(Arc::clone(&door.trust)));
+    tasks.spawn(keep(Arc::clone(&door.credentials), Arc::clone(&door.shared)));
     tasks.spawn(accept(door, listener, close));
     tasks
 }
@@ -98,21 +95,25 @@ async fn hear(shared: Arc<Shared>, mut events: mpsc::Receiver<RelayEvent>) {
     }
 }
 
-async fn keep_trust(trust: Arc<Mutex<TrustList>>) {
-    let mut ticks = interval(TRUST_EVERY);
+/// Takes new certificates and trust lists into force. Whoever listens is told the relay's new certificate on a new stream.
+async fn keep(credentials: Arc<Mutex<Credentials>>, shared: Arc<Shared>) {
+    let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = None;
     loop {
         ticks.tick().await;
-        let read = trust.lock().unwrap_or_else(PoisonError::into_inner).reload();
-        match read {
-            Ok(true) => tracing::info!("the trust list has changed"),
-            Ok(false) => told = None,
-            Err(error) if told.as_ref() != Some(&error) => {
-                tracing::error!(%error, "the trust list cannot be read; what it said before stays in force");
-                told = Some(error);
-            }
-            Err(_) => {}
+        let (look, own) = {
+            let mut credentials = credentials.lock().unwrap_or_else(PoisonError::into_inner);
+            (credentials.look(), credentials.own())
+        };
+        if look.own {
+            tracing::info!(certificate = %own.hash(), "admission: the relay's certificate has changed");
+            shared.book.show(own.hash());
+        }
+        if look.trust {
+            tracing::info!("admission: the trust list has changed");
+        }
+        for error in look.failed {
+            tracing::error!(%error, "admission: new files cannot be used; the former stay in force");
         }
     }
 }
@@ -150,8 +151,11 @@ async fn accept(door: Arc<Door>, listener: TcpListener, mut close: watch::Receiv
 
 async fn serve(door: &Door, router: Router, stream: TcpStream, from: SocketAddr) {
     let _ = stream.set_nodelay(true);
-    let trust = door.trust.lock().unwrap_or_else(PoisonError::into_inner).current();
-    let config = match trust.server_config_for(ROLE, &door.identity, ALPN) {
+    let (own, trust) = {
+        let credentials = door.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        (credentials.own(), credentials.trust())
+    };
+    let config = match trust.server_config_for(ROLE, &own, ALPN) {
         Ok(config) => config,
         Err(error) => return tracing::error!(%error, "admission: TLS"),
     };
@@ -164,8 +168,8 @@ async fn serve(door: &Door, router: Router, stream: TcpStream, from: SocketAddr)
     };
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = PeerIdentity::of(chain, UnixTime::now()).map(Arc::new);
-    let realm = door.identity.name().realm.clone();
-    let asker = Asker { peer, realm, trust: Arc::clone(&door.trust) };
+    let realm = own.name().realm.clone();
+    let asker = Asker { peer, realm, credentials: Arc::clone(&door.credentials) };
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(asker.clone());
         TowerToHyperService::new(router.clone()).call(request.map(Body::new))

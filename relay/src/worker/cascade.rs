@@ -7,6 +7,7 @@
 
 use super::repair;
 use super::state::{Core, Flow, Origin};
+use crate::doors::{Door, Doors};
 use crate::quic;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -96,7 +97,7 @@ impl Cascades {
 pub(super) fn open(
     core: &Rc<RefCell<Core>>,
     grant: CascadeGrant,
-    config: &quinn::ClientConfig,
+    doors: &Arc<Doors>,
     now: Instant,
 ) -> Result<(), AdmitError> {
     let places = grant.upstream.clone();
@@ -109,7 +110,9 @@ pub(super) fn open(
     let index = core.borrow_mut().open_cascade(grant, now)?;
     let kept = core.borrow_mut().cascades.keep(index, &places);
     for from in places.into_iter().filter(|p| !kept.contains(p)) {
-        let fetch = Fetch { core: Rc::clone(core), index, from: from.clone(), config: config.clone() };
+        // The flows there are bound to the certificate of now: a later one would be nobody's.
+        let (config, doors) = (doors.fetching(), Arc::clone(doors));
+        let fetch = Fetch { core: Rc::clone(core), index, from: from.clone(), config, doors };
         let task = tokio::task::spawn_local(fetch.run()).abort_handle();
         if let Some(cascade) = core.borrow_mut().cascades.of.get_mut(&index) {
             cascade.fetching.push((from, task));
@@ -198,6 +201,7 @@ struct Fetch {
     index: usize,
     from: FlowBinding,
     config: quinn::ClientConfig,
+    doors: Arc<Doors>,
 }
 
 /// The same with a connection to there.
@@ -308,6 +312,7 @@ impl Fetch {
         let Some(here) = self.core.borrow().cascades.of.get(&self.index).map(|c| c.flows) else { return };
         let there = (self.from.rtp_flow_id, self.from.rtcp_flow_id);
         let fetched = Rc::new(Fetched { connection, there, here });
+        let _guest = self.doors.enter(Door::Fetching, &fetched.connection);
         let _listed = Listed::new(self, &fetched.connection);
         let _streams =
             Aborting(tokio::task::spawn_local(streams(Rc::clone(&self.core), Rc::clone(&fetched))).abort_handle());

@@ -60,8 +60,12 @@ impl Core {
 
     /// RTCP of a native viewer.
     pub(crate) fn handle_viewer_rtcp(&mut self, index: usize, now: Instant, bytes: &[u8]) {
-        self.answer_native(index, now, bytes);
         let at = self.micros(now);
+        if self.legs.get_mut(index).is_some_and(|l| !l.rtcp.admit(at)) {
+            self.counters.rtcp_dropped += 1;
+            return;
+        }
+        self.answer_native(index, now, bytes);
         let middle = ntp_middle(wall_now().to_ntp());
         for part in Compound::new(bytes) {
             match part {

@@ -33,6 +33,7 @@ impl Core {
                 value(&m::WORKER_UNKNOWN_SOURCE, c.unknown_source),
                 value(&m::WORKER_STUN_REFUSED, c.stun_refused),
                 value(&m::WORKER_SRTP_REFUSED, c.srtp_refused),
+                value(&m::WORKER_RTCP_DROPPED, c.rtcp_dropped),
                 value(&m::WORKER_UNKNOWN_FLOW, c.unknown_flow),
                 value(&m::WORKER_EVENTS_DROPPED, c.events_dropped),
             ],

@@ -33,6 +33,7 @@ pub(crate) use cross::{Cross, Image, Incoming, Standing, connect};
 pub use state::Limits;
 pub(crate) use state::wall_now;
 
+use crate::doors::{Door, Doors};
 use crate::metrics::WorkerSnapshot;
 use crate::quic::{self, QuicError};
 use crate::uplink::Uplink;
@@ -68,8 +69,8 @@ pub(crate) enum Command {
     Stand(SessionId, Vec<FeedKey>, oneshot::Sender<Standing>),
     OpenFeed(FeedGrant, oneshot::Sender<Result<FlowBinding, AdmitError>>),
     CloseFeed(FeedKey, oneshot::Sender<()>),
-    /// Fetches a feed from other relays, with that TLS.
-    OpenCascade(Box<(CascadeGrant, quinn::ClientConfig)>, oneshot::Sender<Result<(), AdmitError>>),
+    /// Fetches a feed from other relays, with the certificate that is in force there.
+    OpenCascade(Box<(CascadeGrant, Arc<Doors>)>, oneshot::Sender<Result<(), AdmitError>>),
     OpenRoqLeg(LegGrant, CertHash, Vec<Image>, oneshot::Sender<Result<FlowBinding, AdmitError>>),
     OpenWebrtcLeg(LegGrant, String, Vec<Image>, oneshot::Sender<Result<WebrtcAnswer, AdmitError>>),
     PatchWebrtcLeg(LegId, String, oneshot::Sender<Result<Option<(String, String)>, AdmitError>>),
@@ -203,7 +204,12 @@ pub(crate) struct Setup {
 ///
 /// # Errors
 /// Where the thread, its runtime or an endpoint cannot be made.
-pub(crate) fn spawn(cpu: Option<usize>, setup: Setup, incoming: Incoming) -> std::io::Result<WorkerHandle> {
+pub(crate) fn spawn(
+    cpu: Option<usize>,
+    setup: Setup,
+    doors: Arc<Doors>,
+    incoming: Incoming,
+) -> std::io::Result<WorkerHandle> {
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let name = format!("trocar-relay-{}", setup.cross.me);
     let (started, start) = std::sync::mpsc::sync_channel(1);
@@ -219,8 +225,9 @@ pub(crate) fn spawn(cpu: Option<usize>, setup: Setup, incoming: Incoming) -> std
         set.block_on(&runtime, async move {
             match prepare(setup) {
                 Ok((core, endpoints)) => {
+                    endpoints.iter().for_each(|(endpoint, _)| doors.add(Door::Media, endpoint.clone()));
                     let _ = started.send(Ok(()));
-                    run(core, endpoints, receiver, incoming).await;
+                    run(core, endpoints, doors, receiver, incoming).await;
                 }
                 Err(e) => drop(started.send(Err(e))),
             }
@@ -317,6 +324,7 @@ fn candidates(advertised: &[IpAddr], port: u16) -> Vec<Remote> {
 async fn run(
     core: Rc<RefCell<Core>>,
     endpoints: Vec<(quinn::Endpoint, RealmId)>,
+    doors: Arc<Doors>,
     mut commands: mpsc::Receiver<Command>,
     incoming: Incoming,
 ) {
@@ -339,7 +347,7 @@ async fn run(
         }
     }
     for (endpoint, realm) in &endpoints {
-        tokio::task::spawn_local(roq::accept(Rc::clone(&core), endpoint.clone(), realm.clone()));
+        tokio::task::spawn_local(roq::accept(Rc::clone(&core), endpoint.clone(), realm.clone(), Arc::clone(&doors)));
     }
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -356,8 +364,8 @@ async fn run(
                     return;
                 }
                 Some(Command::OpenCascade(asked, reply)) => {
-                    let (grant, config) = *asked;
-                    let _ = reply.send(cascade::open(&core, grant, &config, Instant::now()));
+                    let (grant, doors) = *asked;
+                    let _ = reply.send(cascade::open(&core, grant, &doors, Instant::now()));
                 }
                 Some(c) => core.borrow_mut().handle_command(c, Instant::now()),
                 None => return close(&endpoints).await,

@@ -3,6 +3,7 @@
 
 use super::out;
 use super::peer::{FecStream, LegExtensions, Listening, Part, Peer, RECENT_REPEATS, RepairBudget, Role, WebrtcWay};
+use super::police::RtcpPolice;
 use super::state::{Core, Resource, Way, random_u32};
 use crate::webrtc::codec::{choose_for_viewer, fec_for, rtx_for};
 use crate::webrtc::layers::Demux;
@@ -303,6 +304,7 @@ impl Core {
             dtls: Arc::clone(&self.dtls),
             certificate: &self.certificate,
         };
+        let at = self.micros(now);
         let peer = self.peers.insert(Peer {
             role,
             transport: Transport::new(setup, now),
@@ -320,6 +322,7 @@ impl Core {
             ssrc: Ssrc(random_u32()),
             transport_cc: None,
             last_remb: Micros(0),
+            rtcp: RtcpPolice::new(at),
         });
         self.peer_by_ufrag.insert((listener, local.0.clone()), peer);
         Ok((peer, WebrtcAnswer { sdp, ice_session: local.0 }))

@@ -1,6 +1,7 @@
 //! One WebRTC connection of the relay: whose it is, what leaves by it (legs) and what comes in by it (tracks).
 
 use super::out::{Flex, Line};
+use super::police::RtcpPolice;
 use crate::srtp::{Receiver, SendKeys, SendStream};
 use crate::webrtc::layers::Demux;
 use crate::webrtc::remote::Remote;
@@ -58,6 +59,8 @@ pub(crate) struct Peer {
     pub(crate) transport_cc: Option<TransportCc>,
     /// When REMB was last sent.
     pub(crate) last_remb: Micros,
+    /// How much of its RTCP is looked at.
+    pub(crate) rtcp: RtcpPolice,
 }
 
 /// SRTP of one peer. Streams that send are claimed from it by the legs, once for each SSRC.

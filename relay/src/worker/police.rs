@@ -1,6 +1,7 @@
 //! Policing of feeds at their grants: who sends more than was granted loses whole frames, so that others lose nothing.
 
 use super::state::FeedEntry;
+use crate::control::rates::{Bucket, Rate};
 use trocar_proto::media::rate::Police;
 use trocar_proto::media::rtp::Header;
 use trocar_proto::units::{Bitrate, Micros};
@@ -12,6 +13,27 @@ const REMEMBERED: usize = 16;
 const OLDER: u32 = 180_000;
 /// The log tells of one feed at most this often, in microseconds.
 const LOG_EVERY_US: u64 = 10_000_000;
+
+/// RTCP packets of one peer, or of one native viewer, that are looked at: 16 times what a browser sends at 5 % loss. Loss policy: those
+/// beyond are dropped, and counted; what they say is said again.
+const RTCP: Rate = Rate { burst: 1_000, per_second: 4_000 };
+
+/// Bounds the RTCP of one peer, or of one native viewer: whoever asks as fast as it can takes no time from the others. It stands behind
+/// the authentication, so that nobody uses up another's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RtcpPolice(Bucket);
+
+impl RtcpPolice {
+    /// With all of it.
+    pub(crate) const fn new(now: Micros) -> Self {
+        Self(Bucket::full(now, RTCP))
+    }
+
+    /// Whether one more is looked at.
+    pub(crate) fn admit(&mut self, now: Micros) -> bool {
+        self.0.take(now, RTCP, 0)
+    }
+}
 
 /// Watches a feed packet by packet. A frame is what has one RTP time.
 pub(crate) struct FeedPolice {

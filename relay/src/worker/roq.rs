@@ -1,12 +1,14 @@
 //! QUIC connections of native publishers and viewers. Their packets reach the feed by a call on the same thread.
 
 use super::state::{Core, Limits, Origin, Way};
+use crate::doors::{Door, Doors};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use rustls::pki_types::CertificateDer;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trocar_control::trust::{cert_hash, cert_name};
 use trocar_proto::media::roq::{StreamReader, error_code};
@@ -22,7 +24,7 @@ const STREAM_CHUNK: usize = 16 * 1_024;
 const STREAM_SILENCE: Duration = Duration::from_secs(2);
 
 /// Accepts connections of one realm's listener until the endpoint is closed.
-pub(crate) async fn accept(core: Rc<RefCell<Core>>, endpoint: quinn::Endpoint, realm: RealmId) {
+pub(crate) async fn accept(core: Rc<RefCell<Core>>, endpoint: quinn::Endpoint, realm: RealmId, doors: Arc<Doors>) {
     while let Some(incoming) = endpoint.accept().await {
         let Limits { max_connections: limit, handshakes, .. } = core.borrow().limits;
         let mine = endpoint.open_connections();
@@ -34,12 +36,12 @@ pub(crate) async fn accept(core: Rc<RefCell<Core>>, endpoint: quinn::Endpoint, r
             // An error means that it was validated after all; either way nothing is owed to the client.
             let _ = incoming.retry();
         } else {
-            tokio::task::spawn_local(serve(Rc::clone(&core), incoming, realm.clone()));
+            tokio::task::spawn_local(serve(Rc::clone(&core), incoming, realm.clone(), Arc::clone(&doors)));
         }
     }
 }
 
-async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmId) {
+async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmId, doors: Arc<Doors>) {
     let patience = core.borrow().limits.handshake_timeout;
     let connection = match tokio::time::timeout(patience, incoming).await {
         Ok(Ok(c)) => c,
@@ -51,6 +53,7 @@ async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmI
         connection.close(error_code::INTERNAL_ERROR.into(), b"certificate has no trocar:// name of this realm");
         return;
     };
+    let _guest = doors.enter(Door::Media, &connection);
     core.borrow_mut().connection_opened(&connection, cnf, Instant::now());
     tokio::task::spawn_local(accept_streams(Rc::clone(&core), connection.clone(), cnf));
     let mut batch: Vec<Bytes> = Vec::with_capacity(BATCH);

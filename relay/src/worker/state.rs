@@ -6,7 +6,7 @@ use super::egress::{Batch, Flushed, Socket};
 use super::native::RoqWay;
 use super::paths::Paths;
 use super::peer::{Peer, WebrtcWay};
-use super::police::FeedPolice;
+use super::police::{FeedPolice, RtcpPolice};
 use super::switch::Switching;
 use super::tcp::TcpOut;
 use super::voices::SessionVoices;
@@ -146,6 +146,8 @@ pub(crate) struct LegEntry {
     pub(crate) listed: bool,
     /// Of a native leg that leaves by datagrams.
     pub(crate) repair: Option<Box<RepairSender>>,
+    /// How much RTCP of a native viewer is looked at; that of others is bounded by their peer.
+    pub(crate) rtcp: RtcpPolice,
 }
 
 /// What became of a leg's packets at the socket.
@@ -199,6 +201,7 @@ impl LegEntry {
             due: None,
             listed: false,
             repair: None,
+            rtcp: RtcpPolice::new(at),
         }
     }
 
@@ -247,6 +250,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) stun_refused: u64,
     /// SRTP or SRTCP that did not authenticate, was replayed or was malformed.
     pub(crate) srtp_refused: u64,
+    /// RTCP packets of peers and native viewers beyond what is looked at.
+    pub(crate) rtcp_dropped: u64,
     /// RoQ datagrams for flows that the connection's certificate is not bound to.
     pub(crate) unknown_flow: u64,
     /// Events for signaling that found its queue full.

@@ -40,7 +40,7 @@ impl Signer {
 
 /// What a head's signature is over.
 pub(super) fn head_text(seq: u64, hash: &[u8], at_us: i64) -> String {
-    format!("trocar-audit-head-1\n{seq}\n{}\n{at_us}", hex(hash))
+    format!("trocar-audit-head-1\n{seq}\n{}\n{at_us}", hex::encode(hash))
 }
 
 /// The end of the chain.
@@ -125,10 +125,10 @@ impl Chain {
         if !prune.remove(t, self.seq)? {
             return Ok(());
         }
-        let (seq, previous) = (self.seq + 1, hex(&self.hash));
+        let (seq, previous) = (self.seq + 1, hex::encode(self.hash));
         let text = retention::signed_text(seq, &previous, &prune.runs);
         let (key, signature) = (signer.0.public_key(), signer.0.sign(text.as_bytes()));
-        let detail = retention::detail(&prune.runs, &hex(key.as_ref()), &hex(signature.as_ref()));
+        let detail = retention::detail(&prune.runs, &hex::encode(key.as_ref()), &hex::encode(signature.as_ref()));
         let entry = Entry { at: prune.at, ..Entry::now(retention::PRUNED).saying(detail) };
         self.add(t, &entry, 0)?;
         self.sign(t, prune.at)
@@ -138,7 +138,7 @@ impl Chain {
         Record {
             format: FORMAT,
             seq: self.seq + 1,
-            previous: hex(&self.hash),
+            previous: hex::encode(self.hash),
             utc_us: e.at.0,
             clock_offset_us: self.offset.get(),
             kind: e.kind.to_owned(),
@@ -185,16 +185,6 @@ pub(super) fn hash_of(record: &str) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, record.as_bytes()).as_ref());
     out
-}
-
-/// Lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{b:02x}");
-        out
-    })
 }
 
 /// SQLite's integers are signed; neither numbers nor microseconds come near the bound.

@@ -71,8 +71,9 @@ pub struct Record {
     pub clock_offset_us: Option<i64>,
     /// What happened: `started`, `stopped`, `session-created`, `session-closed`, `invited`, `joined`, `token-granted`, `denied`,
     /// `socket-denied`, `participant.joined`, `participant.left`, `participant-removed`, `feed.announced`, `feed.removed`, `view-started`,
-    /// `view-switched`, `view-ended`, `consent-given`, `consent-withdrawn`, `audit-pruned`, `gate-audit`,
-    /// `gate-audit-alarm`.
+    /// `view-switched`, `view-ended`, `consent-given`, `consent-withdrawn`, `certificates-renewed`, `certificates-unusable`,
+    /// `certificate-revoked`, `certificate-refused`, `token-replayed`, `audit-pruned`, `gate-audit`,
+    /// `gate-audit-alarm`, `link-test`.
     pub kind: String,
     /// The session.
     pub session: Option<String>,

@@ -7,7 +7,6 @@
 
 use super::export;
 use super::verify::{Bad, open};
-use crate::audit::chain::hex;
 use rusqlite::{Connection, Transaction};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -172,7 +171,7 @@ impl Prune {
                 "SELECT count(*), (SELECT hash FROM audit WHERE seq = ?2) FROM audit WHERE seq BETWEEN ?1 AND ?2";
             let (count, hash): (i64, Option<Vec<u8>>) = t.query_row(counted, span, |r| Ok((r.get(0)?, r.get(1)?)))?;
             let is_whole = count.unsigned_abs() == run.to.saturating_sub(run.from) + 1;
-            if run.to >= end || !is_whole || hash.is_none_or(|h| hex(&h) != run.hash) {
+            if run.to >= end || !is_whole || hash.is_none_or(|h| hex::encode(&h) != run.hash) {
                 return Ok(false);
             }
             gone += count;
@@ -213,7 +212,7 @@ fn planned(
         if !keep.is_over(&kind, at_us, now) {
             continue;
         }
-        let (seq, hash) = (row.get::<_, i64>(0)?.unsigned_abs(), hex(&row.get::<_, Vec<u8>>(3)?));
+        let (seq, hash) = (row.get::<_, i64>(0)?.unsigned_abs(), hex::encode(&row.get::<_, Vec<u8>>(3)?));
         let is_full = runs.len() == MOST_RUNS;
         match runs.last_mut() {
             Some(run) if run.to + 1 == seq => (run.to, run.hash) = (seq, hash),

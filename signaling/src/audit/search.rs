@@ -57,7 +57,7 @@ pub fn search(store: &Path, filter: &Filter) -> Result<Vec<Row>, Bad> {
         let record: Record =
             serde_json::from_str(&text).map_err(|e| Bad { seq, why: super::Why::NoRecord(e.to_string()) })?;
         if filter.takes(&record) {
-            found.push(Row { record, text, hash: super::chain::hex(&hash) });
+            found.push(Row { record, text, hash: hex::encode(&hash) });
         }
     }
     Ok(found)

@@ -1,6 +1,6 @@
 //! Checks a chain from its first record to its last.
 
-use super::chain::{hash_of, head_text, hex};
+use super::chain::{hash_of, head_text};
 use super::retention::{self, PRUNED, Run, Said};
 use super::{FORMAT, NO_HASH, Record};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
@@ -125,7 +125,7 @@ pub fn verify(store: &Path, key: Option<&[u8]>) -> Result<Verified, Bad> {
         records: walk.records,
         pruned: walk.pruned,
         end: walk.seq,
-        hash: hex(&walk.hash),
+        hash: hex::encode(walk.hash),
         from_until_us: walk.from.zip(walk.until),
         heads: heads.len() as u64,
         head: None,
@@ -134,7 +134,7 @@ pub fn verify(store: &Path, key: Option<&[u8]>) -> Result<Verified, Bad> {
     };
     for (seq, head) in heads {
         let bad = |why| Err(Bad { seq, why });
-        let by = hex(&head.key);
+        let by = hex::encode(&head.key);
         if key.is_some_and(|k| k != head.key) {
             return bad(Why::OtherKey(by));
         }
@@ -150,12 +150,12 @@ pub fn verify(store: &Path, key: Option<&[u8]>) -> Result<Verified, Bad> {
         if !verified.keys.contains(&by) {
             verified.keys.push(by.clone());
         }
-        verified.head = Some(Head { seq, hash: hex(&head.hash), key: by });
+        verified.head = Some(Head { seq, hash: hex::encode(&head.hash), key: by });
     }
     // Whoever removes has signed heads too, that of its own record at once.
     for (seq, by) in removers {
-        if !verified.keys.contains(&hex(&by)) {
-            return Err(Bad { seq, why: Why::OtherKey(hex(&by)) });
+        if !verified.keys.contains(&hex::encode(&by)) {
+            return Err(Bad { seq, why: Why::OtherKey(hex::encode(&by)) });
         }
         if verified.head.as_ref().is_none_or(|head| head.seq < seq) {
             return Err(Bad { seq, why: Why::Pruning("no head is signed for it") });
@@ -219,12 +219,12 @@ fn holes(connection: &Connection, key: Option<&[u8]>) -> Result<BTreeMap<u64, Ho
         let Ok(said) = serde_json::from_str::<Said>(&record.detail) else {
             return bad(Why::Pruning("does not say which"));
         };
-        let by = unhex(&said.key).unwrap_or_default();
+        let by = hex::decode(&said.key).unwrap_or_default();
         if key.is_some_and(|k| k != by) {
             return bad(Why::OtherKey(said.key));
         }
         let signed = retention::signed_text(seq, &record.previous, &said.runs);
-        let signature = unhex(&said.signature).unwrap_or_default();
+        let signature = hex::decode(&said.signature).unwrap_or_default();
         if UnparsedPublicKey::new(&ED25519, &by).verify(signed.as_bytes(), &signature).is_err() {
             return bad(Why::Pruning("its signature is not good"));
         }
@@ -232,19 +232,12 @@ fn holes(connection: &Connection, key: Option<&[u8]>) -> Result<BTreeMap<u64, Ho
             return bad(Why::Pruning("numbers that cannot be"));
         }
         for run in said.runs {
-            let hash = unhex(&run.hash).and_then(|h| h.try_into().ok());
+            let hash = hex::decode(&run.hash).ok().and_then(|h| h.try_into().ok());
             let Some(hash) = hash else { return bad(Why::Pruning("a hash that is none")) };
             holes.insert(run.from, Hole { run, hash, said_by: seq, key: by.clone() });
         }
     }
     Ok(holes)
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2);
-    pairs
-        .map(|p| std::str::from_utf8(p).ok().filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok()))
-        .collect()
 }
 
 /// How far the check has come.
@@ -297,7 +290,7 @@ impl Walk {
         if record.format != FORMAT {
             return bad(Why::NoRecord(format!("version {} is not known", record.format)));
         }
-        if record.previous != hex(&self.hash) || record.seq != seq {
+        if record.previous != hex::encode(self.hash) || record.seq != seq {
             return bad(Why::DoesNotFollow);
         }
         let text = |i| row.get::<_, Option<String>>(i).map_err(unreadable);

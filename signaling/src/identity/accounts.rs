@@ -6,7 +6,7 @@ use super::totp::Secret;
 use crate::app::wall_clock;
 use crate::error::SessionError;
 use crate::name::{MAX_NAME, NAME_EXPECTED, shown};
-use crate::store::{self, StoreError};
+use crate::store::{self, StoreError, as_i64};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::fmt;
 use std::fs::File;
@@ -344,10 +344,6 @@ fn leave(t: &Connection, kind: &str, account: &AccountName) -> Result<(), StoreE
         params![as_i64(wall_clock()), kind, account.0, detail],
     )?;
     Ok(())
-}
-
-fn as_i64(at: WallMicros) -> i64 {
-    i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
 fn wall(us: i64) -> WallMicros {

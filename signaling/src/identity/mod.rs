@@ -1,4 +1,5 @@
-//! Who people are: local accounts with a password and a second factor, and what the browser holds after a login.
+//! Who people are: local accounts with a password and a second factor, people that an issuer of identities vouches for, and what the
+//! browser holds after a login.
 //!
 //! A login is a line in a bounded list here and a signed token at the browser; both are asked for, so that a logout, a removed
 //! account and a restart end it at once. The token opens no session by itself: it is shown when an invitation is redeemed, where the
@@ -8,6 +9,7 @@
 //! checked by at most [`CHECKS`] threads at a time, [`WAITING`] tries wait for them, and what is more is told to come again.
 
 mod accounts;
+mod oidc;
 mod password;
 mod policy;
 mod rates;
@@ -18,16 +20,19 @@ mod totp;
 
 pub(crate) use accounts::SCHEMA;
 pub use accounts::{Account, AccountError, AccountName, Accounts};
+pub(crate) use oidc::Returned;
+pub use oidc::{ClientSecret, DEFAULT_AMR, Groups, IssuerConfig, SecondFactor};
 pub use policy::{IdentityConfig, Required};
 
 use crate::app::{App, wall_clock};
 use crate::audit::Entry;
-use crate::config::{Config, StoreAt};
+use crate::config::{Config, ConfigError, StoreAt};
 use crate::error::SessionError;
 use crate::secret;
 use crate::store::{Row, StoreError};
 use crate::token::TokenKeyError;
 use accounts::{Change, Wrong};
+use oidc::Issuers;
 use policy::Need;
 use rates::LoginRates;
 use std::collections::BTreeMap;
@@ -86,6 +91,27 @@ pub(crate) enum LoginError {
     /// There are no local accounts here.
     #[error("this node has no local accounts")]
     NoAccounts,
+    /// Nobody of that name says here who people are.
+    #[error("this node takes logins of no issuer of that name")]
+    NoIssuer,
+    /// The issuer does not answer, or not as it should.
+    #[error("{0} cannot be asked now: try again in a while")]
+    Unavailable(String),
+    /// No login is open for that answer in that tab.
+    #[error("this login was begun in another tab, was finished before, or took more than 5 minutes: begin again")]
+    NotBegun,
+    /// The issuer said no.
+    #[error("{0} did not log you in ({1})")]
+    Denied(String, String),
+    /// Its word is older than was asked for.
+    #[error("{0} did not ask you anew: log out there, and begin again")]
+    Old(String),
+    /// It knows the person, who may not log in here.
+    #[error("your account at {0} is in no group that may log in here")]
+    NoMember(String),
+    /// What it said does not hold. What exactly, the audit chain is told.
+    #[error("the answer of {0} could not be verified, which is recorded: begin again, or tell whoever runs this node")]
+    NotBelieved(String),
     #[error(transparent)]
     Session(#[from] SessionError),
 }
@@ -97,6 +123,8 @@ pub struct IdentityNeed {
     pub(crate) what: String,
     /// The way to it: `local`, or the name of an issuer.
     pub(crate) ways: Vec<String>,
+    /// Whether somebody is logged in, and it is a second factor that is missing.
+    pub(crate) second_factor: bool,
 }
 
 /// Logins that are good, by the id in their token.
@@ -116,6 +144,7 @@ pub(crate) struct Identity {
     config: IdentityConfig,
     tokens: IdentityTokens,
     accounts: Option<Arc<Accounts>>,
+    issuers: Issuers,
     rates: Mutex<LoginRates>,
     logins: Mutex<Logins>,
     waiting: Semaphore,
@@ -134,6 +163,7 @@ impl Identity {
             config: config.identity.clone(),
             tokens: IdentityTokens::new(&config.token_key_pkcs8, &config.issuer)?,
             accounts,
+            issuers: Issuers::new(&config.identity.issuers)?,
             rates: Mutex::new(LoginRates::new(Micros(0))),
             logins: Mutex::new(Logins::default()),
             waiting: Semaphore::new(WAITING + CHECKS),
@@ -144,12 +174,19 @@ impl Identity {
 
     /// How somebody can log in here.
     pub(crate) fn ways(&self) -> Vec<String> {
-        self.accounts.iter().map(|_| "local".to_owned()).collect()
+        let local = self.accounts.iter().filter(|_| self.config.local).map(|_| "local".to_owned());
+        local.chain(self.issuers.names()).collect()
+    }
+
+    /// How old the login at an issuer may be, in seconds: young enough for every role.
+    fn max_age(&self) -> u64 {
+        self.config.step_up.as_secs()
     }
 
     /// Whether `person` may take up `role`: what is lacking, in words.
     pub(crate) fn admits(&self, role: Role, person: Option<&Person>, now: WallMicros) -> Result<(), IdentityNeed> {
-        let lacking = |what: &str| Err(IdentityNeed { what: what.to_owned(), ways: self.ways() });
+        let need_of = |what: &str| IdentityNeed { what: what.to_owned(), ways: self.ways(), second_factor: false };
+        let lacking = |what: &str| Err(need_of(what));
         let need = self.config.need(role);
         if need == Need::Nothing {
             return Ok(());
@@ -158,7 +195,8 @@ impl Identity {
             return lacking("this invitation asks for a login as well: log in, and show the identity as a bearer");
         };
         if !person.second_factor {
-            return lacking("the login had no second factor: log in with one");
+            let what = "the login had no second factor, which this invitation asks for: log in with one";
+            return Err(IdentityNeed { second_factor: true, ..need_of(what) });
         }
         let age = now.0.saturating_sub(person.at.0) / 1_000_000;
         let most = self.config.step_up.as_secs();
@@ -186,7 +224,8 @@ impl Identity {
 
     /// What to say to whoever shows a token that is not good any more.
     pub(crate) fn ended(&self) -> IdentityNeed {
-        IdentityNeed { what: "the login has ended: log in again".to_owned(), ways: self.ways() }
+        let what = "the login has ended: log in again".to_owned();
+        IdentityNeed { what, ways: self.ways(), second_factor: false }
     }
 
     /// Ends the login of a token.
@@ -212,7 +251,8 @@ impl Identity {
         password: Zeroizing<String>,
         code: String,
     ) -> Result<Result<String, Wrong>, LoginError> {
-        let accounts = Arc::clone(self.accounts.as_ref().ok_or(LoginError::NoAccounts)?);
+        let accounts = self.accounts.as_ref().filter(|_| self.config.local).ok_or(LoginError::NoAccounts)?;
+        let accounts = Arc::clone(accounts);
         let _waits = self.waiting.try_acquire().map_err(|_| LoginError::Busy)?;
         let turn = Arc::clone(&self.checks).acquire_owned().await.map_err(|_| LoginError::Busy)?;
         let checked = tokio::task::spawn_blocking(move || {
@@ -276,9 +316,21 @@ pub(crate) enum OpenError {
     Key(#[from] TokenKeyError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 impl App {
+    /// Whether `person` may take up `role`. That somebody who is known was kept out is recorded by name.
+    pub(crate) async fn admit_person(&self, role: Role, person: Option<&Person>) -> Result<(), SessionError> {
+        let Err(need) = self.identity.admits(role, person, wall_clock()) else { return Ok(()) };
+        if let Some(person) = person {
+            let entry = Entry { name: Some(person.account.clone()), role: Some(role), ..Entry::now("denied") };
+            self.record(entry.saying(need.what.clone())).await?;
+        }
+        Err(SessionError::IdentityNeeded(need))
+    }
+
     /// Logs somebody in with a local account. What came of it is in the audit chain before it is answered.
     pub(crate) async fn login(
         &self,

@@ -1,5 +1,6 @@
 //! Who has to say who they are: the configuration, and what it means for a role.
 
+use super::oidc::{IssuerConfig, check_all};
 use crate::config::ConfigError;
 use std::time::Duration;
 use trocar_proto::session::role::{Grade, Role};
@@ -25,11 +26,16 @@ pub struct IdentityConfig {
     pub life: Duration,
     /// How old the second factor may be when a role that may hold instruments is joined, 1 min to [`Self::life`].
     pub step_up: Duration,
+    /// Whether local accounts may log in.
+    pub local: bool,
+    /// Who else says who somebody is (OpenID Connect); at most 8.
+    pub issuers: Vec<IssuerConfig>,
 }
 
 impl Default for IdentityConfig {
     fn default() -> Self {
-        Self { required: Required::Never, life: Duration::from_secs(3_600), step_up: Duration::from_secs(900) }
+        let (life, step_up) = (Duration::from_secs(3_600), Duration::from_secs(900));
+        Self { required: Required::Never, life, step_up, local: true, issuers: Vec::new() }
     }
 }
 
@@ -45,7 +51,10 @@ pub(super) enum Need {
 
 impl IdentityConfig {
     /// Checks what the types do not.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    ///
+    /// # Errors
+    /// Names the value that is out of its range.
+    pub fn check(&self) -> Result<(), ConfigError> {
         let bad = |field, expected| Err(ConfigError { field, expected });
         if !(300..=43_200).contains(&self.life.as_secs()) {
             return bad("identity.life", "5 to 720 minutes");
@@ -53,7 +62,10 @@ impl IdentityConfig {
         if self.step_up < Duration::from_secs(60) || self.step_up > self.life {
             return bad("identity.step_up", "1 minute to as long as a login is good for");
         }
-        Ok(())
+        if !self.local && self.issuers.is_empty() {
+            return bad("identity.local", "true, or an issuer: otherwise nobody can log in");
+        }
+        check_all(&self.issuers)
     }
 
     pub(super) fn need(&self, role: Role) -> Need {
@@ -94,5 +106,7 @@ mod tests {
         assert_eq!(with(43_201, 60), Err("identity.life"));
         assert_eq!(with(3_600, 59), Err("identity.step_up"));
         assert_eq!(with(3_600, 3_601), Err("identity.step_up"));
+        let nobody = IdentityConfig { local: false, ..IdentityConfig::default() };
+        assert_eq!(nobody.check().unwrap_err().field, "identity.local");
     }
 }

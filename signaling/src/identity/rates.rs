@@ -1,8 +1,7 @@
 //! How often somebody may try to log in. Codes have six digits: what keeps them from being guessed is that few can be tried.
 
 use crate::config::Rate;
-use crate::rate::{Bucket, network_key};
-use std::collections::BTreeMap;
+use crate::rate::{Buckets, network_key};
 use std::net::IpAddr;
 use trocar_proto::units::Micros;
 
@@ -10,20 +9,18 @@ use trocar_proto::units::Micros;
 const FROM_NETWORK: Rate = Rate { burst: 5, per_second: 1 };
 /// Tries of one account from everywhere, likewise: more, so that whoever tries a name from elsewhere does not keep its owner out.
 const OF_ACCOUNT: Rate = Rate { burst: 30, per_second: 4 };
-/// How many pairs, and how many accounts, are told apart; the rest share one bucket.
-const MAX_KEPT: usize = 4096;
 
 /// The tries of everybody.
 #[derive(Debug)]
 pub(super) struct LoginRates {
-    pairs: Kept<(String, IpAddr)>,
-    accounts: Kept<String>,
+    pairs: Buckets<(String, IpAddr)>,
+    accounts: Buckets<String>,
 }
 
 impl LoginRates {
     pub(super) fn new(now: Micros) -> Self {
         let now = slow(now);
-        Self { pairs: Kept::new(now, FROM_NETWORK), accounts: Kept::new(now, OF_ACCOUNT) }
+        Self { pairs: Buckets::new(now, FROM_NETWORK), accounts: Buckets::new(now, OF_ACCOUNT) }
     }
 
     /// Takes one try; seconds to wait where there is none left.
@@ -39,35 +36,10 @@ fn slow(now: Micros) -> Micros {
     Micros(now.0 / 60)
 }
 
-#[derive(Debug)]
-struct Kept<K> {
-    rate: Rate,
-    buckets: BTreeMap<K, Bucket>,
-    others: Bucket,
-}
-
-impl<K: Ord> Kept<K> {
-    fn new(now: Micros, rate: Rate) -> Self {
-        Self { rate, buckets: BTreeMap::new(), others: Bucket::full(now, rate) }
-    }
-
-    fn take(&mut self, now: Micros, key: K) -> Result<(), u64> {
-        let rate = self.rate;
-        if !self.buckets.contains_key(&key) {
-            if self.buckets.len() >= MAX_KEPT {
-                self.buckets.retain(|_, bucket| !bucket.is_full(now, rate));
-            }
-            if self.buckets.len() >= MAX_KEPT {
-                return self.others.take(now, rate);
-            }
-        }
-        self.buckets.entry(key).or_insert_with(|| Bucket::full(now, rate)).take(now, rate)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rate::MAX_KEYS;
 
     const MINUTE: u64 = 60_000_000;
 
@@ -98,9 +70,9 @@ mod tests {
     #[test]
     fn the_table_is_bounded() {
         let mut rates = LoginRates::new(Micros(0));
-        for i in 0..MAX_KEPT + 10 {
+        for i in 0..MAX_KEYS + 10 {
             let _ = rates.take(Micros(0), &i.to_string(), ip(2));
         }
-        assert!(rates.pairs.buckets.len() <= MAX_KEPT && rates.accounts.buckets.len() <= MAX_KEPT);
+        assert!(rates.pairs.len() <= MAX_KEYS && rates.accounts.len() <= MAX_KEYS);
     }
 }

@@ -12,10 +12,10 @@ use trocar_proto::session::ids::CertHash;
 const PASSWORD: &str = "a long enough password";
 
 /// A node with a database, and one who administers it.
-struct Node {
+pub(super) struct Node {
     _dir: TempDir,
     path: PathBuf,
-    world: World,
+    pub(super) world: World,
 }
 
 impl Node {
@@ -23,7 +23,7 @@ impl Node {
         Self::with(IdentityConfig { required, ..IdentityConfig::default() }).await
     }
 
-    async fn with(identity: IdentityConfig) -> Self {
+    pub(super) async fn with(identity: IdentityConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("trocar.db");
         let world = World::with(Config { store: StoreAt::File(path.clone()), identity, ..config() }).await;
@@ -47,21 +47,21 @@ impl Node {
     }
 
     /// The identity of somebody who logs in with everything right.
-    async fn identity(&self, account: &str) -> String {
+    pub(super) async fn identity(&self, account: &str) -> String {
         let totp = self.add(account);
         let reply = self.login(account, PASSWORD, &now(&totp, 0)).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         reply.json()["identity"].as_str().unwrap().to_owned()
     }
 
-    async fn join(&self, role: Role, identity: Option<&str>) -> Reply {
+    pub(super) async fn join(&self, role: Role, identity: Option<&str>) -> Reply {
         let invitation = self.world.app.invite(&self.world.session, role, 3_600, None).await.unwrap();
         let body = json!({"invitation": invitation.invitation, "name": "Somebody"});
         self.world.post("/v1/join", identity, &body).await
     }
 
     /// Kind, name and detail of the records of that kind.
-    async fn records(&self, kind: &str) -> Vec<(Option<String>, String)> {
+    pub(super) async fn records(&self, kind: &str) -> Vec<(Option<String>, String)> {
         self.world.app.settled().await.unwrap();
         let wanted = Filter { kind: Some(kind.to_owned()), ..Filter::default() };
         let rows = search(&self.path, &wanted).unwrap().into_iter();
@@ -179,8 +179,10 @@ async fn an_old_second_factor_opens_no_instruments_and_a_new_one_does() {
     let one_factor = Person { second_factor: false, ..person(wall_clock().0) };
     let one_factor = node.world.app.identity.begin(one_factor).unwrap().token;
     for role in [Role::Observer, Role::Expert] {
-        node.join(role, Some(&one_factor)).await.assert_problem(401, "identity-needed", "Authorization");
+        node.join(role, Some(&one_factor)).await.assert_problem(401, "second-factor-needed", "Authorization");
     }
+    let kept_out = node.records("denied").await.into_iter().filter(|(name, _)| name.as_deref() == Some("ada"));
+    assert_eq!(kept_out.count(), 3, "whoever is known is recorded by name");
 }
 
 #[tokio::test]

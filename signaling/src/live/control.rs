@@ -25,6 +25,7 @@ impl Live {
     /// the next one replaces it.
     pub(crate) fn control(&mut self, session: &SessionId, control: ControlInfo) {
         self.broadcast_lossy(session, &ServerEvent::Control { control: control.clone() });
+        self.trace(|t, now| t.mode(now, session, &control.mode));
         if let Ok(session) = self.session_mut(session) {
             session.may_be_operated = matches!(control.mode.as_str(), "granting" | "remote");
             // Whoever comes later asked none of these questions.
@@ -38,6 +39,7 @@ impl Live {
         if matches!(session.control, Register::Said(_)) {
             session.control = Register::Lost;
             self.broadcast(session_id, &ServerEvent::ControlGone);
+            self.trace(|t, now| t.ended(now, session_id, "gate lost"));
         }
     }
 
@@ -47,6 +49,7 @@ impl Live {
         if !matches!(session.control, Register::Lost) {
             session.control = Register::Lost;
             self.broadcast(session_id, &ServerEvent::ControlGone);
+            self.trace(|t, now| t.ended(now, session_id, "gates differ"));
         }
     }
 

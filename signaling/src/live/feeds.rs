@@ -408,6 +408,7 @@ impl Live {
     /// Ends a leg and tells its owner.
     pub(super) fn drop_leg(&mut self, leg: &trocar_proto::session::ids::LegId) -> Option<Closing> {
         let session_id = self.leg_index.remove(leg)?;
+        self.trace(|t, _| t.leg_gone(leg));
         self.note_view("view-ended", &session_id, leg);
         let gone = self.sessions.get_mut(&session_id)?.legs.remove(leg)?;
         self.send_to(&session_id, &gone.owner, &ServerEvent::Leg { leg: leg.clone(), state: LegState::Closed });

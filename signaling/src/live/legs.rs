@@ -104,10 +104,13 @@ impl Live {
         {
             return Err(SessionError::Full("legs"));
         }
-        let since = WallMicros(0);
+        let (since, is_picture) = (WallMicros(0), feed.is_some());
         let reserved = Leg { owner: owner.clone(), feed, state: LegState::Connecting, kind: None, since };
         session.legs.insert(leg.clone(), reserved);
         self.leg_index.insert(leg.clone(), session_id.clone());
+        if is_picture {
+            self.trace(|t, now| t.leg_asked(now, leg, owner));
+        }
         Ok(realm)
     }
 
@@ -149,6 +152,7 @@ impl Live {
         found.kind = Some(kind);
         found.since = wall;
         let owner = found.owner.clone();
+        self.trace(|t, now| t.leg_answered(now, leg));
         self.note_view("view-started", &session_id, leg);
         self.note_present(wall, &session_id, &owner);
         Ok(())
@@ -157,6 +161,7 @@ impl Live {
     /// The relay has not opened the leg, or has closed it.
     pub(crate) fn abandon_leg(&mut self, leg: &LegId) {
         let Some(session_id) = self.leg_index.remove(leg) else { return };
+        self.trace(|t, _| t.leg_gone(leg));
         self.note_view("view-ended", &session_id, leg);
         if let Some(session) = self.sessions.get_mut(&session_id) {
             session.legs.remove(leg);
@@ -245,6 +250,10 @@ impl Live {
         let Some(found) = self.sessions.get_mut(&session_id).and_then(|s| s.legs.get_mut(leg)) else { return };
         found.state = state;
         let owner = found.owner.clone();
+        let is_native = matches!(found.kind, Some(LegKind::Roq));
+        if state == LegState::Connected {
+            self.trace(|t, now| t.leg_connected(now, leg, is_native));
+        }
         self.send_to(&session_id, &owner, &ServerEvent::Leg { leg: leg.clone(), state });
     }
 
@@ -258,6 +267,9 @@ impl Live {
 
     /// Who speaks.
     pub(crate) fn handle_speaking(&mut self, session: &SessionId, feeds: Vec<FeedId>) {
+        if let Ok(found) = self.session_mut(session) {
+            found.speaking.clone_from(&feeds);
+        }
         self.broadcast(session, &ServerEvent::Speaking { feeds });
     }
 
@@ -283,6 +295,7 @@ impl Live {
             uncertainty_us: known.map_or(0, |(_, clock)| clock.uncertainty_us),
         };
         let (session_id, owner) = (session_id.clone(), found.owner.clone());
+        self.trace(|t, now| t.leg_shown(now, leg));
         self.send_lossy(&session_id, &owner, &event);
     }
 }

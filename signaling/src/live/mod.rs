@@ -30,6 +30,7 @@ use crate::figures::Figures;
 use crate::rate::Bucket;
 use crate::secret::SecretHash;
 use crate::store::{Stored, StoredParticipant};
+use crate::traces::Traces;
 use crate::webhooks::{Happening, Hooks};
 use chat::Chat;
 use consent::Given;
@@ -120,6 +121,8 @@ struct Session {
     legs: BTreeMap<LegId, Leg>,
     publications: BTreeMap<PublicationId, Publication>,
     chat: Chat,
+    /// Voices that were heard to speak, as was told last: it is told when it changes, and a later comer has missed that.
+    speaking: Vec<FeedId>,
     control: Register,
     /// Whether an expert operates, as far as is known: what was said last, also while the gate is lost.
     may_be_operated: bool,
@@ -159,6 +162,7 @@ impl Session {
             legs: BTreeMap::new(),
             publications: BTreeMap::new(),
             chat: Chat::default(),
+            speaking: Vec::new(),
             control: Register::default(),
             may_be_operated: false,
             given: Given::new(id.clone()),
@@ -189,6 +193,7 @@ pub(crate) struct Live {
     hooks: Hooks,
     journal: Journal,
     requires_consent: bool,
+    traces: Option<Traces>,
     /// Numbers sockets and reservations, so that an old one is never taken for a new one.
     next_serial: u64,
 }
@@ -212,6 +217,7 @@ impl Live {
             hooks,
             journal,
             requires_consent: false,
+            traces: None,
             next_serial: 0,
         };
         for (session, title, patient) in stored.sessions {
@@ -226,6 +232,18 @@ impl Live {
             let _ = live.add_participant(now, wall, p);
         }
         live
+    }
+
+    /// From now on joins and handovers are traced.
+    pub(crate) fn trace_with(&mut self, traces: Traces) {
+        self.traces = Some(traces);
+    }
+
+    /// Tells the traces, where there are any.
+    pub(crate) fn trace(&mut self, tell: impl FnOnce(&mut Traces, WallMicros)) {
+        if let Some(traces) = &mut self.traces {
+            tell(traces, crate::app::wall_clock());
+        }
     }
 
     /// Whether one more session may be opened.
@@ -246,6 +264,7 @@ impl Live {
         self.broadcast(id, &ServerEvent::Goodbye { reason: reason.to_owned() });
         self.note_all_views_end(id);
         let Some(mut session) = self.sessions.remove(id) else { return Ok(Vec::new()) };
+        self.trace(|t, now| t.ended(now, id, "session closed"));
         self.call(Happening::session("session.closed", id, &session.title));
         for participant in session.participants.values_mut() {
             participant.sockets.iter_mut().for_each(|s| s.end(Ending::Going));
@@ -338,6 +357,7 @@ impl Live {
         self.send_to(session_id, id, &ServerEvent::Goodbye { reason: reason.to_owned() });
         let closings = self.remove_belongings(session_id, id, |_| true, |_| true);
         let Some(mut gone) = self.session_mut(session_id)?.participants.remove(id) else { return Ok(closings) };
+        self.trace(|t, _| t.left(id));
         gone.sockets.iter_mut().for_each(|s| s.end(Ending::Removed));
         let info = gone.info(id);
         self.tell_left(session_id, info);

@@ -63,7 +63,7 @@ pub(crate) struct Outbound {
 
 impl Live {
     /// A new event socket of a participant. Its first message is the welcome; where there is a gate, the
-    /// newest STATUS follows, and where there was one, that it is lost. Others are told where it was not present.
+    /// newest STATUS follows, and where there was one, that it is lost; then who speaks. Others are told where it was not present.
     pub(crate) fn attach(
         &mut self,
         wall: WallMicros,
@@ -87,8 +87,10 @@ impl Live {
             session: self.session(session)?.info(session),
             chat: self.session(session)?.chat.kept(),
         };
-        let control = self.session(session)?.control.event();
-        for event in [Some(welcome), control].into_iter().flatten() {
+        let found = self.session(session)?;
+        let feeds: Vec<_> = found.speaking.iter().filter(|f| found.feeds.contains_key(*f)).cloned().collect();
+        let speaking = (!feeds.is_empty()).then_some(ServerEvent::Speaking { feeds });
+        for event in [Some(welcome), found.control.event(), speaking].into_iter().flatten() {
             if let (Some(text), Ok(participant)) = (as_text(&event), self.participant_mut(session, id)) {
                 participant.sockets.iter_mut().filter(|s| s.serial == serial).for_each(|s| s.send(&text));
             }

@@ -2,13 +2,20 @@
 
 use super::{json, to_the_end};
 use crate::app::App;
+use crate::config::origin_of;
 use crate::guard::{self, Peer};
-use crate::identity::{Login, LoginError};
+use crate::identity::{Login, LoginError, Returned};
 use crate::input;
-use crate::problem::{LIMIT, LOGIN_FAILED, LOGIN_UNUSED, Refusal, TOO_MANY};
+use crate::problem::{
+    FIELD_INVALID, ISSUER_UNAVAILABLE, ISSUER_UNKNOWN, LIMIT, LOGIN_FAILED, LOGIN_UNFINISHED, LOGIN_UNUSED,
+    ORIGIN as ORIGIN_REFUSED, Refusal, TOO_MANY,
+};
 use axum::extract::{Request, State};
+use axum::http::header::ORIGIN;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use trocar_proto::units::WallMicros;
@@ -26,6 +33,44 @@ pub(crate) struct LoginRequest {
     password: String,
     /// The six digits that the authenticator shows now. Each is taken once.
     code: String,
+}
+
+/// `POST /v1/login/begin`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BeginRequest {
+    /// Name of the issuer, one of the `ways` of `identity-needed`.
+    issuer: String,
+    /// SHA-256 of a random value that only this client knows, base64url without padding. The value itself finishes the login.
+    tab: String,
+    /// Whether the issuer is to ask the person anew, for all factors, whatever it remembers.
+    #[serde(default)]
+    step_up: bool,
+}
+
+/// Answer to the begin of a login.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct BegunLogin {
+    /// Where the browser goes. It comes back to `/login`, with `state` and `code`, or `error`, in the query.
+    url: String,
+    /// Until when it has to be back.
+    expires: WallMicros,
+}
+
+/// `POST /v1/login/finish`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FinishRequest {
+    /// As the browser came back with it. It is used up by this request, whatever comes of it.
+    state: String,
+    /// Likewise; left out where there is an error.
+    code: Option<String>,
+    /// Likewise, where the issuer says it (RFC 9207).
+    iss: Option<String>,
+    /// Likewise, where the issuer did not log the person in.
+    error: Option<String>,
+    /// The random value whose hash the login was begun with.
+    tab: String,
 }
 
 /// Answer to a login.
@@ -68,6 +113,54 @@ pub(super) async fn login(State(app): State<Arc<App>>, request: Request) -> Resu
     Ok(json(StatusCode::OK, &IdentityGrant::from(done)))
 }
 
+/// `POST /v1/login/begin`: begin a login at an issuer (OpenID Connect).
+#[utoipa::path(
+    post, path = "/v1/login/begin", operation_id = "beginLogin", tag = "identity", request_body = BeginRequest,
+    responses(
+        (status = 200, description = "Where the browser goes", body = BegunLogin),
+        (status = 403, description = "origin: a page of another origin"),
+        (status = 404, description = "issuer-unknown"),
+        (status = 429, description = "too-many-requests"),
+        (status = 503, description = "issuer-unavailable"),
+    )
+)]
+pub(super) async fn begin(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+    let peer = Peer::ip_of(request.extensions());
+    guard::take_join(&app, peer)?;
+    // The browser comes back to one address: a tab at another one, which has what finishes the login, would not be found again.
+    let origin = request.headers().get(ORIGIN).map(|o| o.to_str().unwrap_or_default().to_owned());
+    if origin.is_some() && origin != origin_of(&app.public_url) {
+        return Err(Refusal::new(ORIGIN_REFUSED, format!("log in at {}", app.public_url)).field("Origin"));
+    }
+    let body: BeginRequest = input::json(&app, request).await?;
+    let tab = URL_SAFE_NO_PAD.decode(&body.tab).ok().and_then(|t| <[u8; 32]>::try_from(t).ok());
+    let tab = tab.ok_or_else(|| {
+        Refusal::new(FIELD_INVALID, "a SHA-256, base64url without padding (43 characters)").field("tab")
+    })?;
+    let begun = app.begin_login(peer, &body.issuer, tab, body.step_up).await.map_err(refused)?;
+    Ok(json(StatusCode::OK, &BegunLogin { url: begun.url, expires: begun.expires }))
+}
+
+/// `POST /v1/login/finish`: say what the issuer has sent the browser back with.
+#[utoipa::path(
+    post, path = "/v1/login/finish", operation_id = "finishLogin", tag = "identity", request_body = FinishRequest,
+    responses(
+        (status = 200, description = "An identity, to be shown when an invitation is redeemed", body = IdentityGrant),
+        (status = 401, description = "login-unfinished"),
+        (status = 429, description = "too-many-requests"),
+        (status = 503, description = "issuer-unavailable"),
+    )
+)]
+pub(super) async fn finish(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+    let peer = Peer::ip_of(request.extensions());
+    guard::take_join(&app, peer)?;
+    let FinishRequest { state, code, iss, error, tab } = input::json(&app, request).await?;
+    let returned = Returned { state, code, iss, error, tab };
+    // To its end: a code is used up whether or not somebody waits for the answer.
+    let done = to_the_end(async move { app.finish_login(peer, returned).await.map_err(refused) }).await?;
+    Ok(json(StatusCode::OK, &IdentityGrant::from(done)))
+}
+
 /// `POST /v1/logout`: end the login that the identity belongs to.
 #[utoipa::path(
     post, path = "/v1/logout", operation_id = "logout", tag = "identity", security(("identity" = [])),
@@ -85,6 +178,13 @@ fn refused(error: LoginError) -> Refusal {
         LoginError::Busy => Refusal::new(LIMIT, detail).field("logins").retry_after(1),
         LoginError::Wrong => Refusal::new(LOGIN_FAILED, detail).field("account"),
         LoginError::NoAccounts => Refusal::new(LOGIN_UNUSED, detail).field("account"),
+        LoginError::NoIssuer => Refusal::new(ISSUER_UNKNOWN, detail).field("issuer"),
+        LoginError::Unavailable(_) => Refusal::new(ISSUER_UNAVAILABLE, detail).field("issuer").retry_after(5),
+        LoginError::NotBegun
+        | LoginError::Denied(..)
+        | LoginError::Old(_)
+        | LoginError::NoMember(_)
+        | LoginError::NotBelieved(_) => Refusal::new(LOGIN_UNFINISHED, detail).field("state"),
         LoginError::Session(e) => e.into(),
     }
 }

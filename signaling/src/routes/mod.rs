@@ -3,6 +3,7 @@
 mod consent;
 mod feeds;
 mod legs;
+mod link_tests;
 mod login;
 mod offer;
 mod openapi;
@@ -85,16 +86,23 @@ struct ParticipantPath {
 
 /// All routes of the API: what is here is in the document, and the other way round.
 fn api() -> OpenApiRouter<Arc<App>> {
+    api_with(operating())
+}
+
+fn api_with(operating: OpenApiRouter<Arc<App>>) -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::preface())
         .routes(routes!(sessions::join))
         .routes(routes!(sessions::token))
         .routes(routes!(login::login))
+        .routes(routes!(login::begin))
+        .routes(routes!(login::finish))
         .routes(routes!(login::logout))
         .routes(routes!(sessions::show, sessions::close))
         .routes(routes!(sessions::invite))
         .routes(routes!(consent::show, consent::put))
         .routes(routes!(sessions::remove_participant))
         .routes(routes!(sessions::ice_servers))
+        .routes(routes!(link_tests::begin))
         .routes(routes!(events::open))
         .routes(routes!(feeds::list, feeds::announce))
         .routes(routes!(feeds::show, feeds::remove))
@@ -105,17 +113,32 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(whep::patch, whep::remove, whep::resource))
         .routes(routes!(whip::open, whip::endpoint))
         .routes(routes!(whip::patch, whip::remove, whip::resource))
-        .routes(routes!(operate::healthz))
-        .routes(routes!(operate::readyz))
-        .routes(routes!(operate::metrics))
+        .merge(operating)
         .routes(routes!(openapi::document))
         .routes(routes!(openapi::viewer))
 }
 
-/// The API and the page.
-pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::from(api())
-        .merge(page::routes())
+/// What whoever runs the server asks.
+fn operating() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(operate::healthz))
+        .routes(routes!(operate::readyz))
+        .routes(routes!(operate::metrics))
+}
+
+/// The API and the page; with what operators ask, where that has no listener of its own.
+pub(crate) fn router(app: Arc<App>, with_operating: bool) -> Router {
+    let api = if with_operating { api() } else { api_with(OpenApiRouter::new()) };
+    layered(Router::from(api).merge(page::routes()), app)
+}
+
+/// What operators ask, and nothing else. Whoever reaches that listener is told.
+pub(crate) fn admin_router(app: Arc<App>) -> Router {
+    layered(Router::from(operating()).layer(axum::Extension(operate::OwnListener)), app)
+}
+
+fn layered(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
+    routes
         .fallback(|| async { Refusal::new(NOT_FOUND, "no route has this path") })
         .method_not_allowed_fallback(|| async {
             Refusal::new(METHOD, "see Allow for the methods of this path").field("method")

@@ -7,7 +7,6 @@ use crate::ice;
 use crate::input::{self, Names};
 use crate::name::{MAX_NAME, NAME_EXPECTED, shown};
 use crate::problem::{FIELD_INVALID, Refusal};
-use crate::token::Bearing;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -23,7 +22,7 @@ const DEFAULT_TTL_S: u64 = 86_400;
     post, path = "/v1/join", operation_id = "join", tag = "sessions", request_body = JoinRequest,
     responses(
         (status = 200, description = "A participant and its first token", body = TokenGrant),
-        (status = 401, description = "identity-needed: show an identity of /v1/login as a bearer"),
+        (status = 401, description = "identity-needed, second-factor-needed: show an identity of /v1/login as a bearer"),
         (status = 403, description = "invitation-invalid"),
         (status = 429, description = "too-many-requests"),
     )
@@ -49,14 +48,7 @@ pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Resul
     responses((status = 200, description = "A fresh token for the same participant", body = TokenGrant))
 )]
 pub(super) async fn token(State(app): State<Arc<App>>, bearer: Bearer) -> Result<Response, Refusal> {
-    let claims = bearer.claims;
-    let grant = app.grant(Bearing {
-        session: claims.session,
-        participant: claims.sub,
-        realm: claims.realm,
-        role: claims.role,
-        cnf: claims.cnf.map(|c| c.x5t_s256),
-    })?;
+    let grant = app.exchange(bearer.claims)?;
     Ok(json(StatusCode::OK, &grant))
 }
 

@@ -148,7 +148,7 @@ async fn a_chain_that_was_made_anew_does_not_have_the_heads_that_were_signed() {
                 rusqlite::params![record.seq as i64, text, hash],
             )
             .unwrap();
-            previous = hex(&hash);
+            previous = hex::encode(hash);
         } else {
             previous = row.hash;
         }
@@ -159,10 +159,6 @@ async fn a_chain_that_was_made_anew_does_not_have_the_heads_that_were_signed() {
     db.execute_batch("DELETE FROM audit_heads").unwrap();
     let unsigned = verify(&stored.path, None).unwrap();
     assert_eq!((unsigned.head, unsigned.heads), (None, 0));
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[tokio::test]
@@ -232,7 +228,7 @@ async fn what_is_handed_out_can_be_checked_line_by_line() {
     for (line, row) in as_json(&rows).lines().zip(&rows) {
         let (bytes, hash) = line.rsplit_once(",\"hash\":\"").unwrap();
         let hash = hash.strip_suffix("\"}").unwrap();
-        assert_eq!(hex(&crate::secret::SecretHash::of(&format!("{bytes}}}")).0), hash);
+        assert_eq!(hex::encode(crate::secret::SecretHash::of(&format!("{bytes}}}")).0), hash);
         assert_eq!(hash, row.hash);
     }
     let csv = as_csv(&rows);

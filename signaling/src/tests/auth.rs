@@ -164,6 +164,24 @@ async fn a_refreshed_token_is_the_same_participant() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_exchanged_gives_no_second_line_of_tokens() {
+    let world = World::new().await;
+    let refresh = async |token: &str| world.ask(Method::POST, "/v1/token", Some(token), &[], "").await;
+    let first = world.join(Role::Expert).await;
+    let lost = refresh(&first.token).await;
+    assert_eq!(lost.status, 200, "{}", lost.text);
+    let again = refresh(&first.token).await;
+    assert_eq!(again.status, 200, "the answer may have been lost: {}", again.text);
+    let second: TokenGrant = serde_json::from_str(&again.text).unwrap();
+    assert_eq!(world.get(&world.path(""), &second.token).await.status, 200);
+    let replay = refresh(&first.token).await;
+    replay.assert_problem(401, "token-invalid", "jti");
+    assert_eq!(world.get(&world.path(""), &first.token).await.status, 200, "what it is good for ends with its time");
+    assert_eq!(refresh(&second.token).await.status, 200, "the line goes on");
+    assert_eq!(world.join(Role::Expert).await.role, Role::Expert, "and the link is as good as before");
+}
+
+#[tokio::test]
 async fn no_refresh_after_removal_or_closing() {
     let world = World::new().await;
     let (one, two) = (world.join(Role::Expert).await, world.join(Role::Observer).await);

@@ -45,6 +45,27 @@ async fn a_listener_is_told_whom_it_hears_where() {
 }
 
 #[tokio::test]
+async fn whoever_comes_while_somebody_speaks_is_told_who_it_is() {
+    let world = World::new().await;
+    let cnf = Some(CertHash([7; 32]));
+    let (one, two) = (world.join_with(Role::Local, cnf).await, world.join(Role::Observer).await);
+    let published = world.publish(&one.token, "talk").await;
+    assert_eq!(published.status, 201, "{}", published.text);
+    let kinds = |grant: &TokenGrant| {
+        let mut outbound = world.app.live().attach(wall_clock(), &world.session, &grant.participant).unwrap();
+        let texts = std::iter::from_fn(|| outbound.queue.try_recv().ok());
+        texts.map(|text| serde_json::from_str::<Value>(&text).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&two).len(), 1, "the control: nobody speaks");
+    world.app.live().handle_speaking(&world.session, vec![FeedId::new("gone").unwrap(), FeedId::new("talk").unwrap()]);
+    let seen = kinds(&two);
+    assert_eq!(seen[0]["type"], "welcome");
+    assert_eq!(seen[1..], [json!({"type": "speaking", "feeds": ["talk"]})], "and no voice that has gone");
+    world.app.live().handle_speaking(&world.session, Vec::new());
+    assert_eq!(kinds(&two).len(), 1, "nobody speaks any more");
+}
+
+#[tokio::test]
 async fn what_is_written_goes_to_all_and_to_those_who_come_later() {
     let world = Running::new().await;
     let (one, two) = (world.join(Role::Local).await, world.join(Role::Observer).await);

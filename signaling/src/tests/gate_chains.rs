@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use std::path::PathBuf;
 use std::time::Instant;
 use trocar_control::audit::clock::utc;
-use trocar_control::audit::record::{Event, FORMAT, Hash, Outcome, Party, Record};
+use trocar_control::audit::record::{Event, Hash, Record};
 use trocar_control::trust::{Identity, Trust};
 use trocar_proto::units::WallMicros;
 
@@ -47,42 +47,14 @@ fn lines(n: u64, note: impl Fn(u64) -> Option<String>) -> Vec<String> {
     (1..=n)
         .map(|seq| {
             let record = Record {
-                format: FORMAT,
                 seq,
                 previous,
                 id: format!("{seq:032x}"),
                 utc: utc(WallMicros(now + seq)),
                 tick: seq,
-                clock_offset_us: None,
-                session: SessionId::new("or-1").unwrap(),
-                patient: vec![],
-                consent: None,
-                event: Event::Request,
-                from: None,
-                to: None,
-                set: vec![],
-                epoch: None,
-                offer: None,
-                oid: None,
-                actor: Party::default(),
-                expert: None,
-                reason: None,
                 note: note(seq),
-                step: None,
-                loop_age_p50_us: None,
-                loop_age_p95_us: None,
-                jitter_p95_us: None,
-                loss_ppm: None,
-                frame_age_us: None,
-                links: None,
-                bit_rate: None,
-                codec: None,
-                count: None,
-                lost: 0,
-                durable: None,
-                configuration: Hash::NONE,
                 software: "trocar-gate".into(),
-                outcome: Outcome::Done,
+                ..Record::empty(SessionId::new("or-1").unwrap(), Event::Request)
             };
             let (line, hash) = record.line().unwrap();
             previous = hash;

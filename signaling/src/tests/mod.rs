@@ -10,9 +10,11 @@ mod feeds;
 mod gate;
 mod gate_chains;
 mod ice;
+mod link_tests;
 mod openapi;
 mod owners;
 mod presence;
+mod renewal;
 mod repository;
 mod requests;
 mod retention;
@@ -218,6 +220,7 @@ pub(super) fn config() -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         loopback_http: Some("127.0.0.1:0".parse().unwrap()),
+        admin_listen: None,
         tls: TlsIdentity {
             cert_chain_pem: certified.cert.pem().into_bytes(),
             key_pem: certified.signing_key.serialize_pem().into_bytes(),
@@ -238,6 +241,8 @@ pub(super) fn config() -> Config {
         ice: crate::Ice::default(),
         webhooks: Vec::new(),
         control: None,
+        traces: None,
+        link_tests: None,
         identity: crate::IdentityConfig::default(),
         limits: Limits { grace: Duration::from_millis(200), ..Limits::default() },
     }
@@ -294,7 +299,7 @@ impl World {
         let names = ("https://trocar.example".to_owned(), config.origins.clone());
         let app = Arc::new(App::new(&config, relay.clone(), store, names, (Hooks::default(), notary)).unwrap());
         let session = app.create_session("Cholecystectomy, theatre 2").await.unwrap();
-        let router = router(app.clone());
+        let router = router(app.clone(), true);
         Self { app, relay, session, router }
     }
 

@@ -164,13 +164,12 @@ async fn whoever_has_the_file_and_not_the_key_cannot_remove() {
         .unwrap();
         copy
     };
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let unsigned = forge(&"00".repeat(64), &hex(&kept.key()), "unsigned.db");
+    let unsigned = forge(&"00".repeat(64), &hex::encode(kept.key()), "unsigned.db");
     assert_eq!(verify(&unsigned, None).unwrap_err().why, Why::Pruning("its signature is not good"));
     let signed = format!("trocar-audit-pruned-1\n{}\n{}\n1 2 {}\n", last.record.seq + 1, last.hash, second.hash);
     let theirs = forge(
-        &hex(&Signer::new(&other).unwrap().sign_text(&signed)),
-        &hex(&token_public_key(&other).unwrap()),
+        &hex::encode(Signer::new(&other).unwrap().sign_text(&signed)),
+        &hex::encode(token_public_key(&other).unwrap()),
         "theirs.db",
     );
     assert!(matches!(verify(&theirs, Some(&kept.key())).unwrap_err().why, Why::OtherKey(_)));

@@ -7,8 +7,6 @@ use aws_lc_rs::hmac;
 use axum::http::Uri;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::redirect::Policy;
-use rustls_platform_verifier::BuilderVerifierExt as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
@@ -32,7 +30,7 @@ pub(crate) struct Courier {
 
 impl Courier {
     pub(super) fn new(webhook: &Webhook, messages: mpsc::Receiver<Message>) -> Result<Self, ConfigError> {
-        let http = client().ok_or(ConfigError {
+        let http = crate::outgoing::client(None, CALL_TIMEOUT).ok_or(ConfigError {
             field: "webhook.url",
             expected: "a system with a list of certificate authorities that can be read",
         })?;
@@ -102,19 +100,6 @@ fn host_of(url: &str) -> String {
 fn sign(key: &hmac::Key, id: &str, timestamp_s: u64, body: &str) -> String {
     let tag = hmac::sign(key, format!("{id}.{timestamp_s}.{body}").as_bytes());
     format!("v1,{}", STANDARD.encode(tag.as_ref()))
-}
-
-/// A client that trusts the authorities of the system, follows no redirect and uses no proxy.
-fn client() -> Option<reqwest::Client> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_platform_verifier()
-        .ok()?
-        .with_no_client_auth();
-    let builder = reqwest::Client::builder().tls_backend_preconfigured(tls).redirect(Policy::none()).no_proxy();
-    builder.timeout(CALL_TIMEOUT).build().ok()
 }
 
 #[cfg(test)]

@@ -46,15 +46,20 @@ export async function join(invitation: string, name: string, organisation: strin
   try {
     return (await (await redeem(authorization(token))).json()) as TokenGrant;
   } catch (error) {
-    if (!(error instanceof Refused) || error.problem !== "identity-needed") throw error;
+    if (!isLoginNeeded(error)) throw error;
     forgetTabIdentity();
     // The login has ended or is too old. Where none is asked for, that is no matter; where one is, the first answer says why.
     try {
       return (await (await redeem({})).json()) as TokenGrant;
     } catch (second) {
-      throw second instanceof Refused && second.problem === "identity-needed" ? error : second;
+      throw isLoginNeeded(second) ? error : second;
     }
   }
+}
+
+/** Refused for want of a login, or of a better one. */
+export function isLoginNeeded(error: unknown): error is Refused {
+  return error instanceof Refused && ["identity-needed", "second-factor-needed"].includes(error.problem);
 }
 
 /** Says who one is; this tab keeps the answer. */
@@ -71,8 +76,9 @@ export function logOut(): void {
   if (token !== "") void request("/v1/logout", { method: "POST", headers: authorization(token) }).catch(() => undefined);
 }
 
-function post(url: string, headers: Record<string, string>, body: object): Promise<Response> {
-  return request(url, { method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body) });
+export function post(url: string, headers: Record<string, string>, body: object, timeoutMs = REQUEST_TIMEOUT_MS): Promise<Response> {
+  const signal = AbortSignal.timeout(timeoutMs);
+  return request(url, { method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body), signal });
 }
 
 export async function refreshToken(bearer: string): Promise<TokenGrant> {

@@ -1,7 +1,8 @@
 // The page: from a link to a session, and back to the lobby when it ends.
 
-import { join, logIn, logOut, Refused } from "./api.ts";
+import { isLoginNeeded, join, logIn, logOut, Refused } from "./api.ts";
 import { setData } from "./dom.ts";
+import { beginAt, finishLogin, type Returned, returned } from "./issuer-login.ts";
 import { startLanguage } from "./language-button.ts";
 import { fromFragment, maySend } from "./link-invitation.ts";
 import { Lobby, type LobbyFault } from "./lobby.ts";
@@ -14,7 +15,7 @@ import type { Invitation } from "./token.ts";
 const root = document.getElementById("app") ?? document.body;
 let role = "";
 
-const NO_FAULT: LobbyFault = { text: "", ways: [] };
+const NO_FAULT: LobbyFault = { text: "", ways: [], isStepUp: false };
 
 function showLobby(invitation: Invitation, notice: TextKey | null, fault: LobbyFault): void {
   setData(document.body, "connection", "joining");
@@ -33,14 +34,27 @@ function showLobby(invitation: Invitation, notice: TextKey | null, fault: LobbyF
       return enter({ secret, name, organisation }, start, login);
     },
     logOut,
+    logInAt: async (issuer, { invitation: secret, organisation, isStepUp, ways }) => {
+      memory.rememberStart(start);
+      memory.rememberOrganisation(organisation);
+      memory.keepTabInvitation(secret, false);
+      try {
+        location.assign(await beginAt(issuer, isStepUp, ways));
+        return null;
+      } catch (error) {
+        return { ...NO_FAULT, text: error instanceof Refused ? error.words() : t.join.unreachable };
+      }
+    },
   });
   root.replaceChildren(lobby.element);
 }
 
 /** Joins and shows the session; resolves to what went wrong, or null. */
 async function enter(asked: Invitation, start: memory.StartChoice, login: LoginAnswer | null): Promise<LobbyFault | null> {
+  let wasKnown = false;
   try {
     if (login !== null) await logIn(login);
+    wasKnown = memory.tabIdentity().token !== "";
     const grant = await join(asked.secret, asked.name, asked.organisation);
     const invitation = { ...asked, name: asked.name || grant.name };
     memory.rememberName(invitation.name);
@@ -51,17 +65,45 @@ async function enter(asked: Invitation, start: memory.StartChoice, login: LoginA
     session.start();
     return null;
   } catch (error) {
-    return error instanceof Refused ? { text: error.words(), ways: error.ways } : { text: t.join.unreachable, ways: [] };
+    if (!(error instanceof Refused)) return { ...NO_FAULT, text: t.join.unreachable };
+    // That a login is asked for is no fault; that the one there is does not do is to be told.
+    const isNew = isLoginNeeded(error) && !wasKnown;
+    return { text: isNew ? "" : error.words(), ways: error.ways, isStepUp: wasKnown };
   }
+}
+
+/** Back from an issuer: on into the session that was left for it. */
+async function comeBack(back: Returned): Promise<void> {
+  const login = memory.takeTabLogin();
+  const organisation = memory.rememberedOrganisation();
+  const invitation = { secret: memory.tabInvitation().secret, name: memory.rememberedName(), organisation };
+  if (login === null) return showLobby(invitation, null, { ...NO_FAULT, text: t.join.loginElsewhere });
+  setData(document.body, "connection", "joining");
+  try {
+    await finishLogin(back, login.value);
+  } catch (error) {
+    const text = error instanceof Refused ? error.words() : t.join.unreachable;
+    return showLobby(invitation, null, { text, ways: login.ways, isStepUp: login.isStepUp });
+  }
+  if (invitation.secret === "") return showLobby(invitation, null, NO_FAULT);
+  // Whoever has logged in is shown by the name of the account.
+  const fault = await enter({ ...invitation, name: "" }, memory.rememberedStart(), null);
+  if (fault !== null) showLobby(invitation, null, fault);
 }
 
 function leave(invitation: Invitation, fault: string): void {
   memory.keepTabInvitation(invitation.secret, false);
-  showLobby({ ...invitation, name: invitation.name || memory.rememberedName() }, "join.left", { text: fault, ways: [] });
+  showLobby({ ...invitation, name: invitation.name || memory.rememberedName() }, "join.left", { ...NO_FAULT, text: fault });
 }
 
 async function main(): Promise<void> {
   startLanguage();
+  const back = returned(location.pathname, location.search);
+  if (back !== null) {
+    // What the issuer sent leaves the address bar and the history; it is good for one answer anyway.
+    history.replaceState(null, "", "/");
+    return comeBack(back);
+  }
   const link = fromFragment(location.hash);
   const tab = memory.tabInvitation();
   role = link.role;

@@ -47,6 +47,8 @@ export const UNREACHABLE_FIRST_MS = 250;
 export const UNREACHABLE_MAX_MS = 1000;
 /** An HTTP request that takes longer is given up. */
 export const REQUEST_TIMEOUT_MS = 5000;
+/** Longest wait for an answer about a login at an issuer, which the relay asks meanwhile. */
+export const LOGIN_TIMEOUT_MS = 12_000;
 /** A handshake of the event socket that takes longer is given up. */
 export const SOCKET_TIMEOUT_MS = 4800;
 /**

@@ -20,6 +20,8 @@ export interface LobbyAnswer {
 export interface LobbyFault {
   text: string;
   ways: readonly string[];
+  /** Somebody is logged in, and that is not enough: the issuer is to ask anew. */
+  isStepUp: boolean;
 }
 
 export interface LobbyOptions {
@@ -37,6 +39,8 @@ export interface LobbyOptions {
   /** Resolves to what went wrong, or null where the screen is no longer needed. */
   submit: (answer: LobbyAnswer) => Promise<LobbyFault | null>;
   logOut: () => void;
+  /** Goes to an issuer; resolves to what went wrong where it does not come to that. */
+  logInAt: (issuer: string, answer: { invitation: string; organisation: string; isStepUp: boolean; ways: readonly string[] }) => Promise<LobbyFault | null>;
 }
 
 export class Lobby {
@@ -52,12 +56,18 @@ export class Lobby {
   readonly #button: HTMLButtonElement;
   readonly #devices = el("section", { class: "devices" });
   #check: DeviceCheck | null = null;
+  #ways: readonly string[] = [];
+  #isStepUp = false;
 
   constructor(private readonly o: LobbyOptions) {
     this.#button = say(el("button", { class: "primary", type: "submit" }), o.notice === null ? "join.button" : "join.again");
     this.#name.input.value = o.name;
     this.#organisation.input.value = o.organisation;
-    this.#login = new LoginFields(o.logOut, () => this.#renderName());
+    this.#login = new LoginFields(
+      () => this.#handleLogOut(),
+      () => this.#renderName(),
+      (issuer) => void this.#logInAt(issuer),
+    );
     const fields = [this.#login.element, this.#name.element, this.#organisation.element];
     if (o.invitation === "") fields.unshift(this.#link.element);
     const form = el("form", { novalidate: true }, ...fields, this.#fault, this.#button);
@@ -68,7 +78,7 @@ export class Lobby {
     this.#handleFault(o.fault);
     this.#showDevices();
     const notice = o.notice === null ? [] : [say(el("p", { class: "notice" }), o.notice)];
-    const head = el("div", { class: "lobby-head" }, say(el("p", { class: "mark" }), "app.product"), languageButton(() => relabel(document)));
+    const head = el("div", { class: "lobby-head" }, say(el("p", { class: "mark" }), "app.product"), languageButton(() => this.#relabel()));
     const card = el("div", { class: "card" }, say(el("h1"), "join.heading"), ...notice, form);
     this.element = el("main", { class: "join" }, el("div", { class: "lobby" }, head, card, this.#devices));
     queueMicrotask(() => this.#focus());
@@ -85,6 +95,10 @@ export class Lobby {
     const { o } = this;
     const isNamed = this.#login.isAsked() || this.#login.isKnown();
     const name = isNamed ? "" : this.#name.input.value.trim();
+    if (this.#login.isAsked() && !this.#login.isLocal()) {
+      this.#showFault(t.join.needIssuer);
+      return this.#login.focus();
+    }
     const login = this.#login.isAsked() ? this.#login.answer() : null;
     const answer = {
       invitation: o.invitation || fromPasted(this.#link.input.value),
@@ -106,21 +120,46 @@ export class Lobby {
     else this.#handleFault(problem);
   }
 
-  /** A login that is asked for now is no fault of anybody; one that failed is. */
+  async #logInAt(issuer: string): Promise<void> {
+    const { o } = this;
+    const invitation = o.invitation || fromPasted(this.#link.input.value);
+    this.#showFault("");
+    this.#login.setBusy(true);
+    this.#check?.stop();
+    const organisation = this.#organisation.input.value.trim();
+    const problem = await o.logInAt(issuer, { invitation, organisation, isStepUp: this.#isStepUp, ways: this.#ways });
+    // Otherwise the browser is on its way.
+    if (problem === null) return;
+    this.#login.setBusy(false);
+    this.#showFault(problem.text);
+  }
+
+  /** A login that is asked for for the first time is no fault of anybody, and has no text; one that failed has. */
   #handleFault(fault: LobbyFault): void {
     const wasAsked = this.#login.isAsked();
     const isNeeded = fault.ways.length > 0;
-    this.#login.render(wasAsked || isNeeded);
+    if (isNeeded) [this.#ways, this.#isStepUp] = [fault.ways, fault.isStepUp];
+    this.#login.render(wasAsked || isNeeded, this.#ways);
     this.#renderName();
-    const isNew = isNeeded && !wasAsked;
-    this.#showFault(isNew ? "" : fault.text);
-    if (isNew) this.#login.focus();
-    else if (this.#login.isAsked() && fault.text !== "") this.#login.handleFailure();
+    this.#showFault(fault.text);
+    if (isNeeded && !wasAsked) this.#login.focus();
+    else if (this.#login.isAsked() && this.#login.isLocal() && fault.text !== "") this.#login.handleFailure();
   }
 
-  /** Whoever logs in is shown by the name of the account. */
+  #handleLogOut(): void {
+    this.#isStepUp = false;
+    this.o.logOut();
+  }
+
+  #relabel(): void {
+    relabel(document);
+    this.#login.relabel();
+  }
+
+  /** Whoever logs in is shown by the name of the account; where only issuers can tell it, their buttons are the way on. */
   #renderName(): void {
     setHidden(this.#name.element, this.#login.isAsked() || this.#login.isKnown());
+    setHidden(this.#button, this.#login.isAsked() && !this.#login.isLocal());
   }
 
   #showFault(text: string): void {

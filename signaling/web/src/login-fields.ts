@@ -1,8 +1,9 @@
-// Account, password and code: shown in the lobby where an invitation asks for a login, and who is logged in where somebody is.
+// How somebody logs in, shown in the lobby where an invitation asks for it: a button for each issuer, and account, password and code of a
+// local account. And who is logged in where somebody is.
 
 import { button, el, say, setHidden, setText } from "./dom.ts";
 import { tabIdentity } from "./memory.ts";
-import type { TextKey } from "./strings.ts";
+import { t, type TextKey } from "./strings.ts";
 
 export interface LoginAnswer {
   account: string;
@@ -10,12 +11,18 @@ export interface LoginAnswer {
   code: string;
 }
 
+/** The way of an account of this node; the others are issuers. */
+const LOCAL = "local";
+
 export class LoginFields {
   readonly element = el("fieldset", { class: "login", hidden: true });
   readonly #account = input("account", "join.account", { autocomplete: "username", autocapitalize: "none", spellcheck: "false", maxlength: "64" });
   readonly #password = input("password", "join.password", { type: "password", autocomplete: "current-password", maxlength: "256" });
   readonly #code = input("code", "join.code", { autocomplete: "one-time-code", inputmode: "numeric", maxlength: "7", class: "code" });
   readonly #asked: HTMLElement;
+  readonly #issuers = el("div", { class: "issuers" });
+  readonly #local: HTMLElement;
+  #ways: readonly string[] = [];
   readonly #known = el("div", { class: "known", hidden: true });
   readonly #who = el("strong");
 
@@ -23,19 +30,24 @@ export class LoginFields {
   constructor(
     private readonly logOut: () => void,
     private readonly onChange: () => void,
+    private readonly logInAt: (issuer: string) => void,
   ) {
     const hint = say(el("p", { class: "hint", id: "login-hint" }), "join.loginHint");
     for (const field of [this.#account, this.#password, this.#code]) field.input.setAttribute("aria-describedby", "login-hint");
     const pair = el("div", { class: "pair" }, this.#password.element, this.#code.element);
-    this.#asked = el("div", {}, hint, this.#account.element, pair);
+    this.#local = el("div", { class: "local" }, this.#account.element, pair);
+    this.#asked = el("div", {}, hint, this.#issuers, this.#local);
     const who = el("p", {}, say(el("span"), "join.loggedIn"), " ", this.#who);
     this.#known.append(who, button("join.logOut", () => this.#end(), { class: "log-out" }));
     this.element.append(say(el("legend"), "join.login"), this.#known, this.#asked);
-    this.render(false);
+    this.render(false, []);
   }
 
-  /** Asks for a login from now on, unless somebody is logged in. */
-  render(isAsked: boolean): void {
+  /** Asks for a login from now on, in one of these ways, unless somebody is logged in. */
+  render(isAsked: boolean, ways: readonly string[]): void {
+    this.#ways = ways;
+    this.#renderIssuers();
+    setHidden(this.#local, !this.isLocal());
     const name = tabIdentity().name;
     setText(this.#who, name);
     setHidden(this.#known, name === "");
@@ -45,6 +57,21 @@ export class LoginFields {
 
   isAsked(): boolean {
     return !this.element.hidden && !this.#asked.hidden;
+  }
+
+  /** Whether one can log in with an account of this node. */
+  isLocal(): boolean {
+    return this.#ways.includes(LOCAL);
+  }
+
+  /** Writes anew what names somebody. */
+  relabel(): void {
+    for (const button of this.#issuers.querySelectorAll<HTMLElement>("button")) setText(button, t.join.loginAt(button.dataset["issuer"] ?? ""));
+  }
+
+  /** While the browser is on its way to an issuer. */
+  setBusy(isBusy: boolean): void {
+    for (const button of this.#issuers.querySelectorAll("button")) button.disabled = isBusy;
   }
 
   isKnown(): boolean {
@@ -64,6 +91,8 @@ export class LoginFields {
   }
 
   focus(): void {
+    const first = this.#issuers.querySelector("button");
+    if (!this.isLocal() && first !== null) return first.focus();
     (this.#account.input.value === "" ? this.#account : this.#code).input.focus();
   }
 
@@ -79,9 +108,20 @@ export class LoginFields {
     this.#code.input.value = "";
   }
 
+  #renderIssuers(): void {
+    const names = this.#ways.filter((way) => way !== LOCAL);
+    const buttons = names.map((name) => {
+      const element = el("button", { type: "button", class: "issuer", "data-issuer": name }, t.join.loginAt(name));
+      element.addEventListener("click", () => this.logInAt(name));
+      return element;
+    });
+    this.#issuers.replaceChildren(...buttons);
+    setHidden(this.#issuers, buttons.length === 0);
+  }
+
   #end(): void {
     this.logOut();
-    this.render(true);
+    this.render(true, this.#ways.length > 0 ? this.#ways : [LOCAL]);
     this.onChange();
     this.focus();
   }

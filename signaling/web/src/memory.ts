@@ -5,6 +5,7 @@ import { isLayout, type Layout } from "./layout.ts";
 
 const INVITATION = "trocar.invitation";
 const IDENTITY = "trocar.identity";
+const LOGIN = "trocar.login";
 
 const read = (name: string): string => load(() => localStorage, `trocar.${name}`);
 const keep = (name: string, value: string): void => store(() => localStorage, `trocar.${name}`, value);
@@ -85,6 +86,25 @@ export function keepTabIdentity(identity: TabIdentity): void {
 
 export function forgetTabIdentity(): void {
   store(() => sessionStorage, IDENTITY, "");
+}
+
+/** A login that this tab began at an issuer. */
+export interface TabLogin {
+  /** What finishes it. */
+  value: string;
+  isStepUp: boolean;
+  ways: string[];
+}
+
+export function keepTabLogin(login: TabLogin): void {
+  store(() => sessionStorage, LOGIN, JSON.stringify(login));
+}
+
+/** The login that this tab began, once. */
+export function takeTabLogin(): TabLogin | null {
+  const stored = load(() => sessionStorage, LOGIN);
+  store(() => sessionStorage, LOGIN, "");
+  return stored === "" ? null : (JSON.parse(stored) as TabLogin);
 }
 
 // Storage may be switched off by policy: then the page forgets, and works.

@@ -38,6 +38,12 @@ export interface IdentityGrant {
   name: string;
 }
 
+/** Answer to `POST /v1/login/begin`. */
+export interface BegunLogin {
+  url: string;
+  expires: number;
+}
+
 export interface FeedDescriptor {
   feed: string;
   source: string;

@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
+import { webcrypto } from "node:crypto";
 import test from "node:test";
 import { join, logIn, logOut, Refused } from "../src/api.ts";
-import { keepTabIdentity, tabIdentity } from "../src/memory.ts";
+import { beginAt, finishLogin, returned } from "../src/issuer-login.ts";
+import { keepTabIdentity, tabIdentity, takeTabLogin } from "../src/memory.ts";
+
+// Node 18 has it under another name.
+if (globalThis.crypto === undefined) Object.assign(globalThis, { crypto: webcrypto });
 
 interface Asked {
   url: string;
   bearer: string | undefined;
+  body: Record<string, unknown>;
 }
 
 /** A tab of its own whose relay gives these answers, one after the other. */
@@ -14,8 +20,8 @@ function tab(...answers: { status: number; body: object }[]): Asked[] {
   const storage = { getItem: (key: string) => kept.get(key) ?? null, setItem: (key: string, value: string) => kept.set(key, value) };
   Object.assign(globalThis, { sessionStorage: storage, localStorage: storage });
   const asked: Asked[] = [];
-  const fetch = async (url: string, init: { headers?: Record<string, string> }) => {
-    asked.push({ url, bearer: init.headers?.["authorization"] });
+  const fetch = async (url: string, init: { headers?: Record<string, string>; body?: string }) => {
+    asked.push({ url, bearer: init.headers?.["authorization"], body: JSON.parse(init.body ?? "{}") as Record<string, unknown> });
     const { status, body } = answers.shift() ?? { status: 500, body: {} };
     return { ok: status < 300, status, statusText: "", json: async () => body };
   };
@@ -64,4 +70,41 @@ test("another refusal keeps the login", async () => {
   const why = await join("secret", "Ada", "").catch((error: unknown) => error);
   assert.ok(why instanceof Refused, String(why));
   assert.equal(tabIdentity().token, "i.d");
+});
+
+test("a login without a second factor is given up, and the first answer says why", async () => {
+  const lacks = { status: 401, body: { type: "urn:trocar:problem:second-factor-needed", detail: "no second factor", ways: ["North"] } };
+  tab(lacks, needed("a login is needed"));
+  keepTabIdentity({ token: "i.d", name: "Ada" });
+  const why = await join("secret", "Ada", "").catch((error: unknown) => error);
+  assert.equal(why instanceof Refused ? why.problem : String(why), "second-factor-needed");
+  assert.equal(tabIdentity().token, "");
+});
+
+test("a login at an issuer is begun with the hash of what this tab keeps, and finished with the value, once", async () => {
+  const url = "https://id.example/auth?state=s1";
+  const asked = tab({ status: 200, body: { url } }, { status: 200, body: { identity: "i.d", name: "Dr Ada" } });
+  assert.equal(await beginAt("North", true, ["local", "North"]), url);
+  const login = takeTabLogin();
+  assert.deepEqual([login?.isStepUp, login?.ways], [true, ["local", "North"]]);
+  assert.equal(takeTabLogin(), null);
+  const value = login?.value ?? "";
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(value)));
+  const tabHash = btoa(String.fromCharCode(...hash)).replace(/\+/g, "-").replace(/\//g, "_").replace("=", "");
+  assert.deepEqual(asked[0]?.body, { issuer: "North", tab: tabHash, step_up: true });
+  assert.equal(value.length, 43);
+  const back = returned("/login", "?code=c1&state=s1&iss=https%3A%2F%2Fid.example&session_state=x");
+  assert.deepEqual(back, { state: "s1", code: "c1", iss: "https://id.example" });
+  if (back !== null) await finishLogin(back, value);
+  assert.deepEqual(asked[1]?.body, { state: "s1", code: "c1", iss: "https://id.example", tab: value });
+  assert.deepEqual(tabIdentity(), { token: "i.d", name: "Dr Ada" });
+});
+
+test("only the address that issuers send back to is a way back, and nothing but an address is gone to", async () => {
+  assert.equal(returned("/", "?code=c1&state=s1"), null);
+  assert.deepEqual(returned("/login", "?error=access_denied&state=s1"), { state: "s1", error: "access_denied" });
+  tab({ status: 200, body: { url: "javascript:alert(1)" } });
+  const why = await beginAt("North", false, []).catch((error: unknown) => error);
+  assert.ok(why instanceof Refused, String(why));
+  assert.equal(takeTabLogin(), null);
 });

@@ -4,6 +4,10 @@ declare module "node:test" {
   export default function test(name: string, run: () => void | Promise<void>): void;
 }
 
+declare module "node:crypto" {
+  export const webcrypto: Crypto;
+}
+
 declare module "node:fs" {
   export function readFileSync(path: URL, encoding: "utf8"): string;
 }

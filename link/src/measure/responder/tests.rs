@@ -43,11 +43,11 @@ impl World {
         let body = json(&Opening { cookie, program: "t".to_owned(), beside });
         let out = self.give(from, &opening(Kind::Open, nonce, &self.shared, &body));
         let bytes = Self::sent(&out).ok_or("silence")?;
-        let (header, body) = (Header::read(bytes).unwrap(), Header::open(&self.shared, bytes).unwrap());
+        let header = Header::read(bytes).unwrap();
         if header.kind == Kind::Refuse {
-            return Err(read::<Refusal>(body).unwrap().why);
+            return Err(refusal_of(&out));
         }
-        let a: Accepted = read(body).unwrap();
+        let a: Accepted = read(Header::open(&self.shared, bytes).unwrap()).unwrap();
         Ok((header.session, self.shared.derive(nonce, header.session, &unhex(&a.salt).unwrap())))
     }
 
@@ -258,4 +258,58 @@ fn a_report_comes_in_parts_that_fit_into_packets() {
     }
     let r: Received = serde_json::from_str(&text).unwrap();
     assert_eq!((r.flow.lost, r.flow.received), (143, 857));
+}
+
+fn refusal_of(out: &[Output]) -> String {
+    let bytes = World::sent(out).expect("silence");
+    assert_eq!(Header::read(bytes).unwrap().kind, Kind::Refuse);
+    read::<Refusal>(&bytes[crate::measure::packet::HEADER_BYTES..]).unwrap().why
+}
+
+#[test]
+fn where_measurements_are_asked_for_elsewhere_a_grant_opens_one_and_nothing_else_does() {
+    use crate::measure::keys::{GRANTS_MAX, nonce_of};
+    const UNTIL: Stamp = 20_000_000;
+    let limits = Limits { mbit_s_max: 100.0, seconds_max: 60.0, sessions_max: 2 };
+    let mut w = World::new();
+    w.responder = Responder::for_grants(b"secret", limits, "test 1", Doors::default());
+    let hello = |w: &mut World, key: &Key, nonce| w.give(A, &opening(Kind::Hello, nonce, key, &[]));
+    for nonce in [77, nonce_of(Some(3), 77)] {
+        let out = hello(&mut w, &Key::new(b""), nonce);
+        assert!(refusal_of(&out).contains("ask the relay again"), "nobody asked for {nonce}");
+    }
+    assert!(w.responder.handle_grant(3, b"north", 1_000_000, UNTIL));
+    assert!(!w.responder.handle_grant(3, b"south", 1_000_000, UNTIL), "a number is given once");
+    // Somebody who knows the number, and not the key.
+    w.shared = Key::new(b"south");
+    let cookie = "00".repeat(24);
+    let body = json(&Opening { cookie, program: "t".to_owned(), beside: None });
+    let out = w.give(A, &opening(Kind::Open, nonce_of(Some(3), 77), &w.shared.clone(), &body));
+    assert!(refusal_of(&out).contains("keys of the two ends differ"));
+    w.shared = Key::new(b"north");
+    let session = w.open(A, nonce_of(Some(3), 77), None).unwrap();
+    let (answer, _) = w.ask(A, &session, &DOWN);
+    assert_eq!(answer, Some(Answer::Done), "the control: who has number and key measures");
+
+    assert!(w.responder.handle_grant(4, b"east", 1_000_000, UNTIL));
+    w.shared = Key::new(b"east");
+    let why = w.open("192.0.2.2:1", nonce_of(Some(4), 1), None).unwrap_err();
+    assert!(why.contains("one at a time"), "{why}");
+
+    let mut out = Vec::new();
+    w.responder.end_all("somebody operates", &mut out);
+    assert!(out.iter().any(|o| matches!(o, Output::Stop { id: (_, 1) })), "its flow ends");
+    assert!(out.iter().any(|o| matches!(o, Output::Send { to, .. } if *to == A.parse().unwrap())));
+    assert_eq!(refusal_of(&out), "somebody operates");
+    assert_eq!(w.responder.sessions(), 0);
+    let out = hello(&mut w, &Key::new(b"east"), nonce_of(Some(4), 1));
+    assert!(refusal_of(&out).contains("not asked for"), "a grant of before is gone too");
+
+    // A grant ends, and there are only so many.
+    assert!(w.responder.handle_grant(5, b"west", 1_000_000, UNTIL));
+    w.now.set(UNTIL);
+    let out = hello(&mut w, &Key::new(b"west"), nonce_of(Some(5), 1));
+    assert!(refusal_of(&out).contains("its time is over"));
+    let granted = (10..100).filter(|id| w.responder.handle_grant(*id, b"k", UNTIL, 2 * UNTIL)).count();
+    assert_eq!(granted, GRANTS_MAX);
 }

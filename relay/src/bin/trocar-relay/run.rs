@@ -18,7 +18,7 @@ use trocar_relay::control::{ControlListener, TokenCheck};
 use trocar_relay::quic::Identity;
 use trocar_relay::remote::{AdmissionListener, RemoteAdmission};
 use trocar_relay::worker::{Limits, RealmListener};
-use trocar_relay::{Relay, RelayConfig};
+use trocar_relay::{CertificateFiles, Relay, RelayConfig};
 
 /// What scripts are told.
 #[derive(Debug, Serialize)]
@@ -52,7 +52,10 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
 pub(crate) async fn run(config: Config, json: bool) -> anyhow::Result<()> {
     check(&config)?;
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hung_up = signal(SignalKind::hangup())?;
     let (relay, events) = Relay::start(relay_config(&config)?)?;
+    let (cert, key, trust) = (config.cert.clone(), config.key.clone(), config.trust.clone());
+    relay.keep_certificates(CertificateFiles { cert, key, trust })?;
     let admission = AdmissionListener {
         address: config.admission.listen,
         cert: config.cert.clone(),
@@ -74,9 +77,12 @@ pub(crate) async fn run(config: Config, json: bool) -> anyhow::Result<()> {
         metrics,
     };
     print(&report, json)?;
-    tokio::select! {
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminated.recv() => break,
+            _ = interrupted.recv() => break,
+            Some(()) = hung_up.recv() => relay.read_certificates_again(),
+        }
     }
     tracing::info!("stopping");
     admission.shutdown().await;

@@ -3,13 +3,17 @@
 use super::*;
 use trocar_proto::control::ToRelay;
 use trocar_proto::handover::message::{Figures, FromGate, Mode, Status, encode_from_gate};
-use trocar_proto::handover::types::{Colours, Epoch, GrantedSet, Nonce};
+use trocar_proto::handover::types::{Colours, Epoch, ExpertId, GrantedSet, Nonce};
 
 fn status(mode: Mode, epoch: u64, answers: &[u64]) -> ToRelay {
+    status_of(None, mode, epoch, answers)
+}
+
+fn status_of(expert: Option<ExpertId>, mode: Mode, epoch: u64, answers: &[u64]) -> ToRelay {
     let status = Status {
         epoch: Epoch(epoch),
         mode,
-        expert: None,
+        expert,
         set: GrantedSet::default(),
         since_ms: 0,
         stopped: 0,
@@ -107,4 +111,42 @@ async fn a_copy_that_cannot_be_read_is_no_reason_to_cut_a_gate_off() {
     };
     tokio::time::timeout(SOON, known).await.expect("it is believed again");
     assert!(gate.connection.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn who_is_not_cut_off_is_who_a_gate_names_as_the_holder_for_as_long_as_it_does() {
+    let pki = Pki::new();
+    let fetching = crate::quic::client_config(pki.identity("relay", "r")).unwrap();
+    let doors = crate::doors::Doors::new(fetching, tokio::sync::mpsc::channel(8).0);
+    let listener = ControlListener {
+        realm: RealmId::new("north").unwrap(),
+        address: "127.0.0.1:0".parse().unwrap(),
+        identity: pki.identity("relay", "relay-1"),
+        tokens: Arc::new(|_, _, _| Ok(())),
+        limits: Limits::default(),
+    };
+    let control = Control::start_with(listener, Some(Arc::clone(&doors))).unwrap();
+    let mut gate = Raw::dial(control.address(), pki.identity("gate", "or-1")).await;
+    gate.join("s1", PartyKind::Gate).await;
+    let expert = Some(ExpertId([7; 32]));
+    let holder = std::collections::BTreeSet::from([CertHash([7; 32])]);
+    let none = std::collections::BTreeSet::new();
+    // Offered is not held; what is held counts until the gate says otherwise.
+    for (mode, epoch, wanted) in [(Mode::Remote, 5, &holder), (Mode::Hold, 6, &none), (Mode::Remote, 7, &holder)] {
+        let nonce = probed(&mut gate).await;
+        gate.say(&status_of(expert, mode, epoch, &[nonce])).await;
+        let told = async {
+            while doors.holders() != *wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, told).await.unwrap_or_else(|_| panic!("{mode:?}: {:?}", doors.holders()));
+    }
+    drop(gate);
+    let gone = async {
+        while doors.holders() != none {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.expect("a gate that is gone names nobody");
 }

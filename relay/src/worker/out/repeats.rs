@@ -21,6 +21,16 @@ enum Why {
     Missed,
 }
 
+/// What became of a packet that is to go again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    Sent,
+    /// It is no longer stored.
+    Gone,
+    /// The leg's budget for repeats is used up.
+    Refused,
+}
+
 impl Core {
     /// Sends packets again that a browser lost, each at most once a round trip.
     pub(crate) fn repair(&mut self, index: usize, now: Instant, lost: impl Iterator<Item = u16>) {
@@ -77,10 +87,10 @@ impl Core {
         let mut room = twice.iter_mut();
         batch.clear();
         let mut send = |(seq, stored, header): (u16, u64, HeaderFields)| {
-            let Some((info, packet)) = feed.ring().get(stored) else { return false };
+            let Some((info, packet)) = feed.ring().get(stored) else { return Again::Gone };
             if !repair.take(at, packet.len() as u64) {
                 sent.unrepaired += 1;
-                return false;
+                return Again::Refused;
             }
             let header = HeaderFields { payload_type, seq: next_rtx.low16(), ssrc: *rtx_ssrc, ..header };
             let number = *next_rtx;
@@ -90,7 +100,7 @@ impl Core {
             let _ = line.take(at, u32::from(info.payload_len) + OVERHEAD);
             let takes = Takes { line: &mut line, now: at, renumber: renumber.as_deref_mut() };
             push(batch, outlet, sent, &mut streams.rtx, takes, &o, |_| {});
-            true
+            Again::Sent
         };
         for seq in lost {
             let Some(recent) = recent_repeats.get_mut(usize::from(seq) % RECENT_REPEATS) else { continue };
@@ -107,14 +117,21 @@ impl Core {
             if why == Why::Missed && feed.ring().get(stored).is_none_or(is_old) {
                 continue;
             }
-            if send((seq, stored, header)) {
-                *recent = (seq, at);
-                room.next().into_iter().for_each(|slot| *slot = Some((seq, stored, header)));
+            match send((seq, stored, header)) {
+                Again::Sent => {
+                    *recent = (seq, at);
+                    room.next().into_iter().for_each(|slot| *slot = Some((seq, stored, header)));
+                }
+                Again::Gone => {}
+                // Whoever asks for all of it, over and over, takes no time from the others: the rest is not looked up.
+                Again::Refused => break,
             }
         }
         // Behind the others, so that a burst of losses is less likely to take both.
         for packet in twice.into_iter().flatten() {
-            send(packet);
+            if send(packet) == Again::Refused {
+                break;
+            }
         }
         sent.note_repeats(batch.flush(outlet));
     }

@@ -93,6 +93,43 @@ async fn second_copies_are_no_part_of_the_grant() {
 }
 
 #[tokio::test]
+async fn a_viewer_that_reports_without_end_is_heard_so_often_and_no_more_and_the_others_always() {
+    use trocar_proto::media::rtcp::{Builder, ReportBlock};
+    let mut w = World::new();
+    w.feed("H264", "packetization-mode=1");
+    let [greedy, modest] = ["leg1", "leg2"].map(|name| {
+        let id = LegId::new(name).unwrap();
+        w.core.open_roq_leg(grant_of(&id), CertHash([1; 32]), w.now).unwrap();
+        w.core.legs.iter().find(|(_, l)| l.id == id).unwrap().0
+    });
+    let report = |lost| {
+        let block = ReportBlock {
+            ssrc: Ssrc(5),
+            fraction_lost: lost,
+            cumulative_lost: 0,
+            highest_seq: 0,
+            jitter: 0,
+            last_sr: 0,
+            delay_since_sr: 0,
+        };
+        Builder::default().receiver_report(Ssrc(1), Some(&block)).finish()
+    };
+    for second in 1..=3 {
+        // A hundred thousand of one and two hundred of the other, evenly.
+        for n in 0..200_u32 {
+            for _ in 0..500 {
+                w.core.handle_viewer_rtcp(greedy, w.now, &report(1));
+            }
+            w.core.handle_viewer_rtcp(modest, w.now, &report(u8::try_from(n).unwrap()));
+            assert_eq!(u32::from(w.core.legs[modest].viewer.fraction_lost), n, "each of its reports counts");
+            w.advance(5);
+        }
+        let heard = 100_000 * second - w.core.counters.rtcp_dropped;
+        assert!((4_000 * second..=4_000 * second + 1_000).contains(&heard), "{heard} within {second} s");
+    }
+}
+
+#[tokio::test]
 async fn a_realms_line_has_places_for_what_it_takes() {
     let mut w = World::new();
     w.feed("H264", "packetization-mode=1");

@@ -223,6 +223,10 @@ fn kind(kind: &str) -> Kind {
         "joined" | "participant.joined" => is(user, Some(("110122", "Login")), "E"),
         "participant.left" | "participant-removed" => is(user, Some(("110123", "Logout")), "E"),
         "token-granted" => is(user, Some(("110126", "Node Authentication")), "E"),
+        "certificate-refused" | "token-replayed" => {
+            Kind { refused: true, ..is(alert, Some(("110126", "Node Authentication")), "E") }
+        }
+        k if k.starts_with("certificate") => is(alert, Some(("110129", "Security Configuration")), "E"),
         k if k.contains("denied") => Kind { refused: true, ..is(user, Some(("110122", "Login")), "E") },
         "consent-given" => is(patient, None, "C"),
         "consent-withdrawn" => is(patient, None, "U"),

@@ -2,7 +2,7 @@
 
 use super::message::{CODES, RECORD_DETAIL, RECORD_OBJECT};
 use super::spool;
-use crate::audit::chain::{hash_of, hex};
+use crate::audit::chain::hash_of;
 use crate::audit::verify::open;
 use crate::audit::{Bad, Record};
 use base64::Engine as _;
@@ -107,7 +107,7 @@ impl Received {
     }
 
     fn take(&mut self, m: Message) {
-        let bytes_fit = m.record.as_ref().is_none_or(|r| hex(&hash_of(r)) == m.hash);
+        let bytes_fit = m.record.as_ref().is_none_or(|r| hex::encode(hash_of(r)) == m.hash);
         let record = m.record.as_deref().and_then(|r| serde_json::from_str::<Record>(r).ok());
         let says = record.as_ref().is_none_or(|r| r.seq == m.seq);
         let known = self.hashes.get(&m.seq).map(|(hash, _)| *hash == m.hash);
@@ -186,7 +186,8 @@ pub fn resend(store: &Path, from: u64) -> Result<(), ReconcileError> {
 fn chain(connection: &Connection) -> Result<(u64, BTreeMap<u64, String>), rusqlite::Error> {
     let sent = spool::sent(connection)?;
     let mut query = connection.prepare("SELECT seq, hash FROM audit ORDER BY seq")?;
-    let rows = query.query_map([], |r| Ok((r.get::<_, i64>(0)?.unsigned_abs(), hex(&r.get::<_, Vec<u8>>(1)?))))?;
+    let rows =
+        query.query_map([], |r| Ok((r.get::<_, i64>(0)?.unsigned_abs(), hex::encode(&r.get::<_, Vec<u8>>(1)?))))?;
     Ok((sent, rows.collect::<Result<_, _>>()?))
 }
 

@@ -89,8 +89,7 @@ impl Spool {
             }
             let record: Record = serde_json::from_str(&text)
                 .map_err(|e| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(e)))?;
-            let (seq, hash) =
-                (row.get::<_, i64>(0)?.unsigned_abs(), crate::audit::chain::hex(&row.get::<_, Vec<u8>>(2)?));
+            let (seq, hash) = (row.get::<_, i64>(0)?.unsigned_abs(), hex::encode(&row.get::<_, Vec<u8>>(2)?));
             batch.oldest_us = batch.oldest_us.or(Some(record.utc_us));
             batch.rows.push(Waiting { seq, at: WallMicros(record.utc_us), record, text, hash });
         }

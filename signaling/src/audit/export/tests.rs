@@ -2,7 +2,7 @@
 
 use super::message::{MAX_MESSAGE, Sender};
 use super::*;
-use crate::audit::chain::{hash_of, hex};
+use crate::audit::chain::hash_of;
 use crate::audit::{FORMAT, Record};
 
 fn sender() -> Sender {
@@ -42,7 +42,7 @@ fn chain(n: u64, detail: impl Fn(u64) -> String) -> Vec<Waiting> {
                 lost: 0,
             };
             let text = serde_json::to_string(&record).unwrap();
-            let hash = hex(&hash_of(&text));
+            let hash = hex::encode(hash_of(&text));
             previous.clone_from(&hash);
             Waiting { seq, at: WallMicros(record.utc_us), record, text, hash }
         })

@@ -144,7 +144,7 @@ fn take(t: &Transaction<'_>, chain: &Path, sealed: &Seal) -> Result<Taken, Inges
         // It was checked a moment ago; a file that changes meanwhile is not what was sealed.
         let Ok((record, hash)) = gate::Record::read(line.as_bytes()) else { break };
         seq = record.seq;
-        head = Some(super::chain::hex(&hash.0));
+        head = Some(hex::encode(hash.0));
         let known: Option<Vec<u8>> = rusqlite::OptionalExtension::optional(t.query_row(
             "SELECT hash FROM gate_records WHERE gate = ?1 AND seq = ?2",
             params![sealed.gate, seq.cast_signed()],
@@ -292,10 +292,10 @@ pub fn verify_gates(store: &Path) -> Result<Vec<GateChain>, GateBad> {
         if record.seq != seq {
             return bad("it is missing");
         }
-        if super::chain::hex(&record.previous.0) != chain.head {
+        if hex::encode(record.previous.0) != chain.head {
             return bad("it does not follow the record before it");
         }
-        (chain.records, chain.head) = (seq, super::chain::hex(&hash.0));
+        (chain.records, chain.head) = (seq, hex::encode(hash.0));
         match said.get_mut(&gate).and_then(|heads| heads.remove(&seq)) {
             Some(head) if head != chain.head => return bad("signaling's chain names another one"),
             Some(_) => chain.vouched = seq,

@@ -24,6 +24,9 @@ export const en = {
     account: "Account",
     password: "Password",
     code: "Code from your authenticator",
+    loginAt: (issuer: string) => `Log in with ${issuer}`,
+    loginElsewhere: "This login was not begun in this tab. Open your invitation again.",
+    needIssuer: "Please choose where to log in.",
     needLogin: "Please enter account, password and code.",
     loggedIn: "Logged in as",
     logOut: "Log out",
@@ -364,6 +367,9 @@ export const en = {
   /** In place of what the relay says, for the problems that a person may meet. Empty: the relay's own words are shown. */
   problem: {
     "identity-needed": "Please log in: the login has ended, or is too old for this invitation.",
+    "second-factor-needed": "Your login had no second factor, and this invitation asks for one. Log in again with a second factor.",
+    "login-unfinished": "",
+    "issuer-unavailable": "",
     "login-failed": "Account, password or code is wrong. Each code can be used once: wait for the next one.",
     "token-expired": "",
     "token-invalid": "",

@@ -68,13 +68,15 @@ impl Ingest {
             if let Ok(frame) = frames.recv_timeout(Duration::from_millis(50)) {
                 break frame;
             }
-            pipeline.check(&name)?;
+            // The pipeline is read first and speaks last: a video that nothing takes ends it with an error that names no video.
+            let checked = pipeline.check(&name);
             if let Some(error) = funnel.error() {
                 return Err(error);
             }
             if let Some(found) = funnel.refused() {
                 return Err(MediaError::NotForwarded { source_name: name, found });
             }
+            checked?;
             if Instant::now() > deadline {
                 return Err(MediaError::Stalled { step: name, seconds: FIRST_KEY_FRAME_S });
             }

@@ -52,7 +52,7 @@ repair: build ## deadline repair: the simulated cells that have a target, and fi
 glass: test-prepare ## glass to glass, from the time in the pixels: a native window and a browser
 	@TROCAR_SOAK=1 cargo nextest run --workspace -E 'package(trocar-media-tests) and test(/^glass::/)' --success-output final
 
-bench: build ## measure: what a packet costs in the relay, beside floors and the common way (six minutes, a quiet machine)
+bench: build ## measure: what a packet costs in the relay, beside floors and the common way (seven minutes, a quiet machine)
 	@cargo run -q -p trocar-media-tests --bin trocar-bench
 
 # The profile is that of everything else: what is checked is what is measured, and nothing is compiled twice.

@@ -40,6 +40,7 @@ advisories() {
 
 step "formatting" cargo fmt --all --check
 step "sizes of files" scripts/check-sizes.sh
+step "no crate is compiled twice" scripts/check-features.sh
 step "proto is pure" scripts/check-proto-pure.sh
 step "handover: every requirement has a test" scripts/requirements.sh
 step "types of the page" page_types

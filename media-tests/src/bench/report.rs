@@ -144,13 +144,16 @@ On loopback the sender also pays for the receiver's half of the kernel's work; w
 - *Delay* is one way, from the moment the generator hands a packet to its socket or to QUIC until a sink has read it, both on the same monotonic clock, kernel included, of one packet in {SAMPLE}. \
 For trocar that includes the generator's own QUIC (encryption, pacing, its thread's wake-up), which the floors' generator does not have: *generator* says how long it takes until the last packet of a turn (a frame, in bursts) \
 has left the generator, counted from the first.\n\
+- A cell counts from {warm:.1} s after its viewers get packets. Until a viewer's report has told the round trip, trocar sends a frame's packets at twice the rate at most \
+(up to 8 ms more for its last one), as nothing is known of the line; a round trip below 2 ms ends that.\n\
 - *Lost* counts every packet between the first one that a sink opened while it counted and the last one that the generator made.\n\
 - trocar takes the stream by RTP over QUIC (TLS, admission through signaling), stores it, and serves each viewer by its own numbers, NACK and RTX kept ready. Sinks send a receiver report a second and offer no transport-wide feedback.\n\
 - *floor: sealed* reads plain UDP with `recvmmsg` and `UDP_GRO`, writes a fixed header, copies the payload, seals with AES-256-GCM under each viewer's key and sends batches of at most {BATCH} packets by `UDP_SEGMENT`, as trocar does. \
 It has no QUIC, keeps nothing, and answers nothing. *floor: clear* is the same without the seal. Their generator sends segments of 10, as QUIC does.\n\
 - *plain str0m* is a relay as its examples write it: RTP mode, one payload shared by all viewers, RTX cache on, one `send_to` a packet, plain UDP in.\n\
 - Where a ratio is made, its cells run one after the other, several times; the table shows medians.",
-        super::packet::PAYLOAD + super::floor::FIXED + 16
+        super::packet::PAYLOAD + super::floor::FIXED + 16,
+        warm = super::plan::TIMES.warm_up.as_secs_f64(),
     )
 }
 

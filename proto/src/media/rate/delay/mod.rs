@@ -70,6 +70,8 @@ const PROOF_US: u64 = 10_000_000;
 /// A line with a shorter round trip that showed no queue for so long is not paced, in microseconds.
 const LAN_RTT_US: u64 = 2_000;
 const LAN_CLEAR_US: u64 = 30_000_000;
+/// The shortest of so many round trips, the newest ones, tells how long a line is: an end that was busy adds to each of its own.
+const RTT_LATEST: usize = 4;
 /// A round trip counts as this at most, in microseconds.
 const RTT_MAX_US: u64 = 10_000_000;
 /// The pace there, in bits per second, or this times the grant.
@@ -124,6 +126,10 @@ pub struct DelayController {
     target: f64,
     phase: Phase,
     rtt: Option<u64>,
+    /// The newest round trips, in no order.
+    latest: [u64; RTT_LATEST],
+    /// Which of them is the oldest.
+    oldest: usize,
     slices: Slices,
     base: Base,
     judge: Judge,
@@ -175,6 +181,8 @@ impl DelayController {
             target: config.granted.0 as f64,
             phase: Phase::Climb,
             rtt: None,
+            latest: [u64::MAX; RTT_LATEST],
+            oldest: 0,
             slices: Slices::default(),
             base: Base::default(),
             judge: Judge::default(),
@@ -225,7 +233,7 @@ impl DelayController {
     #[must_use]
     pub fn pace(&self, now: Micros) -> Pace {
         let clear = self.queue_seen.is_none_or(|s| now.since(s) >= LAN_CLEAR_US);
-        if clear && self.rtt.is_some_and(|r| r < LAN_RTT_US) {
+        if clear && self.latest.iter().any(|rtt| *rtt < LAN_RTT_US) {
             return Pace::Open;
         }
         let drains = matches!(self.phase, Phase::Drain(_));
@@ -427,6 +435,10 @@ impl RateController for DelayController {
     fn handle_round_trip(&mut self, _now: Micros, rtt_us: u64) {
         let rtt_us = rtt_us.min(RTT_MAX_US);
         self.rtt = Some(self.rtt.map_or(rtt_us, |r| (7 * r + rtt_us) / 8));
+        if let Some(slot) = self.latest.get_mut(self.oldest) {
+            *slot = rtt_us;
+        }
+        self.oldest = (self.oldest + 1) % RTT_LATEST;
     }
 
     fn target(&self) -> Bitrate {

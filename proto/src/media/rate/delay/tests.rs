@@ -262,6 +262,15 @@ fn the_pace_is_twice_the_grant_and_a_lan_is_not_paced_until_it_shows_a_queue() {
     let mut lan = granted(20.0);
     lan.handle_round_trip(Micros(0), 300);
     assert_eq!(lan.pacing_rate(Micros(0)), Bitrate(1_000_000_000));
+    // One report that waited at a busy end says nothing of the line; a line that has grown longer is paced.
+    let open = |c: &DelayController| c.pacing_rate(Micros(0)) == Bitrate(1_000_000_000);
+    let paces: Vec<bool> = [40_000, 300, 2_500, 2_500, 2_500, 2_500]
+        .map(|rtt| {
+            lan.handle_round_trip(Micros(0), rtt);
+            open(&lan)
+        })
+        .to_vec();
+    assert_eq!(paces, [true, true, true, true, true, false]);
     let mut fast = granted(400.0);
     fast.handle_round_trip(Micros(0), 300);
     assert_eq!(fast.pacing_rate(Micros(0)), mbit(4_000.0));

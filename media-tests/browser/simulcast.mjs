@@ -157,7 +157,7 @@ async function watch({ observer, session }) {
   const longest = (list, from, to) =>
     Math.max(0, ...list.slice(1).map((f, i) => (f.at >= from && list[i].at <= to ? f.at - list[i].at : 0)));
   const switches = [];
-  let shown = "cam";
+  let [shown, was] = ["cam", before];
   for (const [feed, width] of [["cam-half", 480], ["cam-quarter", 240], ["cam", 960], ["cam-quarter", 240]]) {
     const asked = performance.now();
     const path = `/v1/sessions/${session}/legs/${leg}`;
@@ -166,7 +166,10 @@ async function watch({ observer, session }) {
     const there = performance.now();
     await new Promise((done) => setTimeout(done, 2000));
     const gaps = [shown, feed].map((layer) => longest(still[layer], asked - 300, there + 800));
-    switches.push({ feed, after: there - asked, gap: longest(frames, asked, there + 500), still: Math.max(...gaps) });
+    const now = await inbound(pc);
+    const [received, decoded, keys, plis] = ["framesReceived", "framesDecoded", "keyFramesDecoded", "pliCount"].map((n) => now[n] - was[n]);
+    was = now;
+    switches.push({ feed, after: there - asked, gap: longest(frames, asked, there + 500), still: Math.max(...gaps), received, decoded, keys, plis });
     shown = feed;
   }
   const [after, freezesAfter] = [await inbound(pc), await freezesOf(others)];

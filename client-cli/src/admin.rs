@@ -4,12 +4,13 @@ use anyhow::{Context as _, bail, ensure};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use trocar_signaling::{AccountName, Accounts};
+use trocar_proto::units::WallMicros;
+use trocar_signaling::{Account, AccountName, Accounts};
 
 /// What is done on the node.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum AdminCommand {
-    /// Local accounts: people who log in with a password and a code of their authenticator.
+    /// Local accounts: people who log in with a password and a code of their authenticator, or with a passkey.
     User {
         #[command(subcommand)]
         command: UserCommand,
@@ -21,17 +22,51 @@ pub(crate) enum AdminCommand {
 pub(crate) enum UserCommand {
     /// Add an account and print the address that an authenticator is enrolled with. It is a secret, and is shown once.
     ///
-    /// The password is asked for; where standard input is no terminal, it is its first line.
+    /// The password is asked for; where standard input is no terminal, it is its first line. With `--passkey` there is no password: what is
+    /// printed is a link, with which the person registers a passkey within 30 minutes.
     Add {
         #[command(flatten)]
         place: Place,
+        /// Make an account without a password, and print a link to register a passkey.
+        #[arg(long)]
+        passkey: bool,
+        #[command(flatten)]
+        at: At,
         /// How the person is shown in sessions; the account's name where left out.
         #[arg(long)]
         name: Option<String>,
         /// Name of the account: a-z, 0-9, '.', '_', '@' and '-'.
         account: AccountName,
     },
-    /// Print all accounts: name, shown name, when made, last login.
+    /// Print a link with which the person registers a passkey, one, within 30 minutes. It is a secret, and is shown once.
+    Passkey {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        at: At,
+        /// Name of the account.
+        account: AccountName,
+    },
+    /// Print the passkeys of an account: id, label, when registered, last login.
+    Passkeys {
+        #[command(flatten)]
+        place: Place,
+        /// Print one JSON value instead of text.
+        #[arg(long)]
+        json: bool,
+        /// Name of the account.
+        account: AccountName,
+    },
+    /// Remove a passkey of an account. The account's logins end within a second.
+    RemovePasskey {
+        #[command(flatten)]
+        place: Place,
+        /// Name of the account.
+        account: AccountName,
+        /// Which: its id, as `passkeys` prints it.
+        id: String,
+    },
+    /// Print all accounts: name, shown name, when made, last login, what it logs in with.
     List {
         #[command(flatten)]
         place: Place,
@@ -46,13 +81,21 @@ pub(crate) enum UserCommand {
         /// Name of the account.
         account: AccountName,
     },
-    /// Give an account a new password and a new authenticator, as `add` does. Its logins end.
+    /// Give an account a new password and a new authenticator, as `add` does. Its passkeys are removed, and its logins end.
     Reset {
         #[command(flatten)]
         place: Place,
         /// Name of the account.
         account: AccountName,
     },
+}
+
+/// Where the link leads.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct At {
+    /// Address that the node is known by: `signaling.public_url` of its configuration. Where left out, the one that it ran with last.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -73,11 +116,27 @@ impl AdminCommand {
 impl UserCommand {
     fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Add { place, name, account } => {
-                let accounts = place.accounts()?;
+            Self::Add { place, passkey, at, name, account } => {
                 let shown = name.unwrap_or_else(|| account.to_string());
-                enrol(&accounts.add(&account, &shown, &password()?)?)
+                if passkey {
+                    return invite(&place.accounts()?.add_without_password(&account, &shown, at.url.as_deref())?);
+                }
+                ensure!(at.url.is_none(), "--url: where the link of --passkey leads; it is right beside that alone");
+                enrol(&place.accounts()?.add(&account, &shown, &password()?)?)
             }
+            Self::Passkey { place, at, account } => {
+                invite(&place.accounts()?.passkey_link(&account, at.url.as_deref())?)
+            }
+            Self::Passkeys { place, json, account } => {
+                let all = place.accounts()?.passkeys(&account)?;
+                if json {
+                    return crate::verbs::print(&format!("{}\n", serde_json::to_string(&all)?));
+                }
+                let rows =
+                    all.iter().map(|p| format!("{}\t{}\t{}\t{}\n", p.id, p.label, time(p.created), last(p.last_login)));
+                crate::verbs::print(&rows.collect::<String>())
+            }
+            Self::RemovePasskey { place, account, id } => Ok(place.accounts()?.remove_passkey(&account, &id)?),
             Self::Reset { place, account } => enrol(&place.accounts()?.reset(&account, &password()?)?),
             Self::Remove { place, account } => Ok(place.accounts()?.remove(&account)?),
             Self::List { place, json } => {
@@ -85,14 +144,30 @@ impl UserCommand {
                 if json {
                     return crate::verbs::print(&format!("{}\n", serde_json::to_string(&all)?));
                 }
-                let time = |at| trocar_control::audit::clock::utc(at);
                 let rows = all.iter().map(|a| {
-                    let last = a.last_login.map_or_else(|| "never".to_owned(), time);
-                    format!("{}\t{}\t{}\t{last}\n", a.account, a.name, time(a.created))
+                    let with = factors(a);
+                    format!("{}\t{}\t{}\t{}\t{with}\n", a.account, a.name, time(a.created), last(a.last_login))
                 });
                 crate::verbs::print(&rows.collect::<String>())
             }
         }
+    }
+}
+
+fn time(at: WallMicros) -> String {
+    trocar_control::audit::clock::utc(at)
+}
+
+fn last(login: Option<WallMicros>) -> String {
+    login.map_or_else(|| "never".to_owned(), time)
+}
+
+/// What an account logs in with.
+fn factors(account: &Account) -> String {
+    match (account.password, account.passkeys) {
+        (true, 0) => "password and code".to_owned(),
+        (true, n) => format!("password and code, passkeys: {n}"),
+        (false, n) => format!("passkeys: {n}"),
     }
 }
 
@@ -112,6 +187,11 @@ impl Place {
 fn enrol(address: &str) -> anyhow::Result<()> {
     eprintln!("Enrol the authenticator with this address; it is a secret, and is not shown again:");
     crate::verbs::print(&format!("{address}\n"))
+}
+
+fn invite(link: &str) -> anyhow::Result<()> {
+    eprintln!("Within 30 minutes this link registers one passkey; it is a secret, and is not shown again:");
+    crate::verbs::print(&format!("{link}\n"))
 }
 
 /// Longest line that is read, in bytes.

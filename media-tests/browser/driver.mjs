@@ -5,6 +5,7 @@ import { createInterface } from "node:readline";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { launch } from "./chromium.mjs";
+import { passkeyCommands } from "./passkeys.mjs";
 
 const browser = await launch(JSON.parse(process.argv[2] ?? "{}"));
 const pages = new Map();
@@ -258,6 +259,7 @@ async function waysTaken() {
 }
 
 const commands = {
+  ...passkeyCommands(pages),
   async open({ page, url, width = 1280, height = 800, locale = "en-US", turnOnly = false }) {
     const p = await browser.newPage({ viewport: { width, height }, locale });
     await p.addInitScript(observe);
@@ -266,6 +268,11 @@ const commands = {
     const began = Date.now();
     await p.goto(url, { timeout: 60_000 });
     return { began };
+  },
+  // On to another address in the same tab.
+  async go({ page, url }) {
+    await pages.get(page).goto(url, { timeout: 60_000 });
+    return true;
   },
   async wait({ page, selector, timeout = 20_000 }) {
     await pages.get(page).waitForSelector(selector, { timeout, state: "attached" });

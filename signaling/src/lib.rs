@@ -58,7 +58,7 @@ pub use control::ControlConfig;
 pub use error::SessionError;
 pub use identity::{
     Account, AccountError, AccountName, Accounts, ClientSecret, DEFAULT_AMR, Groups, IdentityConfig, IdentityNeed,
-    IssuerConfig, Required as IdentityRequired, SecondFactor,
+    IssuerConfig, ListedPasskey, NoPasskeys, Required as IdentityRequired, SecondFactor,
 };
 pub use link_tests::{LinkTestRefused, LinkTests};
 pub use relays::{RelayAt, Relays, RelaysError};

@@ -25,6 +25,10 @@ pub(crate) const IDENTITY_NEEDED: Kind = (401, "identity-needed", "A login is ne
 pub(crate) const LOGIN_FAILED: Kind = (401, "login-failed", "Account, password or code is wrong");
 pub(crate) const SECOND_FACTOR_NEEDED: Kind = (401, "second-factor-needed", "A login with a second factor is needed");
 pub(crate) const LOGIN_UNFINISHED: Kind = (401, "login-unfinished", "The login came to nothing");
+pub(crate) const PASSKEY_REFUSED: Kind = (401, "passkey-refused", "The passkey does not log in here");
+pub(crate) const PASSKEY_LINK: Kind = (403, "passkey-link-invalid", "The link is not good any more");
+pub(crate) const PASSKEY_UNUSABLE: Kind = (422, "passkey-unusable", "The passkey cannot be registered");
+pub(crate) const PASSKEYS_UNUSED: Kind = (404, "passkeys-unused", "This node uses no passkeys");
 pub(crate) const ISSUER_UNKNOWN: Kind = (404, "issuer-unknown", "No logins of that issuer are taken here");
 pub(crate) const ISSUER_UNAVAILABLE: Kind = (503, "issuer-unavailable", "The issuer of identities cannot be asked");
 pub(crate) const LOGIN_UNUSED: Kind = (404, "login-unused", "This node has no local accounts");
@@ -139,7 +143,9 @@ impl Refusal {
     /// `WWW-Authenticate` (RFC 6750 section 3), where the token is at fault.
     fn challenge(&self) -> Option<HeaderValue> {
         let text = match (self.0.problem.status, self.0.name) {
-            (401, "token-missing" | "login-failed" | "login-unfinished") => "Bearer realm=\"trocar\"".to_owned(),
+            (401, "token-missing" | "login-failed" | "login-unfinished" | "passkey-refused") => {
+                "Bearer realm=\"trocar\"".to_owned()
+            }
             // RFC 9470: what was shown is not enough.
             (401, "identity-needed" | "second-factor-needed") => {
                 "Bearer realm=\"trocar\", error=\"insufficient_user_authentication\"".to_owned()

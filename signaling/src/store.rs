@@ -22,7 +22,7 @@ use trocar_proto::units::WallMicros;
 /// `PRAGMA application_id`: marks a SQLite file as ours.
 const APPLICATION_ID: i64 = 0x5472_6f63;
 /// `PRAGMA user_version`: the schema below.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 /// Writes that may wait for the thread.
 const QUEUE: usize = 256;
 
@@ -52,8 +52,8 @@ CREATE TABLE consents (
     session TEXT PRIMARY KEY REFERENCES sessions, document TEXT NOT NULL, taken_us INTEGER NOT NULL
 ) STRICT;
 PRAGMA user_version = 3;";
-/// From schema version 3 to 4, with the tables of accounts.
-const FROM_3_TO_4: &str = "ALTER TABLE participants ADD COLUMN account TEXT; PRAGMA user_version = 4;";
+/// From schema version 3 to 5, with the tables of accounts.
+const FROM_3_TO_5: &str = "ALTER TABLE participants ADD COLUMN account TEXT; PRAGMA user_version = 5;";
 
 /// Why the store cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -358,7 +358,10 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     }
     if version <= 3 {
         transaction.execute_batch(identity::SCHEMA).map_err(open)?;
-        transaction.execute_batch(FROM_3_TO_4).map_err(open)?;
+        transaction.execute_batch(FROM_3_TO_5).map_err(open)?;
+    }
+    if version == 4 {
+        transaction.execute_batch(identity::FROM_4_TO_5).map_err(open)?;
     }
     transaction.commit().map_err(open)?;
     Ok(())

@@ -18,7 +18,7 @@ const PASSWORD: &str = "a long enough password";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `trocar` with these lines on its standard input; what it printed.
-fn run(words: &[&str], input: &str) -> anyhow::Result<String> {
+pub(crate) fn run(words: &[&str], input: &str) -> anyhow::Result<String> {
     let mut command = Command::new(trocar()?);
     command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
@@ -106,7 +106,7 @@ impl Clinic {
 async fn logs_in_with_everything_right_only(clinic: &Clinic, ada: &Authenticator) -> anyhow::Result<()> {
     let (status, problem, body) = clinic.join("expert", None).await?;
     ensure!(
-        (status.as_u16(), problem.as_str()) == (401, "identity-needed") && body["ways"] == json!(["local"]),
+        (status.as_u16(), problem.as_str()) == (401, "identity-needed") && body["ways"] == json!(["local", "passkey"]),
         "{body}"
     );
     ensure!(clinic.join("observer", None).await?.0 == 200, "an observer needs no login");
@@ -214,6 +214,9 @@ fn the_commands_of_the_page_on_identity_do_what_it_says() -> anyhow::Result<()> 
         ensure!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         let want = match line {
+            l if l.contains("user add --passkey") || l.contains("user passkey ") => {
+                "https://trocar.example.org/#passkey="
+            }
             l if l.contains("user add") || l.contains("user reset") => "otpauth://totp/Trocar:ada?secret=",
             l if l.contains("user list") => "Dr Ada",
             _ => "",

@@ -33,6 +33,7 @@ mod load;
 mod native;
 mod oidc;
 mod operating;
+mod passkeys;
 mod paths;
 mod readme;
 mod refusals;

@@ -22,7 +22,7 @@ pub struct Problem {
     /// Feeds of the session that the client could take instead; with 406 only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<FeedId>,
-    /// How one can log in, where that is asked for: `local`, or the name of an issuer.
+    /// How one can log in, where that is asked for: `local`, `passkey`, or the name of an issuer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ways: Vec<String>,
 }

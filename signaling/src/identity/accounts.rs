@@ -1,13 +1,14 @@
 //! Local accounts, in tables of signaling's database. They are changed by `trocar admin user` beside a running node, which is why this
 //! has a connection of its own; what was changed is left in a table, from where the node takes it into the audit chain.
 
+use super::passkeys::NoPasskeys;
 use super::password::{Cost, Hashed, MAX_PASSWORD, MIN_PASSWORD};
 use super::totp::Secret;
 use crate::app::wall_clock;
 use crate::error::SessionError;
 use crate::name::{MAX_NAME, NAME_EXPECTED, shown};
 use crate::store::{self, StoreError, as_i64};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -16,18 +17,59 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use trocar_proto::session::ids::{ParticipantId, SessionId};
 use trocar_proto::units::WallMicros;
 
-/// The tables, from schema version 4 on.
-pub(crate) const SCHEMA: &str = "
+/// The accounts. One without a password has none of what belongs to it; `handle` is what passkeys know the account by.
+macro_rules! accounts_table {
+    () => {
+        "
 CREATE TABLE accounts (
-    account TEXT PRIMARY KEY, name TEXT NOT NULL, salt BLOB NOT NULL, hash BLOB NOT NULL, memory_kib INTEGER NOT NULL,
-    passes INTEGER NOT NULL, lanes INTEGER NOT NULL, totp BLOB NOT NULL, last_step INTEGER NOT NULL,
+    account TEXT PRIMARY KEY, name TEXT NOT NULL, salt BLOB, hash BLOB, memory_kib INTEGER, passes INTEGER, lanes INTEGER,
+    totp BLOB, last_step INTEGER NOT NULL, created_us INTEGER NOT NULL, last_login_us INTEGER,
+    handle BLOB NOT NULL UNIQUE DEFAULT (randomblob(16))
+) STRICT;
+"
+    };
+}
+
+/// Passkeys, links with which one is registered, of which an account has one at a time, and the address that the node is known by.
+macro_rules! passkey_tables {
+    () => {
+        "
+CREATE TABLE passkeys (
+    credential BLOB PRIMARY KEY, account TEXT NOT NULL, label TEXT NOT NULL, passkey TEXT NOT NULL,
     created_us INTEGER NOT NULL, last_login_us INTEGER
 ) STRICT;
+CREATE TABLE enrolments (
+    account TEXT PRIMARY KEY, secret_sha256 BLOB NOT NULL UNIQUE, expires_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE node (one INTEGER PRIMARY KEY CHECK (one = 1), public_url TEXT NOT NULL) STRICT;
+"
+    };
+}
+
+/// The tables, of schema version 5.
+pub(crate) const SCHEMA: &str = concat!(
+    accounts_table!(),
+    passkey_tables!(),
+    "
 CREATE TABLE account_changes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, kind TEXT NOT NULL, account TEXT NOT NULL,
     detail TEXT NOT NULL
 ) STRICT;
-";
+"
+);
+
+/// From schema version 4 to 5: accounts may be without a password, and have passkeys.
+pub(crate) const FROM_4_TO_5: &str = concat!(
+    "ALTER TABLE accounts RENAME TO accounts_before;",
+    accounts_table!(),
+    "
+INSERT INTO accounts (account, name, salt, hash, memory_kib, passes, lanes, totp, last_step, created_us, last_login_us)
+    SELECT account, name, salt, hash, memory_kib, passes, lanes, totp, last_step, created_us, last_login_us FROM accounts_before;
+DROP TABLE accounts_before;
+",
+    passkey_tables!(),
+    "PRAGMA user_version = 5;"
+);
 
 /// Name of a local account: 1 to 64 of `a-z 0-9 . _ @ -`; capitals are taken for small letters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +93,17 @@ pub enum AccountError {
     /// There is none of that name.
     #[error("there is no account {0}")]
     Missing(String),
+    /// Passkeys cannot be used at this node's address.
+    #[error(transparent)]
+    Address(#[from] NoPasskeys),
+    /// No node has run with this database, so nobody knows its address.
+    #[error(
+        "the node has not run yet, and the link has to name it: start it once, or give its signaling.public_url with --url"
+    )]
+    NoAddress,
+    /// There is no such passkey.
+    #[error("{0} has no passkey {1}: `passkeys` lists what there is")]
+    NoPasskey(String, String),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -70,6 +123,10 @@ pub struct Account {
     pub created: WallMicros,
     /// When somebody logged in last.
     pub last_login: Option<WallMicros>,
+    /// Whether it has a password and an authenticator.
+    pub password: bool,
+    /// How many passkeys it has.
+    pub passkeys: u32,
 }
 
 /// The accounts of one database.
@@ -83,6 +140,8 @@ pub struct Accounts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
     Account,
+    /// It logs in by passkeys alone.
+    NoPassword,
     Password,
     Code,
     CodeUsed,
@@ -148,63 +207,25 @@ impl Accounts {
     pub fn add(&self, account: &AccountName, name: &str, password: &str) -> Result<String, AccountError> {
         let name = shown(name, MAX_NAME).ok_or(AccountError::Shown)?;
         let (hashed, totp) = credentials(password)?;
-        let now = as_i64(wall_clock());
-        let mut connection = self.connection();
-        let t = connection.transaction().map_err(StoreError::from)?;
-        let added = t
-            .execute(
-                "INSERT OR IGNORE INTO accounts
-                 (account, name, salt, hash, memory_kib, passes, lanes, totp, last_step, created_us)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9)",
-                params![
-                    account.0,
-                    name,
-                    hashed.salt,
-                    hashed.hash,
-                    hashed.cost.memory_kib,
-                    hashed.cost.passes,
-                    hashed.cost.lanes,
-                    totp.bytes(),
-                    now
-                ],
-            )
-            .map_err(StoreError::from)?;
-        if added == 0 {
-            return Err(AccountError::Exists(account.0.clone()));
-        }
-        leave(&t, "account-added", account)?;
-        t.commit().map_err(StoreError::from)?;
+        self.change(|t| {
+            insert(t, account, name)?;
+            set_password(t, account, &hashed, &totp)?;
+            leave(t, "account-added", account, "")
+        })?;
         Ok(totp.address(&account.0))
     }
 
-    /// Gives an account a new password and a new authenticator; logins of before end. Answers as [`Self::add`].
+    /// Gives an account a new password and a new authenticator; its passkeys are gone, and logins of before end. Answers as [`Self::add`].
     ///
     /// # Errors
     /// [`AccountError`] where there is no such account, or the password cannot be used.
     pub fn reset(&self, account: &AccountName, password: &str) -> Result<String, AccountError> {
         let (hashed, totp) = credentials(password)?;
-        let mut connection = self.connection();
-        let t = connection.transaction().map_err(StoreError::from)?;
-        let changed = t
-            .execute(
-                "UPDATE accounts SET salt = ?2, hash = ?3, memory_kib = ?4, passes = ?5, lanes = ?6, totp = ?7,
-                 last_step = 0 WHERE account = ?1",
-                params![
-                    account.0,
-                    hashed.salt,
-                    hashed.hash,
-                    hashed.cost.memory_kib,
-                    hashed.cost.passes,
-                    hashed.cost.lanes,
-                    totp.bytes()
-                ],
-            )
-            .map_err(StoreError::from)?;
-        if changed == 0 {
-            return Err(AccountError::Missing(account.0.clone()));
-        }
-        leave(&t, "account-reset", account)?;
-        t.commit().map_err(StoreError::from)?;
+        self.change(|t| {
+            set_password(t, account, &hashed, &totp)?;
+            forget_passkeys(t, account)?;
+            leave(t, "account-reset", account, "")
+        })?;
         Ok(totp.address(&account.0))
     }
 
@@ -213,14 +234,13 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`] where there is no such account.
     pub fn remove(&self, account: &AccountName) -> Result<(), AccountError> {
-        let mut connection = self.connection();
-        let t = connection.transaction().map_err(StoreError::from)?;
-        let removed = t.execute("DELETE FROM accounts WHERE account = ?1", [&account.0]).map_err(StoreError::from)?;
-        if removed == 0 {
-            return Err(AccountError::Missing(account.0.clone()));
-        }
-        leave(&t, "account-removed", account)?;
-        Ok(t.commit().map_err(StoreError::from)?)
+        self.change(|t| {
+            if t.execute("DELETE FROM accounts WHERE account = ?1", [&account.0]).map_err(StoreError::from)? == 0 {
+                return Err(AccountError::Missing(account.0.clone()));
+            }
+            forget_passkeys(t, account)?;
+            leave(t, "account-removed", account, "")
+        })
     }
 
     /// All accounts, by name.
@@ -229,14 +249,18 @@ impl Accounts {
     /// [`AccountError::Store`] where the database cannot be read.
     pub fn list(&self) -> Result<Vec<Account>, AccountError> {
         let read = |connection: &Connection| {
-            let mut query =
-                connection.prepare("SELECT account, name, created_us, last_login_us FROM accounts ORDER BY account")?;
+            let mut query = connection.prepare(
+                "SELECT account, name, created_us, last_login_us, hash IS NOT NULL,
+                 (SELECT count(*) FROM passkeys p WHERE p.account = a.account) FROM accounts a ORDER BY account",
+            )?;
             let rows = query.query_map([], |row| {
                 Ok(Account {
                     account: row.get(0)?,
                     name: row.get(1)?,
                     created: wall(row.get(2)?),
                     last_login: row.get::<_, Option<i64>>(3)?.map(wall),
+                    password: row.get(4)?,
+                    passkeys: row.get(5)?,
                 })
             })?;
             rows.collect::<Result<Vec<_>, rusqlite::Error>>()
@@ -253,14 +277,16 @@ impl Accounts {
         code: &str,
     ) -> Result<Result<String, Wrong>, StoreError> {
         let found = self.find(account)?;
-        let hashed = found.as_ref().map_or_else(Hashed::of_nobody, |f| f.hashed.clone());
+        let known = found.as_ref().and_then(|f| f.password.as_ref());
+        let hashed = known.map_or_else(Hashed::of_nobody, |(hashed, _)| hashed.clone());
         let is_password = password.len() <= MAX_PASSWORD && hashed.is(password);
         let Some(found) = found else { return Ok(Err(Wrong::Account)) };
+        let Some((_, totp)) = found.password else { return Ok(Err(Wrong::NoPassword)) };
         if !is_password {
             return Ok(Err(Wrong::Password));
         }
         let now = wall_clock();
-        let Some(step) = found.totp.step_of(code, now.0 / 1_000_000) else { return Ok(Err(Wrong::Code)) };
+        let Some(step) = totp.step_of(code, now.0 / 1_000_000) else { return Ok(Err(Wrong::Code)) };
         // Of two that show the same code at the same time one is let in. A reset meanwhile has another hash.
         let taken = self.connection().execute(
             "UPDATE accounts SET last_step = ?2, last_login_us = ?3 WHERE account = ?1 AND last_step < ?2 AND hash = ?4",
@@ -306,16 +332,30 @@ impl Accounts {
                 "SELECT name, salt, hash, memory_kib, passes, lanes, totp FROM accounts WHERE account = ?1",
                 [&account.0],
                 |row| {
+                    let name = row.get(0)?;
+                    let Some(hash) = row.get(2)? else { return Ok(Found { name, password: None }) };
                     let cost = Cost { memory_kib: row.get(3)?, passes: row.get(4)?, lanes: row.get(5)? };
-                    let hashed = Hashed { cost, salt: row.get(1)?, hash: row.get(2)? };
-                    Ok(Found { name: row.get(0)?, hashed, totp: Secret::new(row.get(6)?) })
+                    let hashed = Hashed { cost, salt: row.get(1)?, hash };
+                    Ok(Found { name, password: Some((hashed, Secret::new(row.get(6)?))) })
                 },
             )
             .optional()?;
         Ok(found)
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
+    /// Does all of it or nothing. Waits for its turn to write before it reads, or what another one writes meanwhile would end it.
+    pub(super) fn change<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, AccountError>,
+    ) -> Result<T, AccountError> {
+        let mut connection = self.connection();
+        let t = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
+        let done = work(&t)?;
+        t.commit().map_err(StoreError::from)?;
+        Ok(done)
+    }
+
+    pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
         // SQLite undoes a transaction that a panic left open: the state is whole.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -323,8 +363,33 @@ impl Accounts {
 
 struct Found {
     name: String,
-    hashed: Hashed,
-    totp: Secret,
+    /// None where it has passkeys alone.
+    password: Option<(Hashed, Secret)>,
+}
+
+/// Adds an account that has neither a password nor a passkey yet.
+pub(super) fn insert(t: &Connection, account: &AccountName, name: &str) -> Result<(), AccountError> {
+    let added = t.execute(
+        "INSERT OR IGNORE INTO accounts (account, name, last_step, created_us) VALUES (?1, ?2, 0, ?3)",
+        params![account.0, name, as_i64(wall_clock())],
+    );
+    if added.map_err(StoreError::from)? == 1 { Ok(()) } else { Err(AccountError::Exists(account.0.clone())) }
+}
+
+fn set_password(t: &Connection, account: &AccountName, hashed: &Hashed, totp: &Secret) -> Result<(), AccountError> {
+    let Cost { memory_kib, passes, lanes } = hashed.cost;
+    let changed = t.execute(
+        "UPDATE accounts SET salt = ?2, hash = ?3, memory_kib = ?4, passes = ?5, lanes = ?6, totp = ?7, last_step = 0
+         WHERE account = ?1",
+        params![account.0, hashed.salt, hashed.hash, memory_kib, passes, lanes, totp.bytes()],
+    );
+    if changed.map_err(StoreError::from)? == 1 { Ok(()) } else { Err(AccountError::Missing(account.0.clone())) }
+}
+
+fn forget_passkeys(t: &Connection, account: &AccountName) -> Result<(), StoreError> {
+    t.execute("DELETE FROM passkeys WHERE account = ?1", [&account.0])?;
+    t.execute("DELETE FROM enrolments WHERE account = ?1", [&account.0])?;
+    Ok(())
 }
 
 fn credentials(password: &str) -> Result<(Hashed, Secret), AccountError> {
@@ -335,18 +400,20 @@ fn credentials(password: &str) -> Result<(Hashed, Secret), AccountError> {
 }
 
 /// Leaves word of a change for the node that keeps the audit chain.
-fn leave(t: &Connection, kind: &str, account: &AccountName) -> Result<(), StoreError> {
+pub(super) fn leave(t: &Connection, kind: &str, account: &AccountName, what: &str) -> Result<(), AccountError> {
     // Who typed it, as far as the system knows: the owner of this process.
     let by = std::fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m));
-    let detail = by.map_or_else(|_| String::new(), |uid| format!("on the node, by uid {uid}"));
-    t.execute(
+    let by = by.map_or_else(|_| String::new(), |uid| format!("on the node, by uid {uid}"));
+    let detail = if what.is_empty() { by } else { format!("{what}, {by}") };
+    let left = t.execute(
         "INSERT INTO account_changes (at_us, kind, account, detail) VALUES (?1, ?2, ?3, ?4)",
         params![as_i64(wall_clock()), kind, account.0, detail],
-    )?;
+    );
+    left.map_err(StoreError::from)?;
     Ok(())
 }
 
-fn wall(us: i64) -> WallMicros {
+pub(super) fn wall(us: i64) -> WallMicros {
     WallMicros(us.unsigned_abs())
 }
 
@@ -369,7 +436,7 @@ mod tests {
 
     /// The code that an authenticator shows now.
     fn code(accounts: &Accounts) -> String {
-        let totp = accounts.find(&ada()).unwrap().unwrap().totp;
+        let (_, totp) = accounts.find(&ada()).unwrap().unwrap().password.unwrap();
         totp.code(wall_clock().0 / 30_000_000)
     }
 

@@ -1,16 +1,18 @@
-//! Who people are: local accounts with a password and a second factor, people that an issuer of identities vouches for, and what the
+//! Who people are: local accounts with a password and a second factor or with passkeys, people that an issuer of identities vouches for, and what the
 //! browser holds after a login.
 //!
 //! A login is a line in a bounded list here and a signed token at the browser; both are asked for, so that a logout, a removed
 //! account and a restart end it at once. The token opens no session by itself: it is shown when an invitation is redeemed, where the
 //! configuration asks for it ([`IdentityConfig`]).
 //!
-//! Loss policy: one account has at most [`MAX_OF_ACCOUNT`] logins and all have [`MAX_LOGINS`]; the oldest ends for a new one. Passwords are
+//! Loss policy: one account has at most [`MAX_OF_ACCOUNT`] logins and all have [`MAX_LOGINS`]; the oldest ends for a new one. Passwords and passkeys are
 //! checked by at most [`CHECKS`] threads at a time, [`WAITING`] tries wait for them, and what is more is told to come again.
 
 mod accounts;
 mod oidc;
+mod passkeys;
 mod password;
+mod pending;
 mod policy;
 mod rates;
 #[cfg(test)]
@@ -18,10 +20,12 @@ mod tests;
 mod token;
 mod totp;
 
-pub(crate) use accounts::SCHEMA;
 pub use accounts::{Account, AccountError, AccountName, Accounts};
+pub(crate) use accounts::{FROM_4_TO_5, SCHEMA};
 pub(crate) use oidc::Returned;
 pub use oidc::{ClientSecret, DEFAULT_AMR, Groups, IssuerConfig, SecondFactor};
+pub(crate) use passkeys::Ceremony;
+pub use passkeys::{ListedPasskey, NoPasskeys};
 pub use policy::{IdentityConfig, Required};
 
 use crate::app::{App, wall_clock};
@@ -33,6 +37,7 @@ use crate::store::{Row, StoreError};
 use crate::token::TokenKeyError;
 use accounts::{Change, Wrong};
 use oidc::Issuers;
+use passkeys::Passkeys;
 use policy::Need;
 use rates::LoginRates;
 use std::collections::BTreeMap;
@@ -44,6 +49,8 @@ use trocar_proto::session::role::Role;
 use trocar_proto::units::{Micros, WallMicros};
 use zeroize::Zeroizing;
 
+/// The way to log in with an account of this node, a password and a code.
+const LOCAL: &str = "local";
 /// Logins at a time.
 const MAX_LOGINS: usize = 4096;
 /// Logins of one account at a time.
@@ -91,6 +98,21 @@ pub(crate) enum LoginError {
     /// There are no local accounts here.
     #[error("this node has no local accounts")]
     NoAccounts,
+    /// Passkeys cannot be used here.
+    #[error(transparent)]
+    NoPasskeys(NoPasskeys),
+    /// That login or registration is not open.
+    #[error("it was finished before, or took more than 5 minutes: begin again")]
+    NoCeremony,
+    /// Not a passkey that opens anything. Why, nobody is told.
+    #[error("that passkey does not log in here: it is not known, or its owner was not verified")]
+    PasskeyRefused,
+    /// Nobody can register with that link.
+    #[error("this link was used, is older than 30 minutes, or was followed by another one: ask for a new one")]
+    PasskeyLink,
+    /// What was to be registered does not do.
+    #[error("{0}")]
+    PasskeyUnusable(String),
     /// Nobody of that name says here who people are.
     #[error("this node takes logins of no issuer of that name")]
     NoIssuer,
@@ -121,7 +143,7 @@ pub(crate) enum LoginError {
 pub struct IdentityNeed {
     /// What, in a sentence.
     pub(crate) what: String,
-    /// The way to it: `local`, or the name of an issuer.
+    /// The ways to it: `local`, `passkey`, and the names of issuers.
     pub(crate) ways: Vec<String>,
     /// Whether somebody is logged in, and it is a second factor that is missing.
     pub(crate) second_factor: bool,
@@ -145,6 +167,7 @@ pub(crate) struct Identity {
     tokens: IdentityTokens,
     accounts: Option<Arc<Accounts>>,
     issuers: Issuers,
+    passkeys: Passkeys,
     rates: Mutex<LoginRates>,
     logins: Mutex<Logins>,
     waiting: Semaphore,
@@ -153,17 +176,22 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Why it cannot be opened: the token key, or the database.
-    pub(crate) fn open(config: &Config) -> Result<Self, OpenError> {
+    /// `public_url` is what the node is known by. Why it cannot be opened: the token key, or the database.
+    pub(crate) fn open(config: &Config, public_url: &str) -> Result<Self, OpenError> {
         let accounts = match &config.store {
             StoreAt::Memory => None,
             StoreAt::File(path) => Some(Arc::new(Accounts::of_node(path)?)),
         };
+        if let Some(accounts) = &accounts {
+            accounts.note_public_url(public_url)?;
+        }
+        let has_accounts = accounts.is_some() && config.identity.local;
         Ok(Self {
             config: config.identity.clone(),
             tokens: IdentityTokens::new(&config.token_key_pkcs8, &config.issuer)?,
             accounts,
             issuers: Issuers::new(&config.identity.issuers)?,
+            passkeys: Passkeys::new(public_url, has_accounts),
             rates: Mutex::new(LoginRates::new(Micros(0))),
             logins: Mutex::new(Logins::default()),
             waiting: Semaphore::new(WAITING + CHECKS),
@@ -174,8 +202,9 @@ impl Identity {
 
     /// How somebody can log in here.
     pub(crate) fn ways(&self) -> Vec<String> {
-        let local = self.accounts.iter().filter(|_| self.config.local).map(|_| "local".to_owned());
-        local.chain(self.issuers.names()).collect()
+        let local = self.accounts.iter().filter(|_| self.config.local).map(|_| LOCAL.to_owned());
+        let passkey = Some(passkeys::WAY.to_owned()).filter(|_| self.passkeys.is_used());
+        local.chain(passkey).chain(self.issuers.names()).collect()
     }
 
     /// How old the login at an issuer may be, in seconds: young enough for every role.
@@ -251,17 +280,26 @@ impl Identity {
         password: Zeroizing<String>,
         code: String,
     ) -> Result<Result<String, Wrong>, LoginError> {
+        let checked = self.in_turn(move |accounts| accounts.check(&account, &password, &code)).await?;
+        Ok(checked.map_err(SessionError::from)?)
+    }
+
+    /// Does work of an account on a thread that may block, when its turn comes.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Accounts) -> T + Send + 'static,
+    ) -> Result<T, LoginError> {
         let accounts = self.accounts.as_ref().filter(|_| self.config.local).ok_or(LoginError::NoAccounts)?;
         let accounts = Arc::clone(accounts);
         let _waits = self.waiting.try_acquire().map_err(|_| LoginError::Busy)?;
         let turn = Arc::clone(&self.checks).acquire_owned().await.map_err(|_| LoginError::Busy)?;
-        let checked = tokio::task::spawn_blocking(move || {
-            let checked = accounts.check(&account, &password, &code);
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&accounts);
             // Given back by the thread: a client that goes away makes no room for a third.
             drop(turn);
-            checked
+            done
         });
-        Ok(checked.await.map_err(|_| LoginError::Busy)?.map_err(SessionError::from)?)
+        done.await.map_err(|_| LoginError::Busy)
     }
 
     fn logins(&self) -> MutexGuard<'_, Logins> {
@@ -307,6 +345,11 @@ impl Logins {
             self.0.remove(&id);
         }
     }
+}
+
+/// Whether a way to log in is one of this node's own, which no issuer may be called by.
+fn is_own_way(name: &str) -> bool {
+    [LOCAL, passkeys::WAY].iter().any(|way| name.eq_ignore_ascii_case(way))
 }
 
 /// Why people cannot be known.
@@ -361,6 +404,7 @@ impl App {
                 self.record_denial("login-failed", &format!("there is no account {name}, from {peer}"));
                 return Err(LoginError::Wrong);
             }
+            Wrong::NoPassword => "the account has passkeys and no password",
             Wrong::Password => "wrong password",
             Wrong::Code => "wrong code",
             Wrong::CodeUsed => "a code that was used before",
@@ -387,7 +431,7 @@ impl App {
     pub(crate) async fn hear_account_changes(&self) {
         let changes = self.identity.changes(self.now()).await;
         let Some(last) = changes.last().map(|c| c.id) else { return };
-        for change in changes.iter().filter(|c| c.kind != "account-added") {
+        for change in changes.iter().filter(|c| !matches!(c.kind.as_str(), "account-added" | "passkey-invited")) {
             self.identity.logins().0.retain(|_, l| l.account != change.account);
         }
         let mut rows: Vec<Row> = changes.iter().map(|c| Row::Event(Box::new(recorded(c)))).collect();
@@ -421,6 +465,8 @@ fn recorded(change: &Change) -> Entry {
     let kind = match change.kind.as_str() {
         "account-added" => "account-added",
         "account-removed" => "account-removed",
+        "passkey-invited" => "passkey-invited",
+        "passkey-removed" => "passkey-removed",
         _ => "account-reset",
     };
     Entry { at: change.at, name: Some(change.account.clone()), ..Entry::now(kind) }.saying(change.detail.clone())

@@ -14,7 +14,7 @@ const PASSWORD: &str = "a long enough password";
 /// A node with a database, and one who administers it.
 pub(super) struct Node {
     _dir: TempDir,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) world: World,
 }
 
@@ -24,14 +24,19 @@ impl Node {
     }
 
     pub(super) async fn with(identity: IdentityConfig) -> Self {
+        Self::known_by("https://trocar.example", identity).await
+    }
+
+    pub(super) async fn known_by(url: &str, identity: IdentityConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("trocar.db");
-        let world = World::with(Config { store: StoreAt::File(path.clone()), identity, ..config() }).await;
+        let (store, public_url) = (StoreAt::File(path.clone()), Some(url.to_owned()));
+        let world = World::with(Config { store, public_url, identity, ..config() }).await;
         Self { _dir: dir, path, world }
     }
 
     /// What `trocar admin user` does beside the running node.
-    fn admin(&self) -> Accounts {
+    pub(super) fn admin(&self) -> Accounts {
         Accounts::open(&self.path).unwrap()
     }
 
@@ -69,6 +74,12 @@ impl Node {
     }
 }
 
+/// Takes note of what was done to accounts, as the sweep does twice a second.
+pub(super) async fn hear(node: &Node) {
+    *node.world.app.identity.looked.lock().unwrap() = None;
+    node.world.app.hear_account_changes().await;
+}
+
 /// Base32 of the address back into bytes, as an authenticator reads it.
 fn secret_in(address: &str) -> totp::Secret {
     let text = address.split("secret=").nth(1).unwrap().split('&').next().unwrap();
@@ -95,7 +106,7 @@ async fn a_login_opens_a_role_with_instruments_and_the_record_says_who() {
     let node = Node::new(Required::Instruments).await;
     let refused = node.join(Role::Expert, None).await;
     refused.assert_problem(401, "identity-needed", "Authorization");
-    assert_eq!(ways(&refused), json!(["local"]));
+    assert_eq!(ways(&refused), json!(["local", "passkey"]));
     assert!(refused.header("www-authenticate").contains("insufficient_user_authentication"));
     assert_eq!(node.join(Role::Observer, None).await.status, 200, "who never holds instruments needs no login");
 
@@ -215,15 +226,12 @@ async fn an_account_that_is_removed_takes_its_logins_and_its_people_along() {
     let token = joined["token"].as_str().unwrap();
     assert_eq!(node.world.get(&node.world.path(""), token).await.status, 200);
     node.admin().remove(&"ada".parse().unwrap()).unwrap();
-    // As the sweep does, twice a second.
-    *node.world.app.identity.looked.lock().unwrap() = None;
-    node.world.app.hear_account_changes().await;
+    hear(&node).await;
     node.world.get(&node.world.path(""), token).await.assert_problem(403, "participant-gone", "sub");
     node.join(Role::Observer, Some(&identity)).await.assert_problem(401, "identity-needed", "Authorization");
     assert_eq!(node.records("account-added").await[0].0.as_deref(), Some("ada"));
     assert_eq!(node.records("account-removed").await.len(), 1);
-    *node.world.app.identity.looked.lock().unwrap() = None;
-    node.world.app.hear_account_changes().await;
+    hear(&node).await;
     assert_eq!(node.records("account-removed").await.len(), 1, "each is recorded once");
 }
 

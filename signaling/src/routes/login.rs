@@ -4,11 +4,11 @@ use super::{json, to_the_end};
 use crate::app::App;
 use crate::config::origin_of;
 use crate::guard::{self, Peer};
-use crate::identity::{Login, LoginError, Returned};
+use crate::identity::{Login, LoginError, NoPasskeys, Returned};
 use crate::input;
 use crate::problem::{
     FIELD_INVALID, ISSUER_UNAVAILABLE, ISSUER_UNKNOWN, LIMIT, LOGIN_FAILED, LOGIN_UNFINISHED, LOGIN_UNUSED,
-    ORIGIN as ORIGIN_REFUSED, Refusal, TOO_MANY,
+    ORIGIN as ORIGIN_REFUSED, PASSKEY_LINK, PASSKEY_REFUSED, PASSKEY_UNUSABLE, PASSKEYS_UNUSED, Refusal, TOO_MANY,
 };
 use axum::extract::{Request, State};
 use axum::http::header::ORIGIN;
@@ -171,13 +171,19 @@ pub(super) async fn logout(State(app): State<Arc<App>>, headers: HeaderMap) -> R
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn refused(error: LoginError) -> Refusal {
+pub(super) fn refused(error: LoginError) -> Refusal {
     let detail = error.to_string();
     match error {
         LoginError::TooMany(seconds) => Refusal::new(TOO_MANY, detail).field("account").retry_after(seconds),
         LoginError::Busy => Refusal::new(LIMIT, detail).field("logins").retry_after(1),
         LoginError::Wrong => Refusal::new(LOGIN_FAILED, detail).field("account"),
         LoginError::NoAccounts => Refusal::new(LOGIN_UNUSED, detail).field("account"),
+        LoginError::NoPasskeys(NoPasskeys::NoAccounts) => Refusal::new(PASSKEYS_UNUSED, detail).field("identity.local"),
+        LoginError::NoPasskeys(_) => Refusal::new(PASSKEYS_UNUSED, detail).field("signaling.public_url"),
+        LoginError::NoCeremony => Refusal::new(LOGIN_UNFINISHED, detail).field("ceremony"),
+        LoginError::PasskeyRefused => Refusal::new(PASSKEY_REFUSED, detail).field("credential"),
+        LoginError::PasskeyLink => Refusal::new(PASSKEY_LINK, detail).field("link"),
+        LoginError::PasskeyUnusable(_) => Refusal::new(PASSKEY_UNUSABLE, detail).field("credential"),
         LoginError::NoIssuer => Refusal::new(ISSUER_UNKNOWN, detail).field("issuer"),
         LoginError::Unavailable(_) => Refusal::new(ISSUER_UNAVAILABLE, detail).field("issuer").retry_after(5),
         LoginError::NotBegun

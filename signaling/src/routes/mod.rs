@@ -8,6 +8,7 @@ mod login;
 mod offer;
 mod openapi;
 mod operate;
+mod passkeys;
 mod resource;
 mod sessions;
 mod whep;
@@ -97,6 +98,10 @@ fn api_with(operating: OpenApiRouter<Arc<App>>) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(login::begin))
         .routes(routes!(login::finish))
         .routes(routes!(login::logout))
+        .routes(routes!(passkeys::begin_login))
+        .routes(routes!(passkeys::finish_login))
+        .routes(routes!(passkeys::begin))
+        .routes(routes!(passkeys::finish))
         .routes(routes!(sessions::show, sessions::close))
         .routes(routes!(sessions::invite))
         .routes(routes!(consent::show, consent::put))

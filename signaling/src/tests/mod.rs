@@ -296,7 +296,8 @@ impl World {
         let relay = Arc::new(FakeRelay::default());
         let store = open_store(&config).unwrap();
         let notary = config.consent_trust.as_deref().map(|d| crate::consent::Notary::open(d).unwrap());
-        let names = ("https://trocar.example".to_owned(), config.origins.clone());
+        let known_by = config.public_url.clone().unwrap_or_else(|| "https://trocar.example".to_owned());
+        let names = (known_by, config.origins.clone());
         let app = Arc::new(App::new(&config, relay.clone(), store, names, (Hooks::default(), notary)).unwrap());
         let session = app.create_session("Cholecystectomy, theatre 2").await.unwrap();
         let router = router(app.clone(), true);

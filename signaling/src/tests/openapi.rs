@@ -59,14 +59,14 @@ async fn every_operation_says_who_may_and_what_can_go_wrong() {
             assert!(ids.insert(id.to_owned()), "{id} is twice");
             assert!(operation["summary"].as_str().is_some_and(|s| !s.is_empty()), "{id} has no summary");
             let has = |status: &str| operation["responses"].get(status).is_some();
-            let is_login = path.starts_with("/v1/login");
+            let is_login = path.starts_with("/v1/login") || path.starts_with("/v1/passkeys/");
             let without_bearer = ["/v1/join", "/v1/openapi.json", "/v1/docs"].contains(&path.as_str())
                 || is_login
                 || !path.starts_with("/v1/")
                 || path.ends_with("/events")
                 || verb == "options";
             assert_eq!(operation.get("security").is_none(), without_bearer, "{id}");
-            let may_need_identity = path == "/v1/join" || (is_login && path != "/v1/login/begin");
+            let may_need_identity = path == "/v1/join" || (is_login && !path.ends_with("/begin"));
             assert_eq!(has("401"), !without_bearer || may_need_identity, "{id}");
             assert_eq!(has("413"), operation.get("requestBody").is_some(), "{id}");
             assert!(has("400") || !path.contains('{') || verb == "options", "{id}");

@@ -4,6 +4,7 @@ use super::*;
 use crate::store::StoreError;
 use rusqlite::Connection;
 use std::path::Path;
+use trocar_proto::units::WallMicros;
 
 fn at(path: &Path) -> Config {
     Config { store: StoreAt::File(path.to_owned()), ..config() }
@@ -74,7 +75,7 @@ async fn unknown_foreign_and_broken_files_are_refused() {
     let newer = dir.path().join("newer.db");
     open(&newer).unwrap().0.stop().await;
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(open(&newer), Err(StoreError::UnknownVersion { found: 99, known: 4, .. })));
+    assert!(matches!(open(&newer), Err(StoreError::UnknownVersion { found: 99, known: 5, .. })));
 
     let foreign = dir.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE x (y)").unwrap();
@@ -102,6 +103,7 @@ async fn a_store_of_the_first_version_is_taken_over() {
     let first = "ALTER TABLE participants DROP COLUMN organisation; ALTER TABLE sessions DROP COLUMN patient;
                  DROP TABLE audit; DROP TABLE audit_heads; DROP TABLE consents;
                  ALTER TABLE participants DROP COLUMN account; DROP TABLE accounts; DROP TABLE account_changes;
+                 DROP TABLE passkeys; DROP TABLE enrolments; DROP TABLE node;
                  PRAGMA user_version = 1;";
     Connection::open(&path).unwrap().execute_batch(first).unwrap();
     for _ in 0..2 {
@@ -112,4 +114,37 @@ async fn a_store_of_the_first_version_is_taken_over() {
         );
         store.stop().await;
     }
+}
+
+/// The tables of accounts before there were passkeys, with one account.
+const ACCOUNTS_OF_VERSION_4: &str = "
+DROP TABLE accounts; DROP TABLE passkeys; DROP TABLE enrolments; DROP TABLE node;
+CREATE TABLE accounts (
+    account TEXT PRIMARY KEY, name TEXT NOT NULL, salt BLOB NOT NULL, hash BLOB NOT NULL, memory_kib INTEGER NOT NULL,
+    passes INTEGER NOT NULL, lanes INTEGER NOT NULL, totp BLOB NOT NULL, last_step INTEGER NOT NULL,
+    created_us INTEGER NOT NULL, last_login_us INTEGER
+) STRICT;
+INSERT INTO accounts VALUES ('ada', 'Dr Ada', zeroblob(16), zeroblob(32), 19456, 2, 1, zeroblob(20), 7, 1, 2);
+PRAGMA user_version = 4;";
+
+#[tokio::test]
+async fn accounts_of_before_passkeys_are_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trocar.db");
+    open(&path).unwrap().0.stop().await;
+    Connection::open(&path).unwrap().execute_batch(ACCOUNTS_OF_VERSION_4).unwrap();
+    for _ in 0..2 {
+        open(&path).unwrap().0.stop().await;
+        let accounts = crate::Accounts::open(&path).unwrap().list().unwrap();
+        let [ada] = &accounts[..] else { panic!("{accounts:?}") };
+        assert_eq!((ada.account.as_str(), ada.name.as_str(), ada.password, ada.passkeys), ("ada", "Dr Ada", true, 0));
+        assert_eq!((ada.created, ada.last_login), (WallMicros(1), Some(WallMicros(2))));
+    }
+    let db = Connection::open(&path).unwrap();
+    let (step, handle) = db
+        .query_row("SELECT last_step, length(handle) FROM accounts", [], |r| {
+            Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?))
+        })
+        .unwrap();
+    assert_eq!((step, handle), (7, 16));
 }

@@ -4,10 +4,12 @@ import { isLoginNeeded, join, logIn, logOut, Refused } from "./api.ts";
 import { setData } from "./dom.ts";
 import { beginAt, finishLogin, type Returned, returned } from "./issuer-login.ts";
 import { startLanguage } from "./language-button.ts";
-import { fromFragment, maySend } from "./link-invitation.ts";
+import { fromFragment, maySend, passkeyLink } from "./link-invitation.ts";
 import { Lobby, type LobbyFault } from "./lobby.ts";
 import type { LoginAnswer } from "./login-fields.ts";
 import * as memory from "./memory.ts";
+import { logInByPasskey, NoPasskey } from "./passkeys.ts";
+import { RegisterPasskey } from "./register-passkey.ts";
 import { Session } from "./session.ts";
 import { t, type TextKey } from "./strings.ts";
 import type { Invitation } from "./token.ts";
@@ -34,6 +36,15 @@ function showLobby(invitation: Invitation, notice: TextKey | null, fault: LobbyF
       return enter({ secret, name, organisation }, start, login);
     },
     logOut,
+    logInByPasskey: async () => {
+      try {
+        await logInByPasskey();
+        return null;
+      } catch (error) {
+        if (error instanceof NoPasskey) return error.message;
+        return error instanceof Refused ? error.words() : t.join.unreachable;
+      }
+    },
     logInAt: async (issuer, { invitation: secret, organisation, isStepUp, ways }) => {
       memory.rememberStart(start);
       memory.rememberOrganisation(organisation);
@@ -103,6 +114,14 @@ async function main(): Promise<void> {
     // What the issuer sent leaves the address bar and the history; it is good for one answer anyway.
     history.replaceState(null, "", "/");
     return comeBack(back);
+  }
+  const passkey = passkeyLink(location.hash);
+  if (passkey !== "") {
+    // Good once, and nobody in the room needs to see it.
+    history.replaceState(null, "", location.pathname + location.search);
+    document.title = t.app.product;
+    root.replaceChildren(new RegisterPasskey(passkey).element);
+    return;
   }
   const link = fromFragment(location.hash);
   const tab = memory.tabInvitation();

@@ -2,6 +2,7 @@
 // value that this tab alone keeps, so that a login that somebody else began is finished by nobody here.
 
 import { post, Refused } from "./api.ts";
+import { base64url } from "./base64url.ts";
 import { LOGIN_TIMEOUT_MS } from "./limits.ts";
 import { keepTabIdentity, keepTabLogin } from "./memory.ts";
 import { t } from "./strings.ts";
@@ -48,8 +49,4 @@ export async function finishLogin(back: Returned, value: string): Promise<void> 
   const response = await post("/v1/login/finish", {}, { ...back, tab: value }, LOGIN_TIMEOUT_MS);
   const { identity, name } = (await response.json()) as IdentityGrant;
   keepTabIdentity({ token: identity, name });
-}
-
-function base64url(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
 }

@@ -20,6 +20,11 @@ export function fromFragment(hash: string): LinkInvitation {
   };
 }
 
+/** The secret of a link that registers a passkey (`#passkey=SECRET`); empty where it is none. */
+export function passkeyLink(hash: string): string {
+  return (new URLSearchParams(hash.replace(/^#/, "")).get("passkey") ?? "").trim();
+}
+
 /** The secret out of what a person pasted: a whole link, a fragment, or the secret alone. */
 export function fromPasted(text: string): string {
   const trimmed = text.trim();

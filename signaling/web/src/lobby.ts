@@ -39,6 +39,8 @@ export interface LobbyOptions {
   /** Resolves to what went wrong, or null where the screen is no longer needed. */
   submit: (answer: LobbyAnswer) => Promise<LobbyFault | null>;
   logOut: () => void;
+  /** Resolves to what went wrong, in words; null where somebody is logged in now. */
+  logInByPasskey: () => Promise<string | null>;
   /** Goes to an issuer; resolves to what went wrong where it does not come to that. */
   logInAt: (issuer: string, answer: { invitation: string; organisation: string; isStepUp: boolean; ways: readonly string[] }) => Promise<LobbyFault | null>;
 }
@@ -67,6 +69,7 @@ export class Lobby {
       () => this.#handleLogOut(),
       () => this.#renderName(),
       (issuer) => void this.#logInAt(issuer),
+      () => void this.#logInByPasskey(),
     );
     const fields = [this.#login.element, this.#name.element, this.#organisation.element];
     if (o.invitation === "") fields.unshift(this.#link.element);
@@ -132,6 +135,21 @@ export class Lobby {
     if (problem === null) return;
     this.#login.setBusy(false);
     this.#showFault(problem.text);
+  }
+
+  /** Whoever has a passkey goes on into the session. */
+  async #logInByPasskey(): Promise<void> {
+    this.#showFault("");
+    this.#login.setBusy(true);
+    const problem = await this.o.logInByPasskey();
+    this.#login.setBusy(false);
+    if (problem !== null) {
+      this.#showFault(problem);
+      return this.#login.focusPasskey();
+    }
+    this.#login.render(true, this.#ways);
+    this.#renderName();
+    await this.#submit();
   }
 
   /** A login that is asked for for the first time is no fault of anybody, and has no text; one that failed has. */

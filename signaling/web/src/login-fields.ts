@@ -1,8 +1,9 @@
-// How somebody logs in, shown in the lobby where an invitation asks for it: a button for each issuer, and account, password and code of a
+// How somebody logs in, shown in the lobby where an invitation asks for it: a button for passkeys and one for each issuer, and account, password and code of a
 // local account. And who is logged in where somebody is.
 
 import { button, el, say, setHidden, setText } from "./dom.ts";
 import { tabIdentity } from "./memory.ts";
+import { hasPasskeys } from "./passkeys.ts";
 import { t, type TextKey } from "./strings.ts";
 
 export interface LoginAnswer {
@@ -11,8 +12,8 @@ export interface LoginAnswer {
   code: string;
 }
 
-/** The way of an account of this node; the others are issuers. */
-const LOCAL = "local";
+/** The ways of an account of this node; the others are issuers. */
+const [LOCAL, PASSKEY] = ["local", "passkey"];
 
 export class LoginFields {
   readonly element = el("fieldset", { class: "login", hidden: true });
@@ -21,6 +22,7 @@ export class LoginFields {
   readonly #code = input("code", "join.code", { autocomplete: "one-time-code", inputmode: "numeric", maxlength: "7", class: "code" });
   readonly #asked: HTMLElement;
   readonly #issuers = el("div", { class: "issuers" });
+  readonly #passkey = button("join.loginPasskey", () => this.logInByPasskey(), { class: "passkey" });
   readonly #local: HTMLElement;
   #ways: readonly string[] = [];
   readonly #known = el("div", { class: "known", hidden: true });
@@ -31,6 +33,7 @@ export class LoginFields {
     private readonly logOut: () => void,
     private readonly onChange: () => void,
     private readonly logInAt: (issuer: string) => void,
+    private readonly logInByPasskey: () => void,
   ) {
     const hint = say(el("p", { class: "hint", id: "login-hint" }), "join.loginHint");
     for (const field of [this.#account, this.#password, this.#code]) field.input.setAttribute("aria-describedby", "login-hint");
@@ -66,10 +69,14 @@ export class LoginFields {
 
   /** Writes anew what names somebody. */
   relabel(): void {
-    for (const button of this.#issuers.querySelectorAll<HTMLElement>("button")) setText(button, t.join.loginAt(button.dataset["issuer"] ?? ""));
+    for (const button of this.#issuers.querySelectorAll<HTMLElement>(".issuer")) setText(button, t.join.loginAt(button.dataset["issuer"] ?? ""));
   }
 
-  /** While the browser is on its way to an issuer. */
+  focusPasskey(): void {
+    this.#passkey.focus();
+  }
+
+  /** While the browser is on its way to an issuer, or asks an authenticator. */
   setBusy(isBusy: boolean): void {
     for (const button of this.#issuers.querySelectorAll("button")) button.disabled = isBusy;
   }
@@ -109,12 +116,13 @@ export class LoginFields {
   }
 
   #renderIssuers(): void {
-    const names = this.#ways.filter((way) => way !== LOCAL);
-    const buttons = names.map((name) => {
+    const names = this.#ways.filter((way) => way !== LOCAL && way !== PASSKEY);
+    const issuers = names.map((name) => {
       const element = el("button", { type: "button", class: "issuer", "data-issuer": name }, t.join.loginAt(name));
       element.addEventListener("click", () => this.logInAt(name));
       return element;
     });
+    const buttons = this.#ways.includes(PASSKEY) && hasPasskeys() ? [this.#passkey, ...issuers] : issuers;
     this.#issuers.replaceChildren(...buttons);
     setHidden(this.#issuers, buttons.length === 0);
   }

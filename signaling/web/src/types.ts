@@ -44,6 +44,42 @@ export interface BegunLogin {
   expires: number;
 }
 
+/** `publicKey` of `navigator.credentials.get`, bytes as base64url. */
+export interface RequestOptions {
+  challenge: string;
+  rpId: string;
+  timeout: number;
+  userVerification: UserVerificationRequirement;
+}
+
+/** Answer to `POST /v1/login/passkey/begin`. */
+export interface BegunPasskey {
+  ceremony: string;
+  expires: number;
+  options: RequestOptions;
+}
+
+/** `publicKey` of `navigator.credentials.create`, bytes as base64url. */
+export interface CreationOptions {
+  rp: { id: string; name: string };
+  user: { id: string; name: string; displayName: string };
+  challenge: string;
+  pubKeyCredParams: PublicKeyCredentialParameters[];
+  timeout: number;
+  excludeCredentials?: { type: "public-key"; id: string }[];
+  authenticatorSelection: AuthenticatorSelectionCriteria;
+  attestation: AttestationConveyancePreference;
+}
+
+/** Answer to `POST /v1/passkeys/begin`. */
+export interface BegunRegistration {
+  ceremony: string;
+  expires: number;
+  account: string;
+  name: string;
+  options: CreationOptions;
+}
+
 export interface FeedDescriptor {
   feed: string;
   source: string;

@@ -1,6 +1,7 @@
 //! Whom identities are taken from besides local accounts, and what of theirs counts as a second factor.
 
 use crate::config::ConfigError;
+use crate::identity::is_own_way;
 use reqwest::Url;
 use std::fmt;
 use zeroize::Zeroizing;
@@ -18,7 +19,7 @@ pub(super) const MAX_ISSUERS: usize = 8;
 /// An issuer of identities (OpenID Connect) that this node takes logins from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerConfig {
-    /// What it is called: on the page's button, in the audit chain, and before the colon of its accounts. 1 to 40 characters, no colon, not `local`.
+    /// What it is called: on the page's button, in the audit chain, and before the colon of its accounts. 1 to 40 characters, no colon, not `local` and not `passkey`.
     pub name: String,
     /// Its issuer identifier, to the letter: `https://HOST[/PATH]`, or `http` on a loopback address.
     pub issuer: String,
@@ -100,8 +101,11 @@ impl IssuerConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         let bad = |field, expected| Err(ConfigError { field, expected });
         let name = crate::name::shown(&self.name, 40);
-        if name != Some(&self.name) || self.name.contains(':') || self.name.eq_ignore_ascii_case("local") {
-            return bad("identity.issuers.name", "1 to 40 characters without a colon, and not \"local\"");
+        if name != Some(&self.name) || self.name.contains(':') || is_own_way(&self.name) {
+            return bad(
+                "identity.issuers.name",
+                "1 to 40 characters without a colon, and neither \"local\" nor \"passkey\"",
+            );
         }
         let plain = |url: &Url| url.query().is_none() && url.fragment().is_none();
         if !safe_url(&self.issuer).is_some_and(|url| plain(&url)) {

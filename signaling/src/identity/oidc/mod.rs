@@ -4,11 +4,10 @@
 //! itself. So a login that somebody else began cannot be finished in one's tab, nor one's own elsewhere. Each `state` belongs to one issuer and
 //! is used up by the first answer, whatever that says; `iss` of the answer (RFC 9207), where there is one, has to be that issuer.
 //!
-//! Loss policy: [`pending`] for logins that were begun; [`ASKING`] logins at a time wait for an issuer, and what is more is told to come again.
+//! Loss policy: [`super::pending`] for logins that were begun; [`ASKING`] logins at a time wait for an issuer, and what is more is told to come again.
 
 mod claims;
 mod config;
-mod pending;
 mod provider;
 #[cfg(test)]
 mod tests;
@@ -16,6 +15,7 @@ mod tests;
 pub(super) use config::check_all;
 pub use config::{ClientSecret, DEFAULT_AMR, Groups, IssuerConfig, SecondFactor};
 
+use super::pending::{self, Pending};
 use super::{Login, LoginError, Person};
 use crate::app::{App, wall_clock};
 use crate::config::ConfigError;
@@ -25,7 +25,6 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use claims::{Amiss, Expected, Vouched};
-use pending::{Pending, PendingLogins};
 use provider::{Metadata, Provider, Trouble};
 use reqwest::Url;
 use std::net::IpAddr;
@@ -33,6 +32,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use trocar_proto::units::WallMicros;
+use zeroize::Zeroizing;
 
 /// Logins that wait for an issuer at a time.
 const ASKING: usize = 16;
@@ -46,7 +46,7 @@ const RETURN_PATH: &str = "/login";
 /// All issuers, and the logins that are on their way.
 pub(super) struct Issuers {
     providers: Vec<Provider>,
-    pending: Mutex<PendingLogins>,
+    pending: Mutex<Pending<Outward>>,
     asking: Semaphore,
 }
 
@@ -57,6 +57,19 @@ pub(crate) struct Begun {
     pub(crate) url: String,
     /// Until when it has to be back.
     pub(crate) expires: WallMicros,
+}
+
+/// A login that is on its way.
+struct Outward {
+    /// Which of the issuers it was begun at: an answer of another one does not finish it.
+    issuer: usize,
+    nonce: String,
+    /// The PKCE verifier (RFC 7636), which only this node knows.
+    verifier: Zeroizing<String>,
+    /// SHA-256 of what only the tab knows that began it.
+    tab: [u8; 32],
+    step_up: bool,
+    since: WallMicros,
 }
 
 /// What the browser came back with.
@@ -97,7 +110,7 @@ impl Issuers {
         self.providers.iter().map(|p| p.config.name.clone())
     }
 
-    fn pending(&self) -> std::sync::MutexGuard<'_, PendingLogins> {
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending<Outward>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -119,8 +132,9 @@ impl App {
             tracing::warn!(issuer, %trouble, "an issuer of identities cannot be used");
             LoginError::Unavailable(issuer.to_owned())
         })?;
-        let secrets = (secret::login_value()?, secret::login_value()?);
-        let (state, pending) = (secret::login_value()?, Pending::new(index, secrets, tab, step_up));
+        let (nonce, verifier) = (secret::login_value()?, Zeroizing::new(secret::login_value()?));
+        let pending = Outward { issuer: index, nonce, verifier, tab, step_up, since: wall_clock() };
+        let state = secret::login_value()?;
         let url = authorization(provider, &metadata, &self.login_return(), &state, &pending, self.identity.max_age());
         let url = url.ok_or_else(|| LoginError::Unavailable(issuer.to_owned()))?;
         let expires = WallMicros(pending.since.0.saturating_add(pending::LIFE_US));
@@ -166,7 +180,7 @@ impl App {
     }
 
     /// What the issuer says of whoever came back.
-    async fn vouch(&self, provider: &Provider, pending: &Pending, returned: &Returned) -> Result<Vouched, Why> {
+    async fn vouch(&self, provider: &Provider, pending: &Outward, returned: &Returned) -> Result<Vouched, Why> {
         let name = || provider.config.name.clone();
         let trouble = |trouble| Why::Trouble(name(), trouble);
         let metadata = provider.metadata(self.now()).await.map_err(trouble)?;
@@ -217,7 +231,7 @@ fn authorization(
     metadata: &Metadata,
     redirect: &str,
     state: &str,
-    pending: &Pending,
+    pending: &Outward,
     max_age: u64,
 ) -> Option<String> {
     let config = &provider.config;

@@ -173,7 +173,7 @@ async fn login_with(
 async fn whom_an_issuer_vouches_for_comes_in_and_the_record_says_how() {
     let (node, fake) = world().await;
     let refused = node.join(Role::Expert, None).await;
-    assert_eq!(refused.json()["ways"], json!(["local", "North"]));
+    assert_eq!(refused.json()["ways"], json!(["local", "passkey", "North"]));
 
     let begun = begin(&node, "North", false).await;
     let want = [("response_type", "code"), ("client_id", "trocar"), ("scope", "openid"), ("max_age", "900")];
@@ -218,7 +218,7 @@ async fn one_factor_opens_no_instruments_and_a_step_up_asks_anew() {
     let one = one.await.json();
     let refused = node.join(Role::Expert, one["identity"].as_str()).await;
     refused.assert_problem(401, "second-factor-needed", "Authorization");
-    assert_eq!(refused.json()["ways"], json!(["local", "North"]));
+    assert_eq!(refused.json()["ways"], json!(["local", "passkey", "North"]));
     assert!(node.records("denied").await.iter().any(|(name, _)| name.as_deref() == Some("North:u1")));
     assert_eq!(node.join(Role::Observer, one["identity"].as_str()).await.status, 200);
 

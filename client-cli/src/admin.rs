@@ -1,6 +1,9 @@
 //! `trocar admin`: what is done on the node itself, with its files.
 
+mod break_glass;
+
 use anyhow::{Context as _, bail, ensure};
+use break_glass::BreakGlassCommand;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -14,6 +17,11 @@ pub(crate) enum AdminCommand {
     User {
         #[command(subcommand)]
         command: UserCommand,
+    },
+    /// Break-glass joins: people who came in during an emergency without the login that was asked for.
+    BreakGlass {
+        #[command(subcommand)]
+        command: BreakGlassCommand,
     },
 }
 
@@ -109,6 +117,7 @@ impl AdminCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::User { command } => command.run(),
+            Self::BreakGlass { command } => command.run(),
         }
     }
 }
@@ -173,6 +182,11 @@ fn factors(account: &Account) -> String {
 
 impl Place {
     fn accounts(&self) -> anyhow::Result<Accounts> {
+        Ok(Accounts::open(&self.database()?)?)
+    }
+
+    /// The node's database, in a directory that is not open to others.
+    fn database(&self) -> anyhow::Result<PathBuf> {
         let name = self.dir.display();
         let found = std::fs::metadata(&self.dir).with_context(|| format!("--dir: cannot look at {name}"))?;
         ensure!(found.is_dir(), "--dir: {name} is no directory: that of the node is right");
@@ -180,7 +194,7 @@ impl Place {
             found.permissions().mode() & 0o007 == 0,
             "--dir: others have rights in {name}, and the secrets of authenticators are kept there (chmod o= {name})"
         );
-        Ok(Accounts::open(&self.dir.join("trocar.db"))?)
+        Ok(self.dir.join("trocar.db"))
     }
 }
 

@@ -51,7 +51,13 @@ pub fn credentials(stack: &Stack, name: &str) -> anyhow::Result<(Identity, Trust
 /// Where signaling refuses.
 pub async fn expert_token(stack: &Stack, me: &Identity) -> anyhow::Result<String> {
     let link = stack.text("/tokens/expert")?;
-    let join = JoinRequest { invitation: link, name: Some("Dr. X".into()), organisation: None, cnf: Some(me.hash()) };
+    let join = JoinRequest {
+        invitation: link,
+        name: Some("Dr. X".into()),
+        organisation: None,
+        cnf: Some(me.hash()),
+        break_glass: None,
+    };
     let page = stack.text("/page")?;
     let answer = crate::http_client()?.post(format!("{page}v1/join")).json(&join).send().await?;
     let grant: TokenGrant = answer.error_for_status()?.json().await?;

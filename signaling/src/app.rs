@@ -2,13 +2,14 @@
 
 use crate::admission::{Admission, Answer};
 use crate::audit::{Entry, Journal};
+use crate::break_glass::{self, Emergencies, Who};
 use crate::config::{Config, Ice, Limits, Rate};
 use crate::consent::Notary;
 use crate::control::Gates;
 use crate::error::SessionError;
 use crate::exchanges::ExchangeError;
 use crate::figures::Figures;
-use crate::identity::{Identity, OpenError, Person};
+use crate::identity::{Identity, OpenError};
 use crate::live::{Closing, Live};
 use crate::name::{MAX_TITLE, TITLE_EXPECTED, clean, shown};
 use crate::problem::{Refusal, TOKEN_INVALID, TOO_MANY};
@@ -62,6 +63,8 @@ pub(crate) struct App {
     pub(crate) link_tests: Option<Arc<dyn crate::LinkTests>>,
     /// Who people are.
     pub(crate) identity: Identity,
+    /// Who came in without a login, in an emergency.
+    pub(crate) emergencies: Emergencies,
     realm: RealmId,
     live: Mutex<Live>,
     journal: Journal,
@@ -109,6 +112,7 @@ impl App {
             notary,
             gates: Gates::default(),
             link_tests: config.link_tests.clone(),
+            emergencies: Emergencies::open(config, wall_clock())?,
             realm: config.realm.clone(),
             live: Mutex::new(live),
             journal,
@@ -210,12 +214,24 @@ impl App {
         participant: &ParticipantId,
         by: Option<&ParticipantId>,
     ) -> Result<(), SessionError> {
+        let detail = by.map_or_else(|| "by the server".to_owned(), |by| format!("by {by}"));
+        let entry = Entry::now("participant-removed").of(session).by(participant).saying(detail);
+        self.remove_for(session, participant, entry, "you were removed from the session").await
+    }
+
+    /// The same, recorded as that and said to be for that reason.
+    pub(crate) async fn remove_for(
+        &self,
+        session: &SessionId,
+        participant: &ParticipantId,
+        entry: Entry,
+        reason: &str,
+    ) -> Result<(), SessionError> {
         self.live().name_of(session, participant)?;
         let at = wall_clock();
         let row = Row::ParticipantRemoved { session: session.clone(), participant: participant.clone(), at };
-        let detail = by.map_or_else(|| "by the server".to_owned(), |by| format!("by {by}"));
-        self.store.write(vec![row, event("participant-removed", Some(session), Some(participant), &detail)]).await?;
-        let closings = self.live().remove_participant(session, participant, "you were removed from the session")?;
+        self.store.write(vec![row, Row::Event(Box::new(entry))]).await?;
+        let closings = self.live().remove_participant(session, participant, reason)?;
         self.close(closings).await;
         Ok(())
     }
@@ -250,18 +266,18 @@ impl App {
         shown: Shown<'_>,
         cnf: Option<CertHash>,
     ) -> Result<TokenGrant, SessionError> {
-        self.join_as(invitation, shown, cnf, None).await
+        self.join_as(invitation, shown, cnf, Who::default()).await
     }
 
-    /// Redeems an invitation: a new participant and its first token. `person` is who it is, where that was said.
+    /// Redeems an invitation: a new participant and its first token.
     pub(crate) async fn join_as(
         &self,
         invitation: &str,
         shown: Shown<'_>,
         cnf: Option<CertHash>,
-        person: Option<&Person>,
+        who: Who<'_>,
     ) -> Result<TokenGrant, SessionError> {
-        let stored = self.admit(&SecretHash::of(invitation), shown, cnf, person).await?;
+        let stored = self.admit(&SecretHash::of(invitation), shown, cnf, who).await?;
         let StoredParticipant { session, participant, realm, role, .. } = stored;
         self.grant(Bearing { session, participant, realm, role, cnf })
     }
@@ -269,7 +285,7 @@ impl App {
     /// A participant for a WHIP or WHEP client that shows an invitation in place of a token.
     pub(crate) async fn admit_guest(&self, hash: &SecretHash, name: &str) -> Result<ParticipantId, SessionError> {
         let shown = Shown { name: Some(name), organisation: None };
-        let stored = self.admit(hash, shown, None, None).await?;
+        let stored = self.admit(hash, shown, None, Who::default()).await?;
         self.live().make_guest(self.now(), &stored.session, &stored.participant, *hash)?;
         Ok(stored.participant)
     }
@@ -279,11 +295,12 @@ impl App {
         hash: &SecretHash,
         shown: Shown<'_>,
         cnf: Option<CertHash>,
-        person: Option<&Person>,
+        who: Who<'_>,
     ) -> Result<StoredParticipant, SessionError> {
         let joined = wall_clock();
         let (session, role) = self.live().redeem(hash, joined)?;
-        self.admit_person(role, person).await?;
+        let broken_glass = self.admit_who(&session, role, who, joined).await?;
+        let person = who.person;
         // Whoever is known is shown by the name that is known.
         let name = person.map(|p| p.name.as_str()).or(shown.name);
         let stored = StoredParticipant {
@@ -296,6 +313,7 @@ impl App {
             cnf,
             joined,
             account: person.map(|p| p.account.clone()),
+            broken_glass,
         };
         let entry = Entry {
             name: Some(stored.name.clone()),
@@ -305,12 +323,19 @@ impl App {
             detail: person.map(|p| format!("account {}", p.account)).unwrap_or_default(),
             ..Entry::now("joined").of(&session).by(&stored.participant)
         };
-        self.store.write(vec![Row::Participant(stored.clone()), Row::Event(Box::new(entry))]).await?;
+        let alarm = stored.broken_glass.as_ref().map(|glass| break_glass::joined_entry(&stored, glass, who));
+        let alarm = alarm.map(|alarm| Entry { patient: entry.patient.clone(), ..alarm });
+        let mut rows = vec![Row::Participant(stored.clone()), Row::Event(Box::new(entry))];
+        rows.extend(alarm.map(|alarm| Row::Event(Box::new(alarm))));
+        self.store.write(rows).await?;
         let mut live = self.live();
         live.add_participant(self.now(), joined, stored.clone())?;
         live.trace(|t, now| t.joined(now, joined, &stored.participant, &session, role));
         drop(live);
         self.figures.joins.inc();
+        if stored.broken_glass.is_some() {
+            self.raise_break_glass(&stored);
+        }
         Ok(stored)
     }
 
@@ -366,7 +391,8 @@ impl App {
 
     fn grant_named(&self, bearing: Bearing) -> Result<(TokenGrant, String), SessionError> {
         let wall = wall_clock();
-        let (token, claims) = self.tokens.issue(wall, &bearing)?;
+        let narrowed = self.narrowed(&bearing.session, &bearing.participant);
+        let (token, claims) = self.tokens.issue(wall, &bearing, narrowed)?;
         let mut live = self.live();
         let name = live.name_of(&bearing.session, &bearing.participant)?;
         live.note_token(&bearing.session, &bearing.participant, wall, &claims.jti)?;
@@ -466,6 +492,8 @@ impl App {
             self.live().look_at_signers(|signed| notary.is_distrusted(signed));
         }
         self.hear_account_changes().await;
+        self.end_emergencies(wall).await;
+        self.hear_reviews(wall).await;
         let swept = self.live().sweep(self.now(), wall);
         for (session, participant) in swept.forgotten {
             self.forget(session, participant);

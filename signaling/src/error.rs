@@ -48,6 +48,9 @@ pub enum SessionError {
     /// Who holds the invitation has to say who it is.
     #[error("{}", .0.what)]
     IdentityNeeded(crate::identity::IdentityNeed),
+    /// Nobody comes in by break-glass here, or not now.
+    #[error(transparent)]
+    BreakGlass(crate::break_glass::BreakGlassRefused),
     /// A consent document that does not count.
     #[error("{0}")]
     ConsentRefused(trocar_proto::handover::consent::ConsentError),

@@ -35,6 +35,10 @@ pub(crate) struct Figures {
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Family<ReasonLabels, Counter>,
     pub(crate) joins: Counter,
+    pub(crate) break_glass_joins: Counter,
+    pub(crate) break_glass: Gauge,
+    pub(crate) break_glass_unreviewed: Gauge,
+    pub(crate) break_glass_oldest_s: Gauge,
     pub(crate) sockets: Gauge,
     pub(crate) sockets_closed: Family<ReasonLabels, Counter>,
     pub(crate) captures_sent: Counter,
@@ -72,6 +76,7 @@ impl Figures {
         registry.register("connections", "Connections open now", self.connections.clone());
         registry.register("connections_refused", "Connections not served", self.connections_refused.clone());
         registry.register("joins", "Invitations redeemed", self.joins.clone());
+        self.register_break_glass(&mut registry);
         registry.register("event_sockets", "Event sockets open now", self.sockets.clone());
         registry.register("event_sockets_closed", "Event sockets closed by the server", self.sockets_closed.clone());
         registry.register("capture_events", "Capture events queued to viewers", self.captures_sent.clone());
@@ -126,6 +131,22 @@ impl Figures {
 }
 
 impl Figures {
+    /// Who came in without a login, in an emergency.
+    fn register_break_glass(&self, registry: &mut Registry) {
+        registry.register(
+            "break_glass_joins",
+            "Invitations redeemed by break-glass, without the login that was asked for",
+            self.break_glass_joins.clone(),
+        );
+        registry.register("break_glass_participants", "Participants who came in so", self.break_glass.clone());
+        registry.register(
+            "break_glass_unreviewed",
+            "Break-glass joins that nobody has reviewed",
+            self.break_glass_unreviewed.clone(),
+        );
+        registry.register("break_glass_oldest_seconds", "Age of the oldest of them", self.break_glass_oldest_s.clone());
+    }
+
     /// What is said of the audit repository, and of gates' chains.
     fn register_export(&self, registry: &mut Registry) {
         registry.register(

@@ -19,6 +19,7 @@ mod accept;
 mod admission;
 mod app;
 pub mod audit;
+mod break_glass;
 mod config;
 mod consent;
 mod control;
@@ -53,6 +54,9 @@ mod webhooks;
 mod tests;
 
 pub use admission::{Admission, Answer};
+pub use break_glass::{
+    BreakGlassConfig, BreakGlassDesk, BreakGlassError, BreakGlassJoin, BreakGlassRefused, Review as BreakGlassReview,
+};
 pub use config::{Config, ConfigError, Ice, Limits, Rate, StoreAt, TlsIdentity, Turn, Webhook};
 pub use control::ControlConfig;
 pub use error::SessionError;

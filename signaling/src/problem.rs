@@ -1,5 +1,6 @@
 //! Refusals: the problem documents (RFC 9457) that HTTP errors are answered with, each kind in one place.
 
+use crate::break_glass::BreakGlassRefused;
 use crate::error::SessionError;
 use crate::name::clean;
 use crate::store::StoreError;
@@ -24,6 +25,9 @@ pub(crate) const TOKEN_INVALID: Kind = (401, "token-invalid", "The token is not 
 pub(crate) const IDENTITY_NEEDED: Kind = (401, "identity-needed", "A login is needed");
 pub(crate) const LOGIN_FAILED: Kind = (401, "login-failed", "Account, password or code is wrong");
 pub(crate) const SECOND_FACTOR_NEEDED: Kind = (401, "second-factor-needed", "A login with a second factor is needed");
+pub(crate) const BREAK_GLASS_OFF: Kind = (403, "break-glass-off", "This node takes no break-glass joins");
+pub(crate) const BREAK_GLASS_ROLE: Kind = (403, "break-glass-role", "This role is not joined by break-glass");
+pub(crate) const BREAK_GLASS_UNNEEDED: Kind = (409, "break-glass-unneeded", "No break-glass is needed");
 pub(crate) const LOGIN_UNFINISHED: Kind = (401, "login-unfinished", "The login came to nothing");
 pub(crate) const PASSKEY_REFUSED: Kind = (401, "passkey-refused", "The passkey does not log in here");
 pub(crate) const PASSKEY_LINK: Kind = (403, "passkey-link-invalid", "The link is not good any more");
@@ -118,6 +122,12 @@ impl Refusal {
         self
     }
 
+    /// Says whether one may come in without, in an emergency.
+    fn break_glass(mut self, may: bool) -> Self {
+        self.0.problem.break_glass = may;
+        self
+    }
+
     /// Says after how many seconds it makes sense to ask again.
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.0.retry_after_s = Some(seconds);
@@ -193,7 +203,19 @@ impl From<SessionError> for Refusal {
             SessionError::Bitrate { .. } => Self::new(FIELD_INVALID, detail).field("max_bitrate"),
             SessionError::IdentityNeeded(need) => {
                 let kind = if need.second_factor { SECOND_FACTOR_NEEDED } else { IDENTITY_NEEDED };
-                Self::new(kind, &need.what).field("Authorization").ways(need.ways)
+                Self::new(kind, &need.what).field("Authorization").ways(need.ways).break_glass(need.break_glass)
+            }
+            SessionError::BreakGlass(BreakGlassRefused::Off) => {
+                Self::new(BREAK_GLASS_OFF, detail).field("identity.break_glass")
+            }
+            SessionError::BreakGlass(BreakGlassRefused::Role(_)) => {
+                Self::new(BREAK_GLASS_ROLE, detail).field("identity.break_glass.roles")
+            }
+            SessionError::BreakGlass(BreakGlassRefused::Unneeded) => {
+                Self::new(BREAK_GLASS_UNNEEDED, detail).field("break_glass")
+            }
+            SessionError::BreakGlass(BreakGlassRefused::TooOften(seconds)) => {
+                Self::new(TOO_MANY, detail).field("break_glass").retry_after(seconds)
             }
             SessionError::NoConsent => Self::new(CONSENT_MISSING, detail).field("session"),
             SessionError::ConsentRefused(_) => Self::new(CONSENT_INVALID, detail).field("serial"),

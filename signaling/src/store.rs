@@ -5,6 +5,7 @@
 //! a record that nobody waits for is dropped, counted, and missed by the chain itself ([`crate::audit`]).
 
 use crate::audit::{self, Chain, Entry, Offset, Signer};
+use crate::break_glass;
 use crate::config::StoreAt;
 use crate::identity;
 use crate::secret::SecretHash;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::oneshot;
+use trocar_proto::session::break_glass::BrokenGlass;
 use trocar_proto::session::ids::{CertHash, ParticipantId, RealmId, SessionId};
 use trocar_proto::session::role::Role;
 use trocar_proto::units::WallMicros;
@@ -156,6 +158,10 @@ pub(crate) enum Row {
     AccountChangesTold {
         last: i64,
     },
+    /// The review of that break-glass join is in the audit chain.
+    BreakGlassTold {
+        participant: ParticipantId,
+    },
 }
 
 /// A participant as stored.
@@ -171,6 +177,8 @@ pub(crate) struct StoredParticipant {
     pub(crate) joined: WallMicros,
     /// Who it is, where that was asked for.
     pub(crate) account: Option<String>,
+    /// Why, and for how long, where it came in by break-glass.
+    pub(crate) broken_glass: Option<BrokenGlass>,
 }
 
 /// A consent document as it was handed in.
@@ -339,6 +347,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         transaction.execute_batch(SCHEMA).map_err(open)?;
         transaction.execute_batch(audit::SCHEMA).map_err(open)?;
         transaction.execute_batch(identity::SCHEMA).map_err(open)?;
+        transaction.execute_batch(break_glass::SCHEMA).map_err(open)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(open)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(open)?;
         return transaction.commit().map_err(open);
@@ -363,6 +372,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if version == 4 {
         transaction.execute_batch(identity::FROM_4_TO_5).map_err(open)?;
     }
+    transaction.execute_batch(break_glass::SCHEMA).map_err(open)?;
     transaction.commit().map_err(open)?;
     Ok(())
 }
@@ -418,8 +428,9 @@ fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredP
     let mut query = connection
         .prepare(
             "SELECT p.session, p.participant, p.name, p.role, p.realm, p.cnf, p.joined_us,
-                    p.organisation, p.account
-             FROM participants p JOIN sessions s USING (session) WHERE s.closed_us IS NULL AND p.removed_us IS NULL",
+                    p.organisation, p.account, b.reason, b.until_us
+             FROM participants p JOIN sessions s USING (session) LEFT JOIN break_glass b USING (participant)
+             WHERE s.closed_us IS NULL AND p.removed_us IS NULL",
         )
         .map_err(sql)?;
     let mut rows = query.query([]).map_err(sql)?;
@@ -428,6 +439,7 @@ fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredP
         let text = |i: usize| row.get::<_, String>(i).map_err(sql);
         let cnf: Option<String> = row.get(5).map_err(sql)?;
         let joined: i64 = row.get(6).map_err(sql)?;
+        let glass: (Option<String>, Option<i64>) = (row.get(9).map_err(sql)?, row.get(10).map_err(sql)?);
         out.push(StoredParticipant {
             session: SessionId::new(text(0)?).map_err(|e| damaged(e.to_string()))?,
             participant: ParticipantId::new(text(1)?).map_err(|e| damaged(e.to_string()))?,
@@ -438,6 +450,7 @@ fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredP
             cnf: cnf.map(|c| c.parse()).transpose().map_err(|_| damaged("bad certificate hash".to_owned()))?,
             joined: WallMicros(joined.unsigned_abs()),
             account: row.get(8).map_err(sql)?,
+            broken_glass: glass.0.zip(glass.1).map(|(reason, until)| BrokenGlass { reason, until: from_i64(until) }),
         });
     }
     Ok(out)
@@ -541,7 +554,11 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
             "INSERT INTO invitations (secret_sha256, session, role, expires_us) VALUES (?1, ?2, ?3, ?4)",
             params![hash.0, session.as_str(), role.name(), as_i64(*expires)],
         ),
-        Row::Participant(p) => t.execute(
+        Row::Participant(p) => {
+            if let Some(glass) = &p.broken_glass {
+                break_glass::add(t, p, glass)?;
+            }
+            t.execute(
             "INSERT INTO participants (session, participant, name, role, realm, cnf, joined_us, organisation, account)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
@@ -555,7 +572,8 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
                 p.organisation,
                 p.account
             ],
-        ),
+        )
+        }
         Row::ParticipantRemoved { session, participant, at } => t.execute(
             "UPDATE participants SET removed_us = ?3 WHERE session = ?1 AND participant = ?2",
             params![session.as_str(), participant.as_str(), as_i64(*at)],
@@ -565,6 +583,7 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
             params![session.as_str(), document, as_i64(*taken)],
         ),
         Row::AccountChangesTold { last } => t.execute("DELETE FROM account_changes WHERE id <= ?1", params![last]),
+        Row::BreakGlassTold { participant } => break_glass::told(t, participant),
         // Of the chain, which its writer adds.
         Row::Event(_) | Row::Audit(_) => Ok(0),
     }
@@ -574,4 +593,9 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
 /// SQLite's integers are signed; wall clocks stay below 2^63 µs for 292,000 years.
 pub(crate) fn as_i64(at: WallMicros) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
+}
+
+/// Back from SQLite.
+fn from_i64(us: i64) -> WallMicros {
+    WallMicros(us.unsigned_abs())
 }

@@ -1,5 +1,6 @@
 //! Session tokens: EdDSA JSON Web Tokens (RFC 7519, RFC 8037), one algorithm, at most five minutes.
 
+use crate::break_glass::Narrowed;
 use crate::error::SessionError;
 use crate::exchanges::Exchanges;
 use crate::secret;
@@ -128,9 +129,14 @@ impl Tokens {
     }
 
     /// A token from `now` on for the longest life that is allowed, and its claims.
-    pub(crate) fn issue(&self, now: WallMicros, bearing: &Bearing) -> Result<(String, Claims), SessionError> {
+    pub(crate) fn issue(
+        &self,
+        now: WallMicros,
+        bearing: &Bearing,
+        narrowed: Option<Narrowed>,
+    ) -> Result<(String, Claims), SessionError> {
         let iat = now.0 / 1_000_000;
-        let claims = Claims {
+        let mut claims = Claims {
             iss: self.issuer.clone(),
             aud: self.audiences.clone(),
             sub: bearing.participant.clone(),
@@ -145,6 +151,9 @@ impl Tokens {
             verbs: bearing.role.verbs().to_vec(),
             cnf: bearing.cnf.map(|x5t_s256| Confirmation { x5t_s256 }),
         };
+        if let Some(narrowed) = narrowed {
+            narrowed.narrow(now, &mut claims);
+        }
         Ok((self.sign(&claims)?, claims))
     }
 

@@ -4,7 +4,10 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
-use trocar_signaling::{ClientSecret, DEFAULT_AMR, Groups, IdentityConfig, IssuerConfig, SecondFactor};
+use trocar_proto::session::role::Role;
+use trocar_signaling::{
+    BreakGlassConfig, ClientSecret, DEFAULT_AMR, Groups, IdentityConfig, IssuerConfig, SecondFactor,
+};
 
 /// How people are known.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,6 +23,33 @@ pub(crate) struct Identity {
     pub(crate) local: bool,
     /// Who else says who somebody is.
     pub(crate) issuers: Vec<Issuer>,
+    /// What joins without a login are taken in an emergency; none where left out.
+    pub(crate) break_glass: Option<BreakGlass>,
+}
+
+/// Joining without the login that a role asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BreakGlass {
+    /// Roles whose invitations take it: some of local, expert and observer.
+    pub(crate) roles: Vec<Role>,
+    /// Minutes that one lasts, 5 to 240.
+    #[serde(default = "minutes")]
+    pub(crate) minutes: u64,
+    /// How many of one session within an hour, 1 to 20.
+    #[serde(default = "per_hour")]
+    pub(crate) per_hour: u32,
+    /// Whether a gate's team may offer instruments to somebody who came in so.
+    #[serde(default)]
+    pub(crate) instruments: bool,
+}
+
+fn minutes() -> u64 {
+    60
+}
+
+fn per_hour() -> u32 {
+    4
 }
 
 /// For whom an invitation alone is not enough.
@@ -89,7 +119,14 @@ fn groups_claim() -> String {
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { required: Required::Never, login_minutes: 60, step_up_minutes: 15, local: true, issuers: Vec::new() }
+        Self {
+            required: Required::Never,
+            login_minutes: 60,
+            step_up_minutes: 15,
+            local: true,
+            issuers: Vec::new(),
+            break_glass: None,
+        }
     }
 }
 
@@ -129,6 +166,12 @@ impl Identity {
             step_up: Duration::from_secs(self.step_up_minutes * 60),
             local: self.local,
             issuers: self.issuers.iter().map(Issuer::plain).collect(),
+            break_glass: self.break_glass.as_ref().map(|b| BreakGlassConfig {
+                roles: b.roles.clone(),
+                life: Duration::from_secs(b.minutes.saturating_mul(60)),
+                per_hour: b.per_hour,
+                instruments: b.instruments,
+            }),
         }
     }
 }

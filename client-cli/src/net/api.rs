@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trocar_proto::session::api::{
     FeedInfo, FeedPaths, Invitation, InvitationRequest, JoinRequest, LegRequest, RoqBinding, SessionInfo, TokenGrant,
 };
+use trocar_proto::session::break_glass::BreakGlass;
 use trocar_proto::session::feed::FeedDescriptor;
 use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId};
 use trocar_proto::session::link_test::LinkTestGrant;
@@ -21,6 +22,8 @@ use url::Url;
 
 /// Variable with the identity that whoever joins shows, where there is one (`trocar login`).
 const IDENTITY: &str = "TROCAR_IDENTITY";
+/// Variable with the reason why whoever joins has no time for a login, in an emergency.
+const BREAK_GLASS: &str = "TROCAR_BREAK_GLASS";
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,7 +55,7 @@ impl Api {
     ) -> anyhow::Result<Self> {
         let cnf = cnf.into();
         let http = client(trust)?;
-        let grant = redeem(&http, &link, cnf, name).await?;
+        let grant = redeem(&http, &link, cnf, name, emergency()).await?;
         Ok(Self { http, link, cnf, name: name.to_owned(), grant: Arc::new(Mutex::new(grant)) })
     }
 
@@ -68,7 +71,8 @@ impl Api {
 
     /// Joins again with the same invitation, as a new participant: after signaling has forgotten this one.
     pub(crate) async fn rejoin(&self) -> anyhow::Result<()> {
-        let grant = redeem(&self.http, &self.link, self.cnf, &self.name).await?;
+        // An emergency is claimed once: what comes back by itself after its time was over would be no end.
+        let grant = redeem(&self.http, &self.link, self.cnf, &self.name, None).await?;
         *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = grant;
         Ok(())
     }
@@ -183,13 +187,27 @@ async fn redeem(
     link: &InvitationLink,
     cnf: Option<CertHash>,
     name: &str,
+    break_glass: Option<BreakGlass>,
 ) -> anyhow::Result<TokenGrant> {
-    let body = JoinRequest { invitation: link.secret.clone(), name: Some(name.to_owned()), organisation: None, cnf };
+    let body = JoinRequest {
+        invitation: link.secret.clone(),
+        name: Some(name.to_owned()),
+        organisation: None,
+        cnf,
+        break_glass,
+    };
     let mut request = http.post(link.base.join("v1/join")?).json(&body);
     if let Some(identity) = std::env::var(IDENTITY).ok().filter(|i| !i.trim().is_empty()) {
         request = request.bearer_auth(identity.trim());
     }
     Ok(answer(request).await?.json().await?)
+}
+
+/// That somebody comes in by break-glass, where the variable says why.
+fn emergency() -> Option<BreakGlass> {
+    let reason = std::env::var(BREAK_GLASS).ok().filter(|r| !r.trim().is_empty())?;
+    eprintln!("joining by break-glass, without the login that is asked for: everybody in the session is told why");
+    Some(BreakGlass { reason, confirm: true })
 }
 
 /// The response where it is a success.

@@ -121,6 +121,11 @@ impl Known {
         self.history.is_full()
     }
 
+    /// What is to be said in large words.
+    pub(super) fn alarms(&self) -> Vec<String> {
+        self.figures().map_or_else(Vec::new, |figures| super::alarm::break_glass(&figures, self.session.as_ref()))
+    }
+
     /// What each feed of the session is, in a few words, by its name.
     pub(super) fn feeds_in_words(&self) -> BTreeMap<String, String> {
         let Some(session) = &self.session else { return BTreeMap::new() };

@@ -1,6 +1,7 @@
 //! `trocar top`: a relay's figures, live in the terminal. Old figures never look live: what cannot be asked is said in
 //! large words, with the age of what is still on the screen, and its rates and states are left out.
 
+mod alarm;
 mod fetch;
 mod history;
 mod print;
@@ -126,7 +127,7 @@ async fn plainly(args: &TopArgs, source: &Source, shared: &Shared) -> anyhow::Re
         if args.json {
             verbs::print(&format!("{}\n", print::json(url, &figures)))?;
         } else {
-            verbs::print(&print::text(url, &figures, &known.feeds_in_words()))?;
+            verbs::print(&print::text(url, &figures, &known.feeds_in_words(), &known.alarms()))?;
         }
         if args.once {
             return Ok(());
@@ -162,10 +163,10 @@ fn draw_until_done(
     // An answer may be late by one interval before its figures are called old.
     let fresh_for = interval * 2 + Duration::from_millis(500);
     while !state.done && !asked_to_end.load(Ordering::Relaxed) {
-        let (newest, failing, session, words) = {
+        let (newest, failing, session, words, alarms) = {
             let known = shared.lock();
             let session = known.session.as_ref().map(|s| verbs::table::clean(&s.title));
-            (known.figures(), known.failing.clone(), session, known.feeds_in_words())
+            (known.figures(), known.failing.clone(), session, known.feeds_in_words(), known.alarms())
         };
         let now = Instant::now();
         let at = newest.as_ref().map(|f| f.at);
@@ -179,6 +180,7 @@ fn draw_until_done(
             failing: failing.as_ref(),
             session,
             words: &words,
+            alarms: &alarms,
             now,
         };
         terminal.draw(|frame| screen::draw(frame, &scene, &mut state))?;

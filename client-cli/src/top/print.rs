@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// As text.
-pub(super) fn text(url: &str, figures: &Figures, words: &BTreeMap<String, String>) -> String {
+pub(super) fn text(url: &str, figures: &Figures, words: &BTreeMap<String, String>, alarms: &[String]) -> String {
     let state = State::new();
     let none = String::new();
     let feeds = state.feeds(figures);
@@ -20,6 +20,9 @@ pub(super) fn text(url: &str, figures: &Figures, words: &BTreeMap<String, String
         plural(figures.legs.len(), "leg"),
         figures.window.as_secs_f64(),
     );
+    if !alarms.is_empty() {
+        out.push_str(&format!("{}\n\n", alarms.join("\n")));
+    }
     out.push_str(&table(FEED_COLUMNS, feeds).or_say("nothing is published").render());
     out.push('\n');
     out.push_str(&table(LEG_COLUMNS, legs.iter().map(|r| r.cells(true))).or_say("nobody watches").render());

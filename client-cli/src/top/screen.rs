@@ -31,6 +31,8 @@ pub(super) struct Scene<'a> {
     pub(super) session: Option<String>,
     /// What each feed is.
     pub(super) words: &'a BTreeMap<String, String>,
+    /// What is to be said in large words while figures come.
+    pub(super) alarms: &'a [String],
     pub(super) now: Instant,
 }
 
@@ -112,11 +114,11 @@ fn draw_title(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, state: &Stat
     frame.render_widget(Paragraph::new(text).style(style), right);
 }
 
-/// What is said in large words where there is no answer.
+/// What is said in large words: where there is no answer that, else what is alarming.
 fn banner(scene: &Scene<'_>) -> Vec<Line<'static>> {
     let Some((since, why)) = scene.failing else {
         if scene.fresh || scene.figures.is_none() {
-            return Vec::new();
+            return scene.alarms.iter().map(|line| Line::from(format!(" {line}"))).collect();
         }
         return vec![Line::from(" The answer is late. Below is OLD. No rates, no states.")];
     };

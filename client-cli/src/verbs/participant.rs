@@ -60,23 +60,32 @@ impl ParticipantCommand {
 /// The participants of a session, one a row.
 pub(super) fn participant_table(info: &SessionInfo, now: WallMicros) -> Table {
     use Align::{Left, Right};
-    let mut table = Table::new(&[
+    let mut head = vec![
         ("PARTICIPANT", Left),
         ("NAME", Left),
         ("ROLE", Left),
         ("ORGANISATION", Left),
         ("REALM", Left),
         ("HERE FOR", Right),
-    ]);
+    ];
+    let is_alarming = info.participants.iter().any(|p| p.break_glass.is_some());
+    if is_alarming {
+        head.push(("BY BREAK-GLASS", Left));
+    }
+    let mut table = Table::new(&head);
     for p in &info.participants {
-        table.row([
+        let mut row = vec![
             p.participant.to_string(),
             clean(&p.name),
             p.role.name().to_owned(),
             p.organisation.as_deref().map_or_else(|| "-".to_owned(), clean),
             p.realm.to_string(),
             since(p.since, now),
-        ]);
+        ];
+        if is_alarming {
+            row.push(p.break_glass.as_ref().map_or_else(|| "-".to_owned(), |glass| clean(&glass.reason)));
+        }
+        table.row(row);
     }
     table.or_say("no participants are connected")
 }

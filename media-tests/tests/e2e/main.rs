@@ -10,6 +10,7 @@ mod attack;
 mod audit;
 mod audit_export;
 mod bench;
+mod break_glass;
 mod browser;
 mod certificates;
 mod churn;

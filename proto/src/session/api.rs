@@ -1,5 +1,6 @@
 //! Bodies of the HTTP API that are not feed descriptors or problems.
 
+use super::break_glass::{BreakGlass, BrokenGlass};
 use super::feed::{FeedDescriptor, RoqMode};
 use super::ids::{CertHash, FeedId, LegId, ParticipantId, RealmId, SessionId};
 use super::role::{Grade, Role, Verb};
@@ -22,6 +23,9 @@ pub struct JoinRequest {
     /// Hash of the client certificate that the bearer will show on QUIC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnf: Option<CertHash>,
+    /// In an emergency: without the login that the invitation asks for, where the node allows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<BreakGlass>,
 }
 
 /// Answer to `POST /v1/join` and `POST /v1/token`.
@@ -192,6 +196,9 @@ pub struct ParticipantInfo {
     /// A WHIP or WHEP client that is known by an invitation alone, for as long as the resource that it made.
     #[serde(default)]
     pub guest: bool,
+    /// Of somebody who came in by break-glass, without the login that the role asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<BrokenGlass>,
     /// Since when it is present: on the event stream, or with a leg or a WHIP publication.
     pub since: WallMicros,
 }

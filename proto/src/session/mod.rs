@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod break_glass;
 pub mod claims;
 pub mod clock;
 pub mod event;

@@ -25,6 +25,9 @@ pub struct Problem {
     /// How one can log in, where that is asked for: `local`, `passkey`, or the name of an issuer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ways: Vec<String>,
+    /// Where a login is asked for: whether one may come in without, in an emergency (`break_glass` of the join).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
 }
 
 /// Media type of a [`Problem`].
@@ -42,6 +45,7 @@ impl Problem {
             field: None,
             alternatives: Vec::new(),
             ways: Vec::new(),
+            break_glass: false,
         }
     }
 

@@ -72,7 +72,8 @@ pub struct Record {
     /// What happened: `started`, `stopped`, `session-created`, `session-closed`, `invited`, `joined`, `token-granted`, `denied`,
     /// `socket-denied`, `participant.joined`, `participant.left`, `participant-removed`, `feed.announced`, `feed.removed`, `view-started`,
     /// `view-switched`, `view-ended`, `consent-given`, `consent-withdrawn`, `certificates-renewed`, `certificates-unusable`,
-    /// `certificate-revoked`, `certificate-refused`, `token-replayed`, `audit-pruned`, `gate-audit`,
+    /// `certificate-revoked`, `certificate-refused`, `token-replayed`, `break-glass-joined`, `break-glass-ended`,
+    /// `break-glass-reviewed`, `audit-pruned`, `gate-audit`,
     /// `gate-audit-alarm`, `link-test`.
     pub kind: String,
     /// The session.

@@ -41,7 +41,8 @@ impl Class {
     /// Of a kind of record; none of those that are kept for ever.
     #[must_use]
     pub fn of(kind: &str) -> Option<Self> {
-        let access = ["view-", "feed.", "participant", "session-", "joined", "invited", "token-granted"];
+        let access =
+            ["view-", "feed.", "participant", "session-", "joined", "invited", "token-granted", "break-glass-"];
         if kind.starts_with("audit-") || kind.starts_with("gate-") {
             None
         } else if kind.contains("denied") {

@@ -147,6 +147,8 @@ pub struct IdentityNeed {
     pub(crate) ways: Vec<String>,
     /// Whether somebody is logged in, and it is a second factor that is missing.
     pub(crate) second_factor: bool,
+    /// Whether one may come in without, in an emergency.
+    pub(crate) break_glass: bool,
 }
 
 /// Logins that are good, by the id in their token.
@@ -214,7 +216,12 @@ impl Identity {
 
     /// Whether `person` may take up `role`: what is lacking, in words.
     pub(crate) fn admits(&self, role: Role, person: Option<&Person>, now: WallMicros) -> Result<(), IdentityNeed> {
-        let need_of = |what: &str| IdentityNeed { what: what.to_owned(), ways: self.ways(), second_factor: false };
+        let need_of = |what: &str| IdentityNeed {
+            what: what.to_owned(),
+            ways: self.ways(),
+            second_factor: false,
+            break_glass: false,
+        };
         let lacking = |what: &str| Err(need_of(what));
         let need = self.config.need(role);
         if need == Need::Nothing {
@@ -254,7 +261,7 @@ impl Identity {
     /// What to say to whoever shows a token that is not good any more.
     pub(crate) fn ended(&self) -> IdentityNeed {
         let what = "the login has ended: log in again".to_owned();
-        IdentityNeed { what, ways: self.ways(), second_factor: false }
+        IdentityNeed { what, ways: self.ways(), second_factor: false, break_glass: false }
     }
 
     /// Ends the login of a token.

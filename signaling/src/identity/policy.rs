@@ -1,6 +1,7 @@
 //! Who has to say who they are: the configuration, and what it means for a role.
 
 use super::oidc::{IssuerConfig, check_all};
+use crate::break_glass::BreakGlassConfig;
 use crate::config::ConfigError;
 use std::time::Duration;
 use trocar_proto::session::role::{Grade, Role};
@@ -30,12 +31,14 @@ pub struct IdentityConfig {
     pub local: bool,
     /// Who else says who somebody is (OpenID Connect); at most 8.
     pub issuers: Vec<IssuerConfig>,
+    /// What joins without a login are taken, in an emergency; none where left out.
+    pub break_glass: Option<BreakGlassConfig>,
 }
 
 impl Default for IdentityConfig {
     fn default() -> Self {
         let (life, step_up) = (Duration::from_secs(3_600), Duration::from_secs(900));
-        Self { required: Required::Never, life, step_up, local: true, issuers: Vec::new() }
+        Self { required: Required::Never, life, step_up, local: true, issuers: Vec::new(), break_glass: None }
     }
 }
 
@@ -65,6 +68,7 @@ impl IdentityConfig {
         if !self.local && self.issuers.is_empty() {
             return bad("identity.local", "true, or an issuer: otherwise nobody can log in");
         }
+        self.break_glass.as_ref().map_or(Ok(()), BreakGlassConfig::check)?;
         check_all(&self.issuers)
     }
 

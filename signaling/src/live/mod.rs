@@ -10,6 +10,7 @@ mod adopt;
 mod chat;
 mod consent;
 mod control;
+mod emergency;
 mod feeds;
 mod guests;
 mod legs;
@@ -42,6 +43,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use trocar_proto::session::admission::FeedKey;
 use trocar_proto::session::api::SessionInfo;
+use trocar_proto::session::break_glass::BrokenGlass;
 use trocar_proto::session::claims::MAX_TOKEN_LIFE_S;
 use trocar_proto::session::event::{ControlInfo, LegState, ServerEvent};
 use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId, PublicationId, RealmId, SessionId};
@@ -82,6 +84,8 @@ struct Participant {
     realm: RealmId,
     /// The invitation, and since when, where a WHIP or WHEP client showed that instead of a token.
     guest: Option<(SecretHash, Micros)>,
+    /// Why, and for how long, where it came in by break-glass.
+    broken_glass: Option<BrokenGlass>,
     sockets: Vec<Socket>,
     /// Whether others see it: it has an event socket, a leg or a publication.
     is_present: bool,
@@ -329,6 +333,7 @@ impl Live {
             organisation: p.organisation,
             role: p.role,
             guest: None,
+            broken_glass: p.broken_glass,
             realm: p.realm,
             sockets: Vec::new(),
             is_present: false,
@@ -445,6 +450,7 @@ impl Live {
         let sum = |f: fn(&Session) -> usize| i64::try_from(self.sessions.values().map(f).sum::<usize>()).unwrap_or(0);
         self.figures.sessions.set(sum(|_| 1));
         self.figures.participants.set(sum(|s| s.participants.values().filter(|p| p.is_present).count()));
+        self.figures.break_glass.set(sum(|s| s.participants.values().filter(|p| p.broken_glass.is_some()).count()));
         self.figures.feeds.set(sum(|s| s.feeds.len()));
         self.figures.legs.set(sum(|s| s.legs.len()));
         self.figures.publications.set(sum(|s| s.publications.len()));

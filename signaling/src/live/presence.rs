@@ -20,6 +20,7 @@ impl Participant {
             realm: self.realm.clone(),
             organisation: self.organisation.clone(),
             guest: self.guest.is_some(),
+            break_glass: self.broken_glass.clone(),
             since: self.since,
         })
     }

@@ -2,6 +2,7 @@
 
 use super::{ParticipantPath, SessionPath, json, to_the_end};
 use crate::app::{App, Shown, wall_clock};
+use crate::break_glass::{Asked, Who};
 use crate::guard::{self, Bearer, Peer};
 use crate::ice;
 use crate::input::{self, Names};
@@ -12,6 +13,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use std::sync::Arc;
 use trocar_proto::session::api::{IceServer, Invitation, InvitationRequest, JoinRequest, SessionInfo, TokenGrant};
+use trocar_proto::session::break_glass::{BreakGlass, REASON_LEN};
 use trocar_proto::session::role::Verb;
 
 /// Life of an invitation where the request leaves it out: a day, in seconds.
@@ -23,12 +25,14 @@ const DEFAULT_TTL_S: u64 = 86_400;
     responses(
         (status = 200, description = "A participant and its first token", body = TokenGrant),
         (status = 401, description = "identity-needed, second-factor-needed: show an identity of /v1/login as a bearer"),
-        (status = 403, description = "invitation-invalid"),
+        (status = 403, description = "invitation-invalid, break-glass-off, break-glass-role"),
+        (status = 409, description = "break-glass-unneeded"),
         (status = 429, description = "too-many-requests"),
     )
 )]
 pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    guard::take_join(&app, Peer::ip_of(request.extensions()))?;
+    let from = Peer::ip_of(request.extensions());
+    guard::take_join(&app, from)?;
     let person = guard::person(&app, request.headers())?;
     let body: JoinRequest = input::json(&app, request).await?;
     let cleaned = |text: &'_ Option<String>, field: &str| match text.as_deref().map(|t| shown(t, MAX_NAME)) {
@@ -38,8 +42,22 @@ pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Resul
     };
     let (name, organisation) = (cleaned(&body.name, "name")?, cleaned(&body.organisation, "organisation")?);
     let as_shown = Shown { name: name.as_deref(), organisation: organisation.as_deref() };
-    let grant = app.join_as(&body.invitation, as_shown, body.cnf, person.as_ref()).await?;
+    let emergency = body.break_glass.as_ref().map(reason_of).transpose()?.map(|reason| Asked { reason, from });
+    let who = Who { person: person.as_ref(), emergency };
+    let grant = app.join_as(&body.invitation, as_shown, body.cnf, who).await?;
     Ok(json(StatusCode::OK, &grant))
+}
+
+/// Why somebody comes in by break-glass, where that was said and meant.
+fn reason_of(asked: &BreakGlass) -> Result<&str, Refusal> {
+    let reason = shown(&asked.reason, *REASON_LEN.end()).filter(|r| r.chars().count() >= *REASON_LEN.start());
+    let expected = "why there is no time for a login: 3 to 200 characters, no control characters";
+    let reason = reason.ok_or_else(|| Refusal::new(FIELD_INVALID, expected).field("break_glass.reason"))?;
+    if asked.confirm {
+        return Ok(reason);
+    }
+    let expected = "true: everybody in the session is told, it is recorded, and it will be reviewed";
+    Err(Refusal::new(FIELD_INVALID, expected).field("break_glass.confirm"))
 }
 
 /// `POST /v1/token`: a fresh token for the bearer of a good one.

@@ -84,7 +84,7 @@ impl World {
         self.post(&self.path("/feeds/scope/legs"), Some(token), &json!({})).await
     }
 
-    fn operate(&self, mode: &str) {
+    pub(crate) fn operate(&self, mode: &str) {
         let said = ControlInfo { mode: mode.to_owned(), ..control_info() };
         self.app.live().control(&self.session, said);
     }

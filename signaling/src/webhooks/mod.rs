@@ -12,6 +12,7 @@ pub(crate) use courier::Courier;
 use crate::config::{ConfigError, Webhook};
 use crate::figures::{Figures, ReasonLabels};
 use crate::secret;
+use crate::store::StoredParticipant;
 use axum::http::Uri;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -23,11 +24,12 @@ use trocar_proto::session::ids::SessionId;
 pub(crate) const QUEUE: usize = 256;
 
 /// Everything that receivers may be called on.
-pub const WEBHOOK_EVENTS: [&str; 8] = [
+pub const WEBHOOK_EVENTS: [&str; 9] = [
     "session.opened",
     "session.closed",
     "participant.joined",
     "participant.left",
+    "break_glass.joined",
     "feed.announced",
     "feed.live",
     "feed.stalled",
@@ -54,6 +56,15 @@ impl Happening {
             "guest": who.guest
         });
         Self { kind, data }
+    }
+
+    /// Somebody came in without the login that was asked for. Why is for the session and the audit chain: it is free text.
+    pub(crate) fn break_glass(joined: &StoredParticipant) -> Self {
+        let data = json!({
+            "session": joined.session, "participant": joined.participant, "name": joined.name, "role": joined.role,
+            "realm": joined.realm, "until": joined.broken_glass.as_ref().map(|glass| glass.until)
+        });
+        Self { kind: "break_glass.joined", data }
     }
 
     /// A feed was announced or removed, or its packets come or cease.
@@ -145,8 +156,8 @@ pub(crate) fn check(webhook: &Webhook) -> Result<(), ConfigError> {
     if !webhook.events.iter().all(|e| WEBHOOK_EVENTS.contains(&e.as_str())) {
         return bad(
             "webhook.events",
-            "session.opened, session.closed, participant.joined, participant.left, feed.announced, feed.live, \
-             feed.stalled, feed.removed",
+            "session.opened, session.closed, participant.joined, participant.left, break_glass.joined, feed.announced, \
+             feed.live, feed.stalled, feed.removed",
         );
     }
     Ok(())

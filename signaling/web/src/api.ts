@@ -6,7 +6,7 @@ import { forgetTabIdentity, keepTabIdentity, tabIdentity } from "./memory.ts";
 import { reached } from "./reach.ts";
 import { problemName } from "./strings/en.ts";
 import { problemText, t } from "./strings.ts";
-import type { IceServer, IdentityGrant, Problem, TokenGrant } from "./types.ts";
+import type { BreakGlass, IceServer, IdentityGrant, Problem, TokenGrant } from "./types.ts";
 
 /** A request that the relay answered with a problem document (RFC 9457). */
 export class Refused extends Error {
@@ -19,6 +19,8 @@ export class Refused extends Error {
     readonly alternatives: readonly string[] = [],
     /** How one can log in, where that is asked for. */
     readonly ways: readonly string[] = [],
+    /** Where a login is asked for: one may come in without, in an emergency. */
+    readonly breakGlass = false,
   ) {
     super(detail);
   }
@@ -37,9 +39,14 @@ export class Refused extends Error {
 /** A request that got no answer. */
 export class Unreachable extends Error {}
 
-/** Redeems an invitation; whoever has logged in in this tab is known by it. */
-export async function join(invitation: string, name: string, organisation: string): Promise<TokenGrant> {
-  const body = { invitation, ...(name === "" ? {} : { name }), ...(organisation === "" ? {} : { organisation }) };
+/** Redeems an invitation; whoever has logged in in this tab is known by it. With an emergency, without the login that it asks for. */
+export async function join(invitation: string, name: string, organisation: string, emergency: BreakGlass | null = null): Promise<TokenGrant> {
+  const body = {
+    invitation,
+    ...(name === "" ? {} : { name }),
+    ...(organisation === "" ? {} : { organisation }),
+    ...(emergency === null ? {} : { break_glass: emergency }),
+  };
   const { token } = tabIdentity();
   const redeem = (headers: Record<string, string>): Promise<Response> => post("/v1/join", headers, body);
   if (token === "") return (await (await redeem({})).json()) as TokenGrant;
@@ -121,7 +128,7 @@ async function refusal(response: Response): Promise<Refused> {
     const alternatives = Array.isArray(problem.alternatives) ? problem.alternatives.map(String) : [];
     const name = typeof problem.type === "string" ? problemName(problem.type) : "";
     const ways = Array.isArray(problem.ways) ? problem.ways.map(String) : [];
-    return new Refused(response.status, typeof text === "string" && text !== "" ? text : status, name, alternatives, ways);
+    return new Refused(response.status, typeof text === "string" && text !== "" ? text : status, name, alternatives, ways, problem.break_glass === true);
   } catch {
     // Not a problem document, so not from the relay itself: the status is all there is.
     return new Refused(response.status, status);

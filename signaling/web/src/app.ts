@@ -13,11 +13,12 @@ import { RegisterPasskey } from "./register-passkey.ts";
 import { Session } from "./session.ts";
 import { t, type TextKey } from "./strings.ts";
 import type { Invitation } from "./token.ts";
+import type { BreakGlass } from "./types.ts";
 
 const root = document.getElementById("app") ?? document.body;
 let role = "";
 
-const NO_FAULT: LobbyFault = { text: "", ways: [], isStepUp: false };
+const NO_FAULT: LobbyFault = { text: "", ways: [], isStepUp: false, breakGlass: false };
 
 function showLobby(invitation: Invitation, notice: TextKey | null, fault: LobbyFault): void {
   setData(document.body, "connection", "joining");
@@ -31,9 +32,9 @@ function showLobby(invitation: Invitation, notice: TextKey | null, fault: LobbyF
     start,
     notice,
     fault,
-    submit: ({ invitation: secret, name, organisation, login }) => {
+    submit: ({ invitation: secret, name, organisation, login, emergency }) => {
       memory.rememberStart(start);
-      return enter({ secret, name, organisation }, start, login);
+      return enter({ secret, name, organisation }, start, login, emergency);
     },
     logOut,
     logInByPasskey: async () => {
@@ -45,12 +46,12 @@ function showLobby(invitation: Invitation, notice: TextKey | null, fault: LobbyF
         return error instanceof Refused ? error.words() : t.join.unreachable;
       }
     },
-    logInAt: async (issuer, { invitation: secret, organisation, isStepUp, ways }) => {
+    logInAt: async (issuer, { invitation: secret, organisation, isStepUp, ways, breakGlass }) => {
       memory.rememberStart(start);
       memory.rememberOrganisation(organisation);
       memory.keepTabInvitation(secret, false);
       try {
-        location.assign(await beginAt(issuer, isStepUp, ways));
+        location.assign(await beginAt(issuer, isStepUp, ways, breakGlass));
         return null;
       } catch (error) {
         return { ...NO_FAULT, text: error instanceof Refused ? error.words() : t.join.unreachable };
@@ -61,12 +62,17 @@ function showLobby(invitation: Invitation, notice: TextKey | null, fault: LobbyF
 }
 
 /** Joins and shows the session; resolves to what went wrong, or null. */
-async function enter(asked: Invitation, start: memory.StartChoice, login: LoginAnswer | null): Promise<LobbyFault | null> {
+async function enter(
+  asked: Invitation,
+  start: memory.StartChoice,
+  login: LoginAnswer | null,
+  emergency: BreakGlass | null = null,
+): Promise<LobbyFault | null> {
   let wasKnown = false;
   try {
     if (login !== null) await logIn(login);
     wasKnown = memory.tabIdentity().token !== "";
-    const grant = await join(asked.secret, asked.name, asked.organisation);
+    const grant = await join(asked.secret, asked.name, asked.organisation, emergency);
     const invitation = { ...asked, name: asked.name || grant.name };
     memory.rememberName(invitation.name);
     memory.rememberOrganisation(invitation.organisation);
@@ -79,7 +85,7 @@ async function enter(asked: Invitation, start: memory.StartChoice, login: LoginA
     if (!(error instanceof Refused)) return { ...NO_FAULT, text: t.join.unreachable };
     // That a login is asked for is no fault; that the one there is does not do is to be told.
     const isNew = isLoginNeeded(error) && !wasKnown;
-    return { text: isNew ? "" : error.words(), ways: error.ways, isStepUp: wasKnown };
+    return { text: isNew ? "" : error.words(), ways: error.ways, isStepUp: wasKnown, breakGlass: error.breakGlass };
   }
 }
 
@@ -94,7 +100,7 @@ async function comeBack(back: Returned): Promise<void> {
     await finishLogin(back, login.value);
   } catch (error) {
     const text = error instanceof Refused ? error.words() : t.join.unreachable;
-    return showLobby(invitation, null, { text, ways: login.ways, isStepUp: login.isStepUp });
+    return showLobby(invitation, null, { text, ways: login.ways, isStepUp: login.isStepUp, breakGlass: login.breakGlass });
   }
   if (invitation.secret === "") return showLobby(invitation, null, NO_FAULT);
   // Whoever has logged in is shown by the name of the account.

@@ -19,8 +19,8 @@ export interface Returned {
   error?: string;
 }
 
-/** Begins a login; the address to go to. `ways` are shown again should it come to nothing. */
-export async function beginAt(issuer: string, isStepUp: boolean, ways: readonly string[]): Promise<string> {
+/** Begins a login; the address to go to. `ways`, and whether one may come in without, are shown again should it come to nothing. */
+export async function beginAt(issuer: string, isStepUp: boolean, ways: readonly string[], breakGlass: boolean): Promise<string> {
   const value = base64url(crypto.getRandomValues(new Uint8Array(32)));
   const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(value));
   const body = { issuer, tab: base64url(new Uint8Array(hash)), step_up: isStepUp };
@@ -28,7 +28,7 @@ export async function beginAt(issuer: string, isStepUp: boolean, ways: readonly 
   const { url } = (await response.json()) as BegunLogin;
   // Nothing but an address is followed.
   if (!/^https?:\/\//.test(url)) throw new Refused(502, t.join.unreachable);
-  keepTabLogin({ value, isStepUp, ways: [...ways] });
+  keepTabLogin({ value, isStepUp, ways: [...ways], breakGlass });
   return url;
 }
 

@@ -3,10 +3,12 @@
 import { button, el, relabel, say, setData, setHidden, setText } from "./dom.ts";
 import { DeviceCheck } from "./device-check.ts";
 import { languageButton } from "./language-button.ts";
+import { type Emergency, EmergencyEntry } from "./emergency.ts";
 import { fromPasted } from "./link-invitation.ts";
 import { type LoginAnswer, LoginFields } from "./login-fields.ts";
 import type { StartChoice } from "./memory.ts";
 import { t, type TextKey } from "./strings.ts";
+import type { BreakGlass } from "./types.ts";
 
 export interface LobbyAnswer {
   invitation: string;
@@ -14,6 +16,8 @@ export interface LobbyAnswer {
   organisation: string;
   /** Null where nobody is asked to log in. */
   login: LoginAnswer | null;
+  /** Not null where somebody comes in without the login that is asked for. */
+  emergency: BreakGlass | null;
 }
 
 /** What went wrong, in words, and the ways to log in where that is what it needs. */
@@ -22,6 +26,8 @@ export interface LobbyFault {
   ways: readonly string[];
   /** Somebody is logged in, and that is not enough: the issuer is to ask anew. */
   isStepUp: boolean;
+  /** One may come in without, in an emergency. */
+  breakGlass: boolean;
 }
 
 export interface LobbyOptions {
@@ -42,7 +48,7 @@ export interface LobbyOptions {
   /** Resolves to what went wrong, in words; null where somebody is logged in now. */
   logInByPasskey: () => Promise<string | null>;
   /** Goes to an issuer; resolves to what went wrong where it does not come to that. */
-  logInAt: (issuer: string, answer: { invitation: string; organisation: string; isStepUp: boolean; ways: readonly string[] }) => Promise<LobbyFault | null>;
+  logInAt: (issuer: string, answer: { invitation: string; organisation: string; isStepUp: boolean; ways: readonly string[]; breakGlass: boolean }) => Promise<LobbyFault | null>;
 }
 
 export class Lobby {
@@ -55,11 +61,13 @@ export class Lobby {
   readonly #link = field("link", "join.link", "join.linkHint", { autocomplete: "off", spellcheck: "false" });
   readonly #fault = el("p", { class: "fault", role: "alert", hidden: true });
   readonly #login: LoginFields;
+  readonly #emergency: EmergencyEntry;
   readonly #button: HTMLButtonElement;
   readonly #devices = el("section", { class: "devices" });
   #check: DeviceCheck | null = null;
   #ways: readonly string[] = [];
   #isStepUp = false;
+  #breakGlass = false;
 
   constructor(private readonly o: LobbyOptions) {
     this.#button = say(el("button", { class: "primary", type: "submit" }), o.notice === null ? "join.button" : "join.again");
@@ -71,6 +79,7 @@ export class Lobby {
       (issuer) => void this.#logInAt(issuer),
       () => void this.#logInByPasskey(),
     );
+    this.#emergency = new EmergencyEntry(o.name, (entry) => void this.#enterAnyway(entry));
     const fields = [this.#login.element, this.#name.element, this.#organisation.element];
     if (o.invitation === "") fields.unshift(this.#link.element);
     const form = el("form", { novalidate: true }, ...fields, this.#fault, this.#button);
@@ -82,7 +91,7 @@ export class Lobby {
     this.#showDevices();
     const notice = o.notice === null ? [] : [say(el("p", { class: "notice" }), o.notice)];
     const head = el("div", { class: "lobby-head" }, say(el("p", { class: "mark" }), "app.product"), languageButton(() => this.#relabel()));
-    const card = el("div", { class: "card" }, say(el("h1"), "join.heading"), ...notice, form);
+    const card = el("div", { class: "card" }, say(el("h1"), "join.heading"), ...notice, form, this.#emergency.element);
     this.element = el("main", { class: "join" }, el("div", { class: "lobby" }, head, card, this.#devices));
     queueMicrotask(() => this.#focus());
     void this.#startIfAllowed();
@@ -108,6 +117,7 @@ export class Lobby {
       name,
       organisation: this.#organisation.input.value.trim(),
       login,
+      emergency: null,
     };
     if (answer.invitation === "") return this.#showFault(t.join.noInvitation);
     if (this.#login.isAsked() && login === null) return this.#showFault(t.join.needLogin);
@@ -123,6 +133,21 @@ export class Lobby {
     else this.#handleFault(problem);
   }
 
+  async #enterAnyway({ name, emergency }: Emergency): Promise<void> {
+    const { o } = this;
+    const invitation = o.invitation || fromPasted(this.#link.input.value);
+    if (invitation === "") return this.#showFault(t.join.noInvitation);
+    this.#showFault("");
+    this.#emergency.setBusy(true);
+    this.#check?.stop();
+    const organisation = this.#organisation.input.value.trim();
+    const problem = await o.submit({ invitation, name, organisation, login: null, emergency });
+    this.#emergency.setBusy(false);
+    if (problem === null) return;
+    // Why it came to nothing stands where the person looks: beside the button that was pressed.
+    this.#emergency.showFault(problem.text);
+  }
+
   async #logInAt(issuer: string): Promise<void> {
     const { o } = this;
     const invitation = o.invitation || fromPasted(this.#link.input.value);
@@ -130,7 +155,7 @@ export class Lobby {
     this.#login.setBusy(true);
     this.#check?.stop();
     const organisation = this.#organisation.input.value.trim();
-    const problem = await o.logInAt(issuer, { invitation, organisation, isStepUp: this.#isStepUp, ways: this.#ways });
+    const problem = await o.logInAt(issuer, { invitation, organisation, isStepUp: this.#isStepUp, ways: this.#ways, breakGlass: this.#breakGlass });
     // Otherwise the browser is on its way.
     if (problem === null) return;
     this.#login.setBusy(false);
@@ -156,10 +181,11 @@ export class Lobby {
   #handleFault(fault: LobbyFault): void {
     const wasAsked = this.#login.isAsked();
     const isNeeded = fault.ways.length > 0;
-    if (isNeeded) [this.#ways, this.#isStepUp] = [fault.ways, fault.isStepUp];
+    if (isNeeded) [this.#ways, this.#isStepUp, this.#breakGlass] = [fault.ways, fault.isStepUp, fault.breakGlass];
     this.#login.render(wasAsked || isNeeded, this.#ways);
     this.#renderName();
     this.#showFault(fault.text);
+    this.#emergency.render(this.#breakGlass);
     if (isNeeded && !wasAsked) this.#login.focus();
     else if (this.#login.isAsked() && this.#login.isLocal() && fault.text !== "") this.#login.handleFailure();
   }

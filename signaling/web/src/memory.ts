@@ -94,6 +94,8 @@ export interface TabLogin {
   value: string;
   isStepUp: boolean;
   ways: string[];
+  /** One may come in without it, in an emergency: such as that the issuer sends nobody back. */
+  breakGlass: boolean;
 }
 
 export function keepTabLogin(login: TabLogin): void {

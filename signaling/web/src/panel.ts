@@ -48,6 +48,7 @@ function row(p: ParticipantInfo, self: boolean, feeds: readonly FeedInfo[]): HTM
   const item = el("li", { "data-participant": p.participant, "data-speaking": "no", title: p.participant });
   item.append(el("div", { class: "line" }, name, el("span", { class: "speaks" })));
   item.append(el("div", { class: "line" }, role, since), el("p", { class: "place" }, place));
+  if (p.break_glass !== undefined) item.append(el("p", { class: "glass" }, t.emergency.inList(p.break_glass.reason)));
   if (sends.length > 0) item.append(el("p", { class: "sends" }, `${t.panel.sends}: ${sends.join(", ")}`));
   return item;
 }

@@ -292,7 +292,10 @@ export class Session {
     const isNew = !this.#people.has(person.participant);
     this.#people.set(person.participant, person);
     this.#renderPeople();
-    if (isNew && person.participant !== this.#participant) this.view.toasts.show(t.toast.joined(person.name));
+    if (isNew && person.participant !== this.#participant) {
+      const said = person.break_glass === undefined ? t.toast.joined(person.name) : t.emergency.joined(person.name);
+      this.view.toasts.show(said);
+    }
   }
 
   #handleLeft(participant: string): void {

@@ -28,6 +28,20 @@ export interface Problem {
   alternatives?: string[];
   /** How one can log in, where that is asked for. */
   ways?: string[];
+  /** Where a login is asked for: one may come in without, in an emergency. */
+  break_glass?: boolean;
+}
+
+/** Why somebody comes in without the login that is asked for. */
+export interface BreakGlass {
+  reason: string;
+  confirm: true;
+}
+
+/** Of somebody who did. */
+export interface BrokenGlass {
+  reason: string;
+  until: WallMicros;
 }
 
 /** Answer to `POST /v1/login`. */
@@ -123,8 +137,13 @@ export interface ParticipantInfo {
   organisation?: string;
   /** A WHIP or WHEP client that came by an invitation alone. */
   guest?: boolean;
+  /** Came in by break-glass, without the login that the role asks for. */
+  break_glass?: BrokenGlass;
   since: WallMicros;
 }
+
+/** Shortest and longest reason, in characters (Unicode code points). */
+export const REASON_LEN = { min: 3, max: 200 } as const;
 
 /** Longest chat message, in characters (Unicode code points). */
 export const MAX_CHAT_LEN = 2000;

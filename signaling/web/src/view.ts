@@ -7,6 +7,7 @@ import { Dock, type DockActions, type SendModel } from "./dock.ts";
 import { button, el, relabel, say, sayAs, setAttribute, setData, setHidden, setText } from "./dom.ts";
 import type { Link } from "./events.ts";
 import type { Feed } from "./feed.ts";
+import { GlassBanner } from "./glass-banner.ts";
 import { helpDialog } from "./help.ts";
 import { icon } from "./icons.ts";
 import { languageButton } from "./language-button.ts";
@@ -47,6 +48,7 @@ export class View {
     this.#bannerText,
     this.#bannerDetail,
   );
+  readonly #glass = new GlassBanner();
   readonly #sound: HTMLButtonElement;
   readonly #tiles = el("div", { class: "tiles" });
   readonly #emptyHeading = el("h2");
@@ -86,7 +88,7 @@ export class View {
     this.#sides = { people: this.#sidePanel("people"), chat: this.#sidePanel("chat"), stats: this.#sidePanel("stats"), control: this.#sidePanel("control") };
     const floor = el("main", { class: "floor" }, this.#tiles, this.#empty);
     const body = el("div", { class: "body" }, floor, ...Object.values(this.#sides));
-    this.element = el("div", { class: "session" }, control.banner.element, control.speaker.element, bar, this.#banner, body, this.#dock.element, this.#help);
+    this.element = el("div", { class: "session" }, control.banner.element, control.speaker.element, bar, this.#banner, this.#glass.element, body, this.#dock.element, this.#help);
     if (control.request !== null) this.element.append(control.request.element);
     const remembered = rememberedPanel();
     this.#showSide(remembered in HEADINGS ? (remembered as Side) : null);
@@ -163,6 +165,7 @@ export class View {
   renderPeople(model: PeopleModel): void {
     this.#dock.renderPeople(model.people.length);
     this.#people.render(model);
+    this.#glass.render(model.people);
   }
 
   renderSpeaking(speakers: readonly string[]): void {

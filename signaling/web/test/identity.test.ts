@@ -84,9 +84,9 @@ test("a login without a second factor is given up, and the first answer says why
 test("a login at an issuer is begun with the hash of what this tab keeps, and finished with the value, once", async () => {
   const url = "https://id.example/auth?state=s1";
   const asked = tab({ status: 200, body: { url } }, { status: 200, body: { identity: "i.d", name: "Dr Ada" } });
-  assert.equal(await beginAt("North", true, ["local", "North"]), url);
+  assert.equal(await beginAt("North", true, ["local", "North"], true), url);
   const login = takeTabLogin();
-  assert.deepEqual([login?.isStepUp, login?.ways], [true, ["local", "North"]]);
+  assert.deepEqual([login?.isStepUp, login?.ways, login?.breakGlass], [true, ["local", "North"], true]);
   assert.equal(takeTabLogin(), null);
   const value = login?.value ?? "";
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(value)));
@@ -104,7 +104,19 @@ test("only the address that issuers send back to is a way back, and nothing but 
   assert.equal(returned("/", "?code=c1&state=s1"), null);
   assert.deepEqual(returned("/login", "?error=access_denied&state=s1"), { state: "s1", error: "access_denied" });
   tab({ status: 200, body: { url: "javascript:alert(1)" } });
-  const why = await beginAt("North", false, []).catch((error: unknown) => error);
+  const why = await beginAt("North", false, [], false).catch((error: unknown) => error);
   assert.ok(why instanceof Refused, String(why));
   assert.equal(takeTabLogin(), null);
+});
+
+test("in an emergency the reason goes along, and whether that is possible the first answer says", async () => {
+  const lacks = { type: "urn:trocar:problem:identity-needed", detail: "a login is needed", ways: ["North"] };
+  const asked = tab({ status: 401, body: lacks }, { status: 401, body: { ...lacks, break_glass: true } }, { status: 200, body: {} });
+  const impossible = await join("secret", "Ada", "").catch((error: unknown) => error);
+  assert.equal(impossible instanceof Refused ? impossible.breakGlass : null, false);
+  const possible = await join("secret", "Ada", "").catch((error: unknown) => error);
+  assert.equal(possible instanceof Refused ? possible.breakGlass : null, true);
+  await join("secret", "Ada", "", { reason: "bleeding", confirm: true });
+  assert.deepEqual(asked[2]?.body, { invitation: "secret", name: "Ada", break_glass: { reason: "bleeding", confirm: true } });
+  assert.equal(asked[1]?.body["break_glass"], undefined);
 });

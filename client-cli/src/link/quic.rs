@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trocar_link::measure::message::QuicDoor;
-use trocar_link::measure::responder::{hex, unhex};
 
 /// The name in the certificate.
 const NAME: &str = "trocar-link";
@@ -35,7 +34,7 @@ pub(super) fn open(at: SocketAddr) -> anyhow::Result<(quinn::Endpoint, QuicDoor)
     let any = SocketAddr::new(at.ip(), 0);
     let endpoint = quinn::Endpoint::server(config.clone(), at).or_else(|_| quinn::Endpoint::server(config, any))?;
     let port = endpoint.local_addr()?.port();
-    Ok((endpoint, QuicDoor { port, certificate: hex(&certificate) }))
+    Ok((endpoint, QuicDoor { port, certificate: hex::encode(certificate) }))
 }
 
 /// Takes connections until the endpoint closes. Nobody gets more than came from there before it has shown a token (RFC 9000 section
@@ -62,7 +61,7 @@ pub(super) async fn serve(endpoint: quinn::Endpoint) {
 /// # Errors
 /// What stopped it.
 pub(super) fn reach(to: SocketAddr, door: &QuicDoor) -> anyhow::Result<f64> {
-    let certificate = CertificateDer::from(unhex(&door.certificate).context("the certificate cannot be read")?);
+    let certificate = CertificateDer::from(hex::decode(&door.certificate).context("the certificate cannot be read")?);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate)?;
     let config = quinn::ClientConfig::with_root_certificates(Arc::new(roots))?;

@@ -23,7 +23,7 @@ use trocar_link::measure::message::{Accepted, Answer, Ask, Beside, Opening, Refu
 use trocar_link::measure::packet::{
     HEADER_BYTES, Header, Key, Kind, PACKET_BYTES_MAX, PING_BYTES_MIN, PROBE_BYTES_MIN, read_probe,
 };
-use trocar_link::measure::responder::{hex, opening, unhex};
+use trocar_link::measure::responder::opening;
 use trocar_link::measure::schedule::FlowSpec;
 
 /// A peer that says nothing for so long is not there.
@@ -166,13 +166,13 @@ impl Session {
         let cookie = self.shared.exchange(&hello, |s| s.retry.take().filter(|(n, _)| *n == nonce))?.1;
         let beside = beside.and_then(|b| {
             let (session, key) = b.shared.session.get()?;
-            Some(Beside { session: *session, proof: hex(&key.mac(&[&cookie])) })
+            Some(Beside { session: *session, proof: hex::encode(key.mac(&[&cookie])) })
         });
         let program = format!("trocar {} link test", env!("CARGO_PKG_VERSION"));
-        let body = serde_json::to_vec(&Opening { cookie: hex(&cookie), program, beside })?;
+        let body = serde_json::to_vec(&Opening { cookie: hex::encode(cookie), program, beside })?;
         let open = opening(Kind::Open, nonce, &shared.shared_key, &body);
         let (id, accepted) = shared.exchange(&open, |s| s.accepted.take().filter(|(_, a)| a.nonce == nonce))?;
-        let salt = unhex(&accepted.salt).context("the peer's salt cannot be read")?;
+        let salt = hex::decode(&accepted.salt).context("the peer's salt cannot be read")?;
         let _ = shared.session.set((id, shared.shared_key.derive(nonce, id, &salt)));
         self.peer = accepted;
         Ok(())
@@ -546,7 +546,7 @@ impl Shared {
             let Some((_, cookie)) = self.wait(TRY_EVERY, |s| s.retry.take().filter(|(n, _)| *n == nonce)) else {
                 continue;
             };
-            let ask = Ask::Move { nonce, cookie: hex(&cookie) };
+            let ask = Ask::Move { nonce, cookie: hex::encode(cookie) };
             let head = Header {
                 kind: Kind::Ask,
                 from_responder: false,

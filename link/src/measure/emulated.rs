@@ -10,7 +10,7 @@ use super::message::{Accepted, Answer, Ask, Opening};
 use super::packet::{Header, Key, Kind, PROBE_BYTES_MIN, read_probe};
 use super::quantiles::quantile;
 use super::ramp::{Capacity, Idle, Ramp};
-use super::responder::{Datagram, Doors, Limits, Output, Responder, hex, opening, unhex};
+use super::responder::{Datagram, Doors, Limits, Output, Responder, opening};
 use super::schedule::{FlowSpec, Schedule, Shape};
 use crate::result::{Direction, Quantiles, VideoFlow};
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,7 +96,7 @@ impl World {
             out.into_iter().find_map(|o| if let Output::Send { bytes, .. } = o { Some(bytes) } else { None }).unwrap()
         };
         let retry = give(&opening(Kind::Hello, 1, &shared, &[]));
-        let cookie = hex(Header::open(&shared, &retry).unwrap());
+        let cookie = hex::encode(Header::open(&shared, &retry).unwrap());
         let open = serde_json::to_vec(&Opening { cookie, program: "t".to_owned(), beside: None }).unwrap();
         let accept = give(&opening(Kind::Open, 1, &shared, &open));
         let accepted: Accepted = serde_json::from_slice(Header::open(&shared, &accept).unwrap()).unwrap();
@@ -107,7 +107,7 @@ impl World {
             clocks,
             links: [(Way::Up, link(Side::Up, &profile.up)), (Way::Down, link(Side::Down, &profile.down))].into(),
             facts: [(Way::Up, Vec::new()), (Way::Down, Vec::new())].into(),
-            key: shared.derive(1, session, &unhex(&accepted.salt).unwrap()),
+            key: shared.derive(1, session, &hex::decode(&accepted.salt).unwrap()),
             responder,
             session,
             filter: ClockFilter::default(),

@@ -274,7 +274,8 @@ impl Responder {
         let Some(opening) = read::<Opening>(body) else {
             return self.refuse(nonce, d, "the opening cannot be read", out);
         };
-        let Some(cookie) = unhex(&opening.cookie).filter(|c| is_good(&self.secret, now, d.from, nonce, c)) else {
+        let Some(cookie) = hex::decode(&opening.cookie).ok().filter(|c| is_good(&self.secret, now, d.from, nonce, c))
+        else {
             // Silence: who has no cookie of ours may be nobody.
             return;
         };
@@ -284,7 +285,7 @@ impl Responder {
             None => {
                 let beside = opening.beside.and_then(|b| {
                     let first = self.sessions.get(&b.session)?;
-                    same(&unhex(&b.proof)?, &first.key.mac(&[&cookie])).then_some(b.session)
+                    same(&hex::decode(&b.proof).ok()?, &first.key.mac(&[&cookie])).then_some(b.session)
                 });
                 if let Some(why) = self.objection((d.from, nonce), beside, now, out) {
                     return self.refuse(nonce, d, &why, out);
@@ -359,7 +360,7 @@ impl Responder {
             key: shared.derive(nonce, id, salt),
             nonce,
             grant: self.keys.grant_of(nonce),
-            salt: hex(salt),
+            salt: hex::encode(salt),
             address: from,
             beside,
             opened: now,
@@ -418,7 +419,7 @@ impl Responder {
                 Answer::Done
             }
             Some(Ask::Move { nonce, cookie }) => {
-                let good = unhex(&cookie).is_some_and(|c| is_good(&self.secret, now(), d.from, nonce, &c));
+                let good = hex::decode(&cookie).is_ok_and(|c| is_good(&self.secret, now(), d.from, nonce, &c));
                 if good {
                     out.push(Output::Note(format!("{} is at {} now", session.address, d.from)));
                     session.address = d.from;
@@ -537,21 +538,6 @@ fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Option<T> {
 fn parts(received: &Received) -> Vec<String> {
     let text: Vec<char> = String::from_utf8(json(received)).unwrap_or_default().chars().collect();
     text.chunks(PART_CHARS).map(|c| c.iter().collect()).collect()
-}
-
-/// Bytes in hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// The reverse of [`hex`].
-#[must_use]
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok()).collect()
 }
 
 /// A packet before the cookie, padded so that no answer is longer.

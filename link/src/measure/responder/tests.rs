@@ -35,7 +35,7 @@ impl World {
     fn cookie(&mut self, from: &str, nonce: u64) -> String {
         let hello = opening(Kind::Hello, nonce, &self.shared, &[]);
         let out = self.give(from, &hello);
-        hex(Header::open(&self.shared, Self::sent(&out).unwrap()).unwrap())
+        hex::encode(Header::open(&self.shared, Self::sent(&out).unwrap()).unwrap())
     }
 
     fn open(&mut self, from: &str, nonce: u64, beside: Option<Beside>) -> Result<(u64, Key), String> {
@@ -48,7 +48,7 @@ impl World {
             return Err(refusal_of(&out));
         }
         let a: Accepted = read(Header::open(&self.shared, bytes).unwrap()).unwrap();
-        Ok((header.session, self.shared.derive(nonce, header.session, &unhex(&a.salt).unwrap())))
+        Ok((header.session, self.shared.derive(nonce, header.session, &hex::decode(&a.salt).unwrap())))
     }
 
     fn ask(&mut self, from: &str, (id, key): &(u64, Key), ask: &Ask) -> (Option<Answer>, Vec<Output>) {
@@ -138,7 +138,8 @@ fn a_peer_has_one_session_and_a_second_only_beside_it() {
     let mut w = World::new();
     let first = w.open(A, 1, None).unwrap();
     assert!(w.open("192.0.2.1:4001", 2, None).unwrap_err().contains("one measurement at a time"));
-    let proof = |w: &mut World, key: &Key| hex(&key.mac(&[&unhex(&w.cookie("192.0.2.1:4001", 3)).unwrap()]));
+    let proof =
+        |w: &mut World, key: &Key| hex::encode(key.mac(&[&hex::decode(&w.cookie("192.0.2.1:4001", 3)).unwrap()]));
     let good = proof(&mut w, &first.1);
     let bad = proof(&mut w, &Key::new(b"x"));
     assert!(w.open("192.0.2.1:4001", 3, Some(Beside { session: first.0, proof: bad })).is_err());

@@ -26,7 +26,6 @@ pub(crate) struct Packet {
 /// The leg. [`Leg::close`] it: dropping says nothing to the other side.
 pub(crate) struct Leg {
     peer: Peer,
-    sender: mpsc::Sender<Packet>,
     packets: mpsc::Receiver<Packet>,
 }
 
@@ -36,14 +35,15 @@ impl Leg {
     /// # Errors
     /// What the server answered, or that no connection came about.
     pub(crate) async fn open(endpoint: &Endpoint) -> anyhow::Result<Self> {
-        let mut peer = Peer::new(&endpoint.url, codec::all()?).await?;
+        let (sender, packets) = mpsc::channel(PACKETS);
+        let read = move |track| drop(tokio::spawn(follow(track, sender.clone())));
+        let mut peer = Peer::new(&endpoint.url, codec::all()?, read).await?;
         peer.receive(RtpCodecKind::Video).await?;
         if let Err(error) = peer.open(endpoint).await {
             peer.close().await;
             return Err(error);
         }
-        let (sender, packets) = mpsc::channel(PACKETS);
-        Ok(Self { peer, sender, packets })
+        Ok(Self { peer, packets })
     }
 
     /// The next packet; none when the connection is over.
@@ -54,26 +54,11 @@ impl Leg {
                 biased;
                 packet = self.packets.recv() => return packet,
                 event = self.peer.next_event() => match event {
-                    Some(PeerEvent::Track(track)) => self.follow(track),
                     Some(PeerEvent::State(Failed | Disconnected | Closed)) | None => return None,
                     Some(_) => {}
                 },
             }
         }
-    }
-
-    fn follow(&self, track: Arc<dyn TrackRemote>) {
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
-            while let Some(event) = track.poll().await {
-                let TrackRemoteEvent::OnRtpPacket(p) = event else { continue };
-                let len = 12 + p.payload.len();
-                let packet = Packet { seq: p.header.sequence_number, payload: p.payload, len };
-                if sender.send(packet).await.is_err() {
-                    return;
-                }
-            }
-        });
     }
 
     /// Hangs up; with `goodbye` the resource is deleted first.
@@ -82,5 +67,17 @@ impl Leg {
             self.peer.resource = None;
         }
         self.peer.close().await;
+    }
+}
+
+/// Hands a track's packets on until nobody wants them.
+async fn follow(track: Arc<dyn TrackRemote>, sender: mpsc::Sender<Packet>) {
+    while let Some(event) = track.poll().await {
+        let TrackRemoteEvent::OnRtpPacket(p) = event else { continue };
+        let len = 12 + p.payload.len();
+        let packet = Packet { seq: p.header.sequence_number, payload: p.payload, len };
+        if sender.send(packet).await.is_err() {
+            return;
+        }
     }
 }

@@ -48,9 +48,12 @@ pub(super) enum PeerEvent {
     Candidate(String),
     /// There are no more candidates.
     Gathered,
-    /// The other side sends something.
-    Track(Arc<dyn TrackRemote>),
 }
+
+/// Who reads a track. Called as soon as the other side's first packet is there, which may be while [`Peer::open`] still talks to the
+/// server: the crate keeps 256 packets of a track for whoever reads it and drops what comes then, and a joiner is sent about as many
+/// at once.
+type Follow = Box<dyn Fn(Arc<dyn TrackRemote>) + Send + Sync>;
 
 /// One connection. [`Peer::close`] it: dropping says nothing to the other side.
 pub(super) struct Peer {
@@ -60,12 +63,15 @@ pub(super) struct Peer {
     pub(super) resource: Option<Resource>,
 }
 
-struct Handler(mpsc::Sender<PeerEvent>);
+struct Handler {
+    events: mpsc::Sender<PeerEvent>,
+    follow: Follow,
+}
 
 impl Handler {
     async fn tell(&self, event: PeerEvent) {
         // Nobody reads any more where this fails: the connection is being closed.
-        let _ = self.0.send(event).await;
+        let _ = self.events.send(event).await;
     }
 }
 
@@ -89,14 +95,19 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {
-        self.tell(PeerEvent::Track(track)).await;
+        (self.follow)(track);
     }
 }
 
 impl Peer {
-    /// A connection that will talk to a server beside `url`, with these codecs.
-    pub(super) async fn new(url: &Url, mut codecs: MediaEngine) -> anyhow::Result<Self> {
+    /// A connection that will talk to a server beside `url`, with these codecs. `follow` begins to read a track and does not wait.
+    pub(super) async fn new(
+        url: &Url,
+        mut codecs: MediaEngine,
+        follow: impl Fn(Arc<dyn TrackRemote>) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
         let (sender, events) = mpsc::channel(EVENTS);
+        let handler = Handler { events: sender, follow: Box::new(follow) };
         let interceptors = interceptors(&mut codecs)?.with(requests::slot(), requests::Requests::default());
         // No counter mode with SHA-1: the relay takes AEAD alone (RFC 7714), and so should everybody.
         let profiles = vec![SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm, SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm];
@@ -107,7 +118,7 @@ impl Peer {
             .with_media_engine(codecs)
             .with_setting_engine(settings.build())
             .with_interceptor_registry(interceptors)
-            .with_handler(Arc::new(Handler(sender)))
+            .with_handler(Arc::new(handler))
             .with_runtime(WideSockets::shared())
             .with_udp_addrs(local_addresses(url).await)
             .build()
@@ -180,7 +191,6 @@ impl Peer {
                         break;
                     }
                 }
-                PeerEvent::Track(_) => {}
             }
         }
         (candidates, state)
@@ -198,7 +208,7 @@ impl Peer {
             }
             state = match self.events.recv().await.context("the WebRTC connection ended")? {
                 PeerEvent::State(s) => Some(s),
-                _ => None,
+                PeerEvent::Candidate(_) | PeerEvent::Gathered => None,
             };
         }
     }
@@ -206,6 +216,14 @@ impl Peer {
     /// What happens next; none when it is closed.
     pub(super) async fn next_event(&mut self) -> Option<PeerEvent> {
         self.events.recv().await
+    }
+
+    /// RTP packets that came, read or not.
+    #[cfg(test)]
+    pub(super) async fn received(&self) -> u64 {
+        let report =
+            self.connection.get_stats(std::time::Instant::now(), webrtc::peer_connection::StatsSelector::None).await;
+        report.inbound_rtp_streams().map(|s| s.received_rtp_stream_stats.packets_received).sum()
     }
 
     /// DELETEs the resource and hangs up.

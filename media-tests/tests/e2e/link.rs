@@ -3,21 +3,19 @@
 use crate::number;
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use trocar_link::measure::packet::{Header, Key, Kind, OPENING_BYTES};
 use trocar_link::measure::responder::opening;
+use trocar_media_tests::ledger::{self, Flow};
+use trocar_media_tests::peers::ours::IDLE_BYTES;
 use trocar_media_tests::process::{Process, trocar};
 use trocar_media_tests::stack::{PATIENCE, path};
-use trocar_proto::link::ledger::FateName;
 use trocar_proto::link::{Direction, Record};
 
 const LOOPBACK: &str = "127.0.0.1:0";
-/// UDP payload of the idle flow's packets, and of nothing before it.
-const IDLE_BYTES: u32 = 200;
 
 fn start(name: &str, arguments: &[&str]) -> anyhow::Result<(Process, String)> {
     let mut process = Process::trocar(name, arguments)?;
@@ -59,34 +57,8 @@ fn measure(line: &[&str]) -> anyhow::Result<Measured> {
     for file in [&html, &junit] {
         ensure!(std::fs::metadata(file)?.len() > 200, "{} is not there", file.display());
     }
-    let text = std::fs::read_to_string(&ledger)?;
-    let ledger = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let ledger = ledger::read(&ledger)?;
     Ok(Measured { report: serde_json::from_str(&std::fs::read_to_string(&json)?)?, ledger, said, dir })
-}
-
-/// What the ledger says of the idle flow of a direction.
-struct Truth {
-    lost: u64,
-    bursts: Vec<(u64, u64)>,
-    /// How long the emulator had each packet that came, in the middle, in microseconds.
-    delay_us: f64,
-}
-
-fn truth(ledger: &[Record], way: Direction, sent: usize) -> anyhow::Result<Truth> {
-    let mut came: BTreeMap<u64, Option<u64>> = BTreeMap::new();
-    for r in ledger.iter().filter(|r| r.direction == way && r.len == IDLE_BYTES && !r.copy) {
-        let delay = r.sent_us.filter(|_| r.fate == FateName::Delivered).map(|s| s - r.arrived_us);
-        came.insert(r.seq, delay);
-    }
-    let idle: Vec<Option<u64>> = came.into_values().take(sent).collect();
-    ensure!(idle.len() == sent, "the ledger has {} of {sent} packets", idle.len());
-    let mut bursts = BTreeMap::new();
-    for run in idle.chunk_by(|a, b| a.is_none() == b.is_none()).filter(|r| r[0].is_none()) {
-        *bursts.entry(run.len() as u64).or_insert(0) += 1;
-    }
-    let lost = idle.iter().filter(|d| d.is_none()).count() as u64;
-    let delays = idle.iter().flatten().map(|d| *d as f64).collect();
-    Ok(Truth { lost, bursts: bursts.into_iter().collect(), delay_us: crate::median(delays) })
 }
 
 /// The idle flows of both directions are what the ledger says; how many packets were lost in all.
@@ -94,19 +66,20 @@ fn agrees(m: &Measured) -> anyhow::Result<u64> {
     let mut all = 0;
     for (i, way) in [Direction::Up, Direction::Down].into_iter().enumerate() {
         let idle = m.report.pointer(&format!("/result/directions/{i}/idle")).context("no idle flow")?;
-        let t = truth(&m.ledger, way, idle["sent"].as_u64().context("sent")? as usize)?;
-        ensure!(idle["lost"].as_u64() == Some(t.lost), "{way:?}: lost {}, ledger {}", idle["lost"], t.lost);
+        let sent = idle["sent"].as_u64().context("sent")?;
+        let t = Flow::of(&m.ledger, way, |len| len == IDLE_BYTES).first(sent)?;
+        ensure!(idle["lost"].as_u64() == Some(t.lost()), "{way:?}: lost {}, ledger {}", idle["lost"], t.lost());
         ensure!(
-            idle["loss_bursts"] == serde_json::to_value(&t.bursts)?,
+            idle["loss_bursts"] == serde_json::to_value(t.bursts())?,
             "{way:?}: {} {:?}",
             idle["loss_bursts"],
-            t.bursts
+            t.bursts()
         );
         // The ledger does not see the two hops of loopback before and behind the emulator.
         let bar = number(&m.report, "/result/clock/uncertainty_us") + 500.0;
-        let off = (number(idle, "/delay_us/p50") - t.delay_us).abs();
-        ensure!(off <= bar, "{way:?}: delay off by {off} us, ± {bar}; ledger {}", t.delay_us);
-        all += t.lost;
+        let off = (number(idle, "/delay_us/p50") - t.delay_us()).abs();
+        ensure!(off <= bar, "{way:?}: delay off by {off} us, ± {bar}; ledger {}", t.delay_us());
+        all += t.lost();
     }
     Ok(all)
 }

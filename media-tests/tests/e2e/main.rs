@@ -36,6 +36,7 @@ mod oidc;
 mod operating;
 mod passkeys;
 mod paths;
+mod peers;
 mod readme;
 mod refusals;
 mod repair;

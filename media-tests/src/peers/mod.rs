@@ -1,0 +1,168 @@
+//! `trocar link test`, `iperf3 -u` and an SRT transfer over the same emulated line, each held against the emulator's ledger of its
+//! own packets: what each of them says, and how far that is off.
+//!
+//! ```text
+//! client ── UDP ──► trocar impair, a profile and a seed, a ledger ──► server
+//!        ── TCP ──► straight on: iperf3's control connection ───────►
+//! ```
+//!
+//! Each tool has the line to itself, one after the other. The line knows no packets by content: with one seed, what it does to packet 17
+//! it does to packet 17 of each tool, whatever that is. So each tool is held against the truth of what *it* sent.
+
+pub mod iperf;
+pub mod ours;
+pub mod srt;
+pub mod table;
+
+use crate::ledger;
+use crate::process::Process;
+use crate::stack::{PATIENCE, path};
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use std::net::{Ipv4Addr, SocketAddr};
+use tempfile::TempDir;
+use trocar_proto::link::Record;
+
+/// An emulated line.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    /// In the table.
+    pub name: &'static str,
+    /// What both directions do, as `[up]` and `[down]` of a profile (docs/IMPAIR.md).
+    pub does: &'static str,
+    /// Its rate, of UDP payload, in Mbit/s.
+    pub mbit_s: f64,
+    /// What `iperf3` is told to send, in Mbit/s: it has no search for the rate, and is asked for too much to find it.
+    pub iperf_mbit_s: f64,
+}
+
+/// The lines of the table.
+pub const LINES: [Line; 4] = [
+    Line {
+        name: "rate: 6 Mbit/s, 60 ms of queue, 10 ms",
+        does: "delay = { shape = 'constant', ms = 10 }\nline = { mbit_s = 6, queue_ms = 60 }\n",
+        mbit_s: 6.0,
+        iperf_mbit_s: 8.0,
+    },
+    Line {
+        name: "random: 1 % lost, 10 ms, 6 Mbit/s",
+        does: "delay = { shape = 'constant', ms = 10 }\nline = { mbit_s = 6, queue_ms = 60 }\n\
+               loss = { model = 'random', percent = 1 }\n",
+        mbit_s: 6.0,
+        iperf_mbit_s: 3.0,
+    },
+    Line {
+        name: "bursts: 2 % lost in threes, 10 ms, 6 Mbit/s",
+        does: "delay = { shape = 'constant', ms = 10 }\nline = { mbit_s = 6, queue_ms = 60 }\n\
+               loss = { model = 'bursts', percent = 2, burst_packets = 3 }\n",
+        mbit_s: 6.0,
+        iperf_mbit_s: 3.0,
+    },
+    Line {
+        name: "jitter: 10 to 30 ms in order, 6 Mbit/s",
+        does: "delay = { shape = 'uniform', min_ms = 10, max_ms = 30 }\nline = { mbit_s = 6, queue_ms = 60 }\n",
+        mbit_s: 6.0,
+        iperf_mbit_s: 3.0,
+    },
+];
+
+impl Line {
+    /// The same in both directions, as a profile.
+    #[must_use]
+    pub fn profile(&self) -> String {
+        format!("[up]\n{0}[down]\n{0}", self.does)
+    }
+}
+
+/// What a tool says of something, and what the ledger says of the same packets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair {
+    /// By the tool.
+    pub said: f64,
+    /// By the ledger.
+    pub truth: f64,
+}
+
+/// What a tool says of a line. None: it does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Outcome {
+    /// What the line carries, in Mbit/s; the truth is its configuration.
+    pub capacity_mbit_s: Option<Pair>,
+    /// What came of the tool's own flow, in Mbit/s.
+    pub rate_mbit_s: Option<Pair>,
+    /// Packets that were lost.
+    pub lost: Option<Pair>,
+    /// Of so many.
+    pub sent: u64,
+    /// Jitter by the tool's own definition, in ms.
+    pub jitter_ms: Option<Pair>,
+    /// Round trip, in ms.
+    pub rtt_ms: Option<Pair>,
+}
+
+/// Where servers listen, and the line before them: addresses on loopback that no other process has, since the port that a tool
+/// wants cannot be left to chance.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Of the servers.
+    pub server: Ipv4Addr,
+    /// Of the line.
+    pub line: Ipv4Addr,
+}
+
+impl Place {
+    /// This process's.
+    #[must_use]
+    pub fn ours() -> Self {
+        let id = std::process::id();
+        let (high, low) = ((id / 254 % 256) as u8, (id % 254) as u8 + 1);
+        Self { server: Ipv4Addr::new(127, 77, high, low), line: Ipv4Addr::new(127, 78, high, low) }
+    }
+}
+
+/// `trocar impair` with a ledger.
+pub struct Emulator {
+    process: Process,
+    /// Where clients send to.
+    pub listen: String,
+    dir: TempDir,
+}
+
+impl Emulator {
+    /// A line from `listen` to `to`, as the profile says.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn open(listen: SocketAddr, to: &str, profile: &str, seed: u64) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (file, ledger) = (dir.path().join("line.toml"), dir.path().join("ledger.jsonl"));
+        std::fs::write(&file, profile)?;
+        let (listen, seed) = (listen.to_string(), seed.to_string());
+        let fixed = ["impair", "--json", "--listen", &listen, "--to", to, "--seed", &seed];
+        let files = ["--profile", path(&file)?, "--ledger", path(&ledger)?];
+        let mut process = Process::trocar("impair", &[&fixed[..], &files].concat())?;
+        let ready: Value = serde_json::from_str(&process.line(PATIENCE, |l| l.contains("\"ready\""))?)?;
+        let listen = ready["listen"].as_str().context("listen")?.to_owned();
+        Ok(Self { process, listen, dir })
+    }
+
+    /// Ends it: the ledger.
+    ///
+    /// # Errors
+    /// Where the emulator itself was the limit: then the ledger is not the truth.
+    pub fn end(mut self) -> anyhow::Result<Vec<Record>> {
+        self.process.stop()?;
+        let said = self.process.rest();
+        let summary = said.iter().rfind(|l| l.contains("\"summary\"")).context("no summary")?;
+        let summary: Value = serde_json::from_str(summary)?;
+        for pointer in ["/up/kernel_drops", "/up/overload", "/down/kernel_drops", "/down/overload"] {
+            ensure!(summary.pointer(pointer).and_then(Value::as_u64) == Some(0), "{pointer}: {summary}");
+        }
+        ledger::read(&self.dir.path().join("ledger.jsonl"))
+    }
+}
+
+/// A number of a report; an error names what is missing.
+fn figure(report: &Value, pointer: &str) -> anyhow::Result<f64> {
+    report.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("no {pointer} in {report}"))
+}

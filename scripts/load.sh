@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Load tests on one machine, by hand: `make load`. Each scenario against a relay of its own; relay and generator are pinned apart.
-#   scripts/load.sh [SCENARIO…]
+#   scripts/load.sh             those of docs/LOAD.md, and puts what they print there
+#   scripts/load.sh SCENARIO…   others; nothing is kept in the document
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,9 +9,39 @@ trocar=target/debug/trocar
 out=var/artifacts/load
 mkdir -p "$out"
 scenarios=("$@")
+document=
 if [ ${#scenarios[@]} -eq 0 ]; then
     scenarios=(configs/load/4k-16-viewers.toml configs/load/500-light-viewers.toml configs/load/ceiling.toml)
+    document=docs/LOAD.md
 fi
+
+# What figures are worth: where they are from, and what else the machine did.
+provenance() {
+    local changed=
+    if [ -n "$(git status --porcelain)" ]; then changed=" with uncommitted changes"; fi
+    printf 'Commit %s%s; %s; %s cores; load average %s before the first scenario.\n' \
+        "$(git rev-parse --short HEAD)" "$changed" "$(date -u '+%Y-%m-%d %H:%M UTC')" "$(nproc)" "$(cut -d' ' -f1-3 /proc/loadavg)"
+}
+printed=$(mktemp)
+provenance >"$printed"
+
+# The generated part of the document, between its marks, becomes what was printed.
+keep() {
+    local whole
+    whole=$(mktemp)
+    awk -v part="$printed" '
+        /^<!-- to here -->$/ { inside = 0; ended = 1 }
+        !inside { print }
+        /^<!-- `make load` writes from here -->$/ {
+            inside = begun = 1
+            print ""
+            while ((getline line < part) > 0) print line
+            print ""
+        }
+        END { exit !(begun && ended) }' "$document" >"$whole" || { echo "$document has lost its marks" >&2; exit 1; }
+    cat "$whole" >"$document"
+    rm -f "$whole"
+}
 
 relay=
 dir=
@@ -19,7 +50,7 @@ clean() {
     if [ -n "$dir" ]; then rm -rf "$dir"; fi
     relay= dir=
 }
-trap clean EXIT
+trap 'clean; rm -f "$printed"' EXIT
 
 worst=0
 for scenario in "${scenarios[@]}"; do
@@ -33,9 +64,12 @@ for scenario in "${scenarios[@]}"; do
     echo "== $scenario: relay on core 0, generator on core 1"
     status=0
     taskset -c 1 "$trocar" load run "$scenario" --invite "$TROCAR_INVITE_LOCAL" --ca "$TROCAR_CA" --relay-pid "$relay" --plain \
-        --html "$out/$name.html" --junit "$out/$name.xml" || status=$?
+        --html "$out/$name.html" --junit "$out/$name.xml" >"$out/$name.txt" || status=$?
+    cat "$out/$name.txt"
+    printf '\n`%s`, exit status %s:\n\n```text\n%s\n```\n' "$scenario" "$status" "$(cat "$out/$name.txt")" >>"$printed"
     echo "exit status $status, report $out/$name.html"
     if [ "$status" -gt "$worst" ]; then worst=$status; fi
     clean
 done
+if [ -n "$document" ]; then keep; fi
 exit "$worst"

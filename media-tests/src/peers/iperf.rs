@@ -75,7 +75,8 @@ pub fn send(at: Place, profile: &str, seed: u64, load: Load) -> anyhow::Result<R
     let status = client.wait(PATIENCE + Duration::from_secs_f64(lasts))?;
     let said = client.rest().join("\n");
     let report: Value = serde_json::from_str(&said).with_context(|| format!("iperf3 said: {said}"))?;
-    ensure!(status.success() && report["error"].is_null(), "iperf3: {}", report["error"]);
+    let error = report.get("error");
+    ensure!(status.success() && error.is_none(), "iperf3: {error:?}");
     let flow = Flow::of(&emulator.end()?, Direction::Up, |len| len == load.bytes);
     let count = |key: &str| figure(&report, &format!("/end/sum_received/{key}")).map(|n| n as u64);
     Ok(Ran { lost: count("lost_packets")?, counted: count("packets")?, report, flow })

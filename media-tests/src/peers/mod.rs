@@ -142,7 +142,7 @@ impl Emulator {
         let files = ["--profile", path(&file)?, "--ledger", path(&ledger)?];
         let mut process = Process::trocar("impair", &[&fixed[..], &files].concat())?;
         let ready: Value = serde_json::from_str(&process.line(PATIENCE, |l| l.contains("\"ready\""))?)?;
-        let listen = ready["listen"].as_str().context("listen")?.to_owned();
+        let listen = ready.get("listen").and_then(serde_json::Value::as_str).context("listen")?.to_owned();
         Ok(Self { process, listen, dir })
     }
 

@@ -28,7 +28,7 @@ pub fn measure(at: Place, profile: &str, seed: u64, flags: &[&str]) -> anyhow::R
     let listen = format!("{}:0", at.server);
     let mut serve = Process::trocar("trocar link serve", &["link", "serve", "--json", "--listen", &listen])?;
     let ready: Value = serde_json::from_str(&serve.line(PATIENCE, |l| l.contains("\"ready\""))?)?;
-    let server = ready["listen"].as_str().context("listen")?;
+    let server = ready.get("listen").and_then(serde_json::Value::as_str).context("listen")?;
     let emulator = Emulator::open((at.line, 0).into(), server, profile, seed)?;
     let dir = tempfile::tempdir()?;
     let json = dir.path().join("report.json");

@@ -17,6 +17,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
+use trocar_proto::media::codec::Codec as PayloadCodec;
+use trocar_proto::media::codec::pictures::Pictures;
 use trocar_proto::media::ext::{
     ABS_CAPTURE_TIME_URI, AUDIO_LEVEL_URI, DEPENDENCY_DESCRIPTOR_URI, MID_URI, PLAYOUT_DELAY_URI, TRANSPORT_CC_URI,
 };
@@ -127,6 +129,7 @@ impl<'a> Line<'a> {
                 dependency_descriptor: self.extension(DEPENDENCY_DESCRIPTOR_URI),
             },
             renumber: self.extension(DEPENDENCY_DESCRIPTOR_URI).map(|_| Box::default()),
+            pictures: Pictures::of(PayloadCodec::from_encoding_name(&self.codec.name)),
             fec: self.fec,
             flex: None,
             ssrc,

@@ -8,6 +8,7 @@ use crate::webrtc::remote::Remote;
 use crate::webrtc::sdp::Codec;
 use crate::webrtc::transport::Transport;
 use std::cell::RefCell;
+use trocar_proto::media::codec::pictures::Pictures;
 use trocar_proto::media::dd::Renumber;
 use trocar_proto::media::nack::NackGenerator;
 use trocar_proto::media::twcc::Recorder;
@@ -106,6 +107,8 @@ pub(crate) struct WebrtcWay {
     pub(crate) ext: LegExtensions,
     /// Frame numbers of the dependency descriptor, where the viewer agreed to that extension.
     pub(crate) renumber: Option<Box<Renumber>>,
+    /// Picture numbers in the payloads, where the codec has them there.
+    pub(crate) pictures: Option<Pictures>,
     /// Where FlexFEC goes, if the viewer agreed to it.
     pub(crate) fec: Option<FecStream>,
     /// Its encoder, from the first report on.

@@ -6,6 +6,7 @@ mod cross;
 mod described;
 mod layers;
 mod paced;
+mod pictures;
 mod policed;
 mod repaired;
 mod sources;

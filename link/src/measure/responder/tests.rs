@@ -139,7 +139,7 @@ fn a_peer_has_one_session_and_a_second_only_beside_it() {
     let first = w.open(A, 1, None).unwrap();
     assert!(w.open("192.0.2.1:4001", 2, None).unwrap_err().contains("one measurement at a time"));
     let proof =
-        |w: &mut World, key: &Key| hex::encode(key.mac(&[&hex::decode(&w.cookie("192.0.2.1:4001", 3)).unwrap()]));
+        |w: &mut World, key: &Key| hex::encode(key.mac(&[&hex::decode(w.cookie("192.0.2.1:4001", 3)).unwrap()]));
     let good = proof(&mut w, &first.1);
     let bad = proof(&mut w, &Key::new(b"x"));
     assert!(w.open("192.0.2.1:4001", 3, Some(Beside { session: first.0, proof: bad })).is_err());

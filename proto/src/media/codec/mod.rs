@@ -7,6 +7,7 @@ mod av1;
 pub(in crate::media) mod bits;
 mod h264;
 mod h265;
+pub mod pictures;
 mod vp8;
 mod vp9;
 

@@ -6,7 +6,8 @@ use crate::worker::egress::{Batch, Outlet};
 use crate::worker::peer::LegExtensions;
 use crate::worker::state::LegSent;
 use trocar_proto::media::bytes::put;
-use trocar_proto::media::dd::Renumber;
+use trocar_proto::media::codec::pictures::Pictures;
+use trocar_proto::media::dd::{Renumber, Source};
 use trocar_proto::media::ext::{ABS_CAPTURE_TIME_LONG, ExtensionIds, element, forward_capture_time, playout_delay};
 use trocar_proto::media::ring::PacketInfo;
 use trocar_proto::media::rtp::{FIXED_HEADER, Header, HeaderFields, header_len, write_header};
@@ -76,6 +77,8 @@ pub(super) struct Takes<'a> {
     pub(super) now: Micros,
     /// The frame number of its dependency descriptor.
     pub(super) renumber: Option<&'a mut Renumber>,
+    /// The picture numbers in its payload.
+    pub(super) pictures: Option<&'a mut Pictures>,
 }
 
 /// Capture time of a packet as it is sent on.
@@ -106,11 +109,16 @@ impl<'a> Outgoing<'a> {
         forward_capture_time(element(h, self.packet, self.what.stored.abs_capture_time)?, self.what.clock_offset)
     }
 
+    /// Which of the leg's sources it comes from.
+    const fn source(&self) -> Source {
+        (self.what.feed_count, self.info.generation)
+    }
+
     /// The dependency descriptor with the leg's frame number; empty where there is none.
     fn descriptor<'r>(&self, stored: Option<&Header>, renumber: Option<&'r mut Renumber>) -> &'r [u8] {
         let moved = stored.zip(renumber).and_then(|(h, renumber)| {
             let element = element(h, self.packet, self.what.stored.dependency_descriptor)?;
-            let source = (self.what.feed_count, self.info.generation);
+            let source = self.source();
             if self.osn.is_some() { renumber.write_again(source, element) } else { renumber.write(source, element) }
         });
         moved.unwrap_or(&[])
@@ -162,7 +170,7 @@ pub(super) fn push(
     let payload = o.payload();
     let osn = o.osn.as_ref().map_or(&[] as &[u8], |b| b);
     let size = u32::from(o.info.payload_len) + OVERHEAD;
-    let Takes { line, now, renumber } = takes;
+    let Takes { line, now, renumber, pictures } = takes;
     let went = o.osn.is_none().then_some((o.header.ssrc, o.header.seq));
     let number = o.what.ext.transport_cc.map_or([0; 2], |_| line.number(now, size, went).to_be_bytes());
     let (stored, no_delay) = (o.stored(), playout_delay(0, 0));
@@ -182,6 +190,10 @@ pub(super) fn push(
     };
     let written = write_header(room, o.header, elements.get()).is_ok_and(|n| n == head);
     let copied = put(room, head, osn) && put(room, head + osn.len(), payload);
+    if let Some((pictures, payload)) = pictures.zip(room.get_mut(head + osn.len()..plain)) {
+        let source = o.source();
+        if o.osn.is_some() { pictures.write_again(source, payload) } else { pictures.write(source, payload) }
+    }
     seen(room.get(..plain).unwrap_or(&[]));
     if !(written && copied && stream.seal(o.number, room, head).is_ok()) {
         batch.retract(len);

@@ -77,6 +77,7 @@ impl Core {
             clock_offset,
             flex,
             renumber,
+            pictures,
             ..
         } = &mut **way;
         let Some(streams) = streams else { return };
@@ -98,7 +99,8 @@ impl Core {
             let o = Outgoing { header, number, info, packet, osn: Some(seq.to_be_bytes()), what };
             // Repeats do not wait for the pace, what comes after them does.
             let _ = line.take(at, u32::from(info.payload_len) + OVERHEAD);
-            let takes = Takes { line: &mut line, now: at, renumber: renumber.as_deref_mut() };
+            let (renumber, pictures) = (renumber.as_deref_mut(), pictures.as_mut());
+            let takes = Takes { line: &mut line, now: at, renumber, pictures };
             push(batch, outlet, sent, &mut streams.rtx, takes, &o, |_| {});
             Again::Sent
         };

@@ -64,7 +64,7 @@ pub(super) fn send(
         // Pictures from before the pause would only come late.
         leg.skip_to_now(feed);
     }
-    let WebrtcWay { streams, ext, mid, clock_offset, flex, part, renumber, .. } = way;
+    let WebrtcWay { streams, ext, mid, clock_offset, flex, part, renumber, pictures, .. } = way;
     let Some(Streams { media, fec, .. }) = streams else { return false };
     let Ok(mut line) = line.try_borrow_mut() else { return false };
     line.note_round_trip(*at, round_trip_us);
@@ -93,7 +93,8 @@ pub(super) fn send(
                 let Some((info, packet)) = feed.ring().get(index) else { continue };
                 let o = Outgoing { header, number: seq, info, packet, osn: None, what: headers };
                 let seen = |plain: &[u8]| flex.iter_mut().for_each(|f| f.protect(plain));
-                let takes = Takes { line: &mut line, now: *at, renumber: renumber.as_deref_mut() };
+                let (renumber, pictures) = (renumber.as_deref_mut(), pictures.as_mut());
+                let takes = Takes { line: &mut line, now: *at, renumber, pictures };
                 push(batch, outlet, sent, media, takes, &o, seen);
                 if let (Some(flex), Some(stream)) = (flex.as_mut(), fec.as_mut()) {
                     send_redundancy(flex, stream, batch, outlet, sent);

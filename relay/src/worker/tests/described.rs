@@ -30,6 +30,11 @@ fn with_av1(offer: &str) -> String {
 
 /// A browser that publishes a large layer, `h`, and a small one, `m`: its peer.
 fn publisher(w: &mut World) -> usize {
+    publish(w, &with_av1(include_str!("../../webrtc/sdp/offers/chromium-whip.sdp")), "AV1")
+}
+
+/// The same with an offer that prefers that codec.
+pub(super) fn publish(w: &mut World, offer: &str, codec: &str) -> usize {
     let outline = |feed: &str| {
         serde_json::json!({ "feed": feed, "source": "scope", "view": feed, "purpose": "scope", "max_bitrate": 4_000_000,
                             "budget_ms": 200, "priority": 0, "replay": false })
@@ -38,9 +43,8 @@ fn publisher(w: &mut World) -> usize {
         "publication": "pub1", "session": "s1", "realm": "north", "publisher": "p1", "audio": null,
         "video": outline("scope"), "layers": [outline("scope-half")],
     });
-    let offer = with_av1(include_str!("../../webrtc/sdp/offers/chromium-whip.sdp"));
-    let answer = w.core.open_publication(serde_json::from_value(grant).unwrap(), &offer, w.now).unwrap();
-    assert!(answer.feeds.iter().all(|f| f.codec == "AV1"), "{:?}", answer.feeds);
+    let answer = w.core.open_publication(serde_json::from_value(grant).unwrap(), offer, w.now).unwrap();
+    assert!(answer.feeds.iter().all(|f| f.codec == codec), "{:?}", answer.feeds);
     *w.core.publications.values().next().unwrap()
 }
 
@@ -58,16 +62,16 @@ fn send(w: &mut World, peer: usize, rid: &str, seq: u16, descriptor: &[u8], numb
     w.core.send_on(w.now);
 }
 
-struct Viewer {
-    leg: usize,
-    id: LegId,
+pub(super) struct Viewer {
+    pub(super) leg: usize,
+    pub(super) id: LegId,
     socket: UdpSocket,
     srtp: Srtp,
     descriptor: Option<u8>,
 }
 
 impl Viewer {
-    fn join(w: &mut World, name: &str, feed: &str, offer: &str) -> Self {
+    pub(super) fn join(w: &mut World, name: &str, feed: &str, offer: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let id = LegId::new(name).unwrap();
@@ -90,6 +94,11 @@ impl Viewer {
 
     /// Sequence numbers and descriptors of what has come since the last call.
     fn came(&mut self) -> Vec<(u16, Vec<u8>)> {
+        self.packets().into_iter().map(|(seq, descriptor, _)| (seq, descriptor)).collect()
+    }
+
+    /// Sequence numbers, descriptors and payloads of what has come since the last call.
+    pub(super) fn packets(&mut self) -> Vec<(u16, Vec<u8>, Vec<u8>)> {
         let mut out = Vec::new();
         let mut buffer = [0; 2_048];
         while let Ok(len) = self.socket.recv(&mut buffer) {
@@ -101,7 +110,7 @@ impl Viewer {
             let packet = &data[..len];
             let h = Header::parse(packet).unwrap();
             let descriptor = element(&h, packet, self.descriptor.unwrap_or(0)).unwrap_or(&[]);
-            out.push((h.seq, descriptor.to_vec()));
+            out.push((h.seq, descriptor.to_vec(), h.payload(packet).to_vec()));
         }
         out
     }

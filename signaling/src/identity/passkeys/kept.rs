@@ -154,7 +154,7 @@ impl Accounts {
         let Ok(account) = AccountName::from_str(&account) else { return Ok(None) };
         let mut query = connection.prepare("SELECT credential FROM passkeys WHERE account = ?1")?;
         let rows = query.query_map([account.as_str()], |row| row.get::<_, Vec<u8>>(0))?;
-        let has = rows.map(|c| c.map(CredentialID::from)).collect::<Result<_, _>>()?;
+        let has = rows.collect::<Result<_, _>>()?;
         Ok(Some(Enrolling { account, name, handle, has }))
     }
 

@@ -450,7 +450,10 @@ fn load_participants(connection: &Connection, path: &Path) -> Result<Vec<StoredP
             cnf: cnf.map(|c| c.parse()).transpose().map_err(|_| damaged("bad certificate hash".to_owned()))?,
             joined: WallMicros(joined.unsigned_abs()),
             account: row.get(8).map_err(sql)?,
-            broken_glass: glass.0.zip(glass.1).map(|(reason, until)| BrokenGlass { reason, until: from_i64(until) }),
+            broken_glass: glass
+                .0
+                .zip(glass.1)
+                .map(|(reason, until)| BrokenGlass { reason, until: WallMicros(until.unsigned_abs()) }),
         });
     }
     Ok(out)
@@ -593,9 +596,4 @@ fn write_row(t: &Transaction<'_>, row: &Row) -> Result<(), rusqlite::Error> {
 /// SQLite's integers are signed; wall clocks stay below 2^63 µs for 292,000 years.
 pub(crate) fn as_i64(at: WallMicros) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
-}
-
-/// Back from SQLite.
-fn from_i64(us: i64) -> WallMicros {
-    WallMicros(us.unsigned_abs())
 }

@@ -333,10 +333,8 @@ impl Leg {
             Numbering::Own { ssrc, payload_type, .. } => (ssrc, payload_type),
         };
         let piece = self.piece_for(info, clock_rate, self.first_seq());
-        let seq = info.seq.0.saturating_add_signed(piece.offset);
-        if seq < piece.first {
-            return None;
-        }
+        // What came late of frames before the one that the piece begins with stays behind: nobody could use parts of them.
+        let seq = info.seq.0.checked_add_signed(piece.offset).filter(|seq| *seq >= piece.first)?;
         let timestamp = info.timestamp.wrapping_add(piece.time_offset);
         if self.last.is_none_or(|l| seq > l.seq) {
             self.last = Some(LastSent { seq, timestamp, arrived: info.arrived });

@@ -58,6 +58,29 @@ fn loss_on_the_way_in_stays_a_gap_and_the_late_packet_gets_its_own_number() {
 }
 
 #[test]
+fn what_comes_late_of_frames_before_the_join_is_not_sent() {
+    for numbering in [OWN, Numbering::Verbatim] {
+        let mut f = Feed::new(CONFIG);
+        let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };
+        // Of two paths one loses packets, and the other one brings them later.
+        let [before, key] = [p.frame(4, false), p.frame(4, true)];
+        for packet in before.iter().take(2).chain(key.iter().take(2)) {
+            f.handle_packet(Micros(0), packet).unwrap();
+        }
+        let mut leg = Leg::new(numbering, &f, Micros(0));
+        assert_eq!(drain(&mut leg, &f).0.len(), 2, "{numbering:?}: the key frame's");
+        f.handle_packet(Micros(50_000), &before[2]).unwrap();
+        assert_eq!(drain(&mut leg, &f).0, vec![], "{numbering:?}");
+        // The control: the key frame's own are sent, however late.
+        f.handle_packet(Micros(50_000), &key[2]).unwrap();
+        f.handle_packet(Micros(50_000), &before[3]).unwrap();
+        f.handle_packet(Micros(50_000), &key[3]).unwrap();
+        let (late, _) = drain(&mut leg, &f);
+        assert_eq!(late.iter().map(|s| f.ring().get(s.0).unwrap().0.seq.0).collect::<Vec<_>>(), [106, 107]);
+    }
+}
+
+#[test]
 fn a_nack_finds_the_packet_that_was_sent_under_that_number_and_no_other() {
     let mut f = Feed::new(CONFIG);
     let mut p = Publisher { ssrc: 1, seq: 100, frame: 0 };

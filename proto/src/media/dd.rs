@@ -5,6 +5,7 @@
 //! 64 templates.
 
 use super::codec::bits::Bits;
+use super::rising::{Rising, Source};
 
 /// Templates at most: their id has six bits.
 const MAX_TEMPLATES: usize = 64;
@@ -210,54 +211,32 @@ fn read_ns(b: &mut Bits<'_>, n: u32) -> Option<u32> {
 /// Bytes of the longest descriptor that is written again: what an element of the two-byte form holds.
 const MAX_LEN: usize = 255;
 
-/// Where the packets of a leg come from: another value for each feed and each generation of it.
-pub type Source = (u32, u32);
-
 /// Keeps the frame numbers of a leg rising where its source changes: a receiver drops a key frame whose number is lower than
 /// that of the one before. Everything else of a descriptor goes on untouched.
 #[derive(Debug, Clone)]
 pub struct Renumber {
-    /// The source, and what is added to its numbers.
-    source: Option<(Source, u16)>,
-    /// The one before: its packets may be asked for again.
-    before: Option<(Source, u16)>,
-    highest: u16,
+    numbers: Rising<u16>,
     bytes: [u8; MAX_LEN],
 }
 
 impl Default for Renumber {
     fn default() -> Self {
-        Self { source: None, before: None, highest: 0, bytes: [0; MAX_LEN] }
+        Self { numbers: Rising::default(), bytes: [0; MAX_LEN] }
     }
 }
 
 impl Renumber {
     /// The descriptor with the frame number that it has on the leg; none where it is none.
     pub fn write(&mut self, source: Source, element: &[u8]) -> Option<&[u8]> {
-        let number = super::bytes::be16(element, 1)?;
-        let offset = match self.source {
-            Some((s, offset)) if s == source => offset,
-            None => 0,
-            Some(_) => self.highest.wrapping_add(1).wrapping_sub(number),
-        };
-        let moved = number.wrapping_add(offset);
-        if self.source.is_none_or(|(s, _)| s != source) {
-            self.before = self.source.replace((source, offset));
-            self.highest = moved;
-        }
-        if moved.wrapping_sub(self.highest) < 0x8000 {
-            self.highest = moved;
-        }
+        let moved = self.numbers.number(source, super::bytes::be16(element, 1)?);
         self.moved(element, moved)
     }
 
     /// The descriptor of a packet that goes again, with the number that it had: it changes nothing. None where its source is
     /// older than the one before.
     pub fn write_again(&mut self, source: Source, element: &[u8]) -> Option<&[u8]> {
-        let number = super::bytes::be16(element, 1)?;
-        let known = [self.source, self.before].into_iter().flatten().find(|(s, _)| *s == source);
-        let (_, offset) = known?;
-        self.moved(element, number.wrapping_add(offset))
+        let had = self.numbers.number_again(source, super::bytes::be16(element, 1)?)?;
+        self.moved(element, had)
     }
 
     fn moved(&mut self, element: &[u8], number: u16) -> Option<&[u8]> {

@@ -19,6 +19,7 @@ pub mod pixelmark;
 pub mod rate;
 pub mod receive;
 pub mod ring;
+pub mod rising;
 pub mod roq;
 pub mod rtcp;
 pub mod rtp;

@@ -6,7 +6,7 @@
 //! shows nothing until the next key frame. Here both go on rising by one.
 
 use super::super::bytes;
-use super::super::dd::Source;
+use super::super::rising::{Number, Rising, Source};
 use super::Codec;
 
 /// PictureID has 15 bits, or 7.
@@ -89,20 +89,19 @@ struct Numbers {
     base: u8,
 }
 
-impl Numbers {
-    const fn plus(self, offset: Self) -> Self {
+impl Number for Numbers {
+    fn plus(self, offset: Self) -> Self {
         Self { picture: self.picture.wrapping_add(offset.picture) & WIDE, base: self.base.wrapping_add(offset.base) }
     }
 
-    /// What is to be added to `first`, so that it comes right after this.
-    const fn offset_of_next(self, first: Self) -> Self {
+    fn offset_of_next(self, first: Self) -> Self {
         Self {
             picture: self.picture.wrapping_add(1).wrapping_sub(first.picture) & WIDE,
             base: self.base.wrapping_add(1).wrapping_sub(first.base),
         }
     }
 
-    const fn raise(&mut self, to: Self) {
+    fn raise(&mut self, to: Self) {
         if to.picture.wrapping_sub(self.picture) & WIDE <= WIDE / 2 {
             self.picture = to.picture;
         }
@@ -116,44 +115,29 @@ impl Numbers {
 #[derive(Debug, Clone)]
 pub struct Pictures {
     codec: Codec,
-    /// The source, and what is added to its numbers.
-    source: Option<(Source, Numbers)>,
-    /// The one before: its packets may be asked for again.
-    before: Option<(Source, Numbers)>,
-    highest: Numbers,
+    numbers: Rising<Numbers>,
 }
 
 impl Pictures {
     /// For a leg of that codec; none where its payloads have no such numbers.
     #[must_use]
     pub fn of(codec: Codec) -> Option<Self> {
-        let numbered = matches!(codec, Codec::Vp8 | Codec::Vp9);
-        numbered.then(|| Self { codec, source: None, before: None, highest: Numbers::default() })
+        matches!(codec, Codec::Vp8 | Codec::Vp9).then(|| Self { codec, numbers: Rising::default() })
     }
 
     /// Gives a payload the numbers that its picture has on the leg.
     pub fn write(&mut self, source: Source, payload: &mut [u8]) {
-        let Some((places, numbers)) = self.find(payload) else { return };
-        let offset = match self.source {
-            Some((s, offset)) if s == source => offset,
-            None => Numbers::default(),
-            Some(_) => self.highest.offset_of_next(numbers),
-        };
-        let moved = numbers.plus(offset);
-        if self.source.is_none_or(|(s, _)| s != source) {
-            self.before = self.source.replace((source, offset));
-            self.highest = moved;
+        if let Some((places, numbers)) = self.find(payload) {
+            places.write(payload, self.numbers.number(source, numbers));
         }
-        self.highest.raise(moved);
-        places.write(payload, moved);
     }
 
     /// Gives a payload that goes again the numbers that it had: it changes nothing. One whose source is older than the one before stays
     /// as it came.
     pub fn write_again(&self, source: Source, payload: &mut [u8]) {
-        let Some((places, numbers)) = self.find(payload) else { return };
-        if let Some((_, offset)) = [self.source, self.before].into_iter().flatten().find(|(s, _)| *s == source) {
-            places.write(payload, numbers.plus(offset));
+        let found = self.find(payload);
+        if let Some((places, had)) = found.and_then(|(p, n)| Some((p, self.numbers.number_again(source, n)?))) {
+            places.write(payload, had);
         }
     }
 

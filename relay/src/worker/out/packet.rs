@@ -7,9 +7,10 @@ use crate::worker::peer::LegExtensions;
 use crate::worker::state::LegSent;
 use trocar_proto::media::bytes::put;
 use trocar_proto::media::codec::pictures::Pictures;
-use trocar_proto::media::dd::{Renumber, Source};
+use trocar_proto::media::dd::Renumber;
 use trocar_proto::media::ext::{ABS_CAPTURE_TIME_LONG, ExtensionIds, element, forward_capture_time, playout_delay};
 use trocar_proto::media::ring::PacketInfo;
+use trocar_proto::media::rising::Source;
 use trocar_proto::media::rtp::{FIXED_HEADER, Header, HeaderFields, header_len, write_header};
 use trocar_proto::units::{Micros, SeqNo};
 

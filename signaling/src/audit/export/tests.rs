@@ -131,3 +131,21 @@ fn two_nodes_in_one_file_have_to_be_told_apart() {
     assert_eq!(found(&lines(&sender(), &[&records[0]])).records, 1);
     assert!(Received::read(&*both, Some("signaling.south")).is_ok());
 }
+
+#[test]
+fn an_emergency_is_told_by_the_codes_that_the_standard_has_for_it() {
+    let told = |kind: &str| {
+        let mut records = chain(1, |_| "why".to_owned());
+        records[0].record.kind = kind.to_owned();
+        String::from_utf8(sender().message(&records[0])).unwrap()
+    };
+    for (kind, code, meaning) in [
+        ("break-glass-joined", "110127", "Emergency Override Started"),
+        ("break-glass-ended", "110138", "Emergency Override Stopped"),
+    ] {
+        let text = told(kind);
+        let coded = format!("<EventTypeCode csd-code=\"{code}\" codeSystemName=\"DCM\" originalText=\"{meaning}\"/>");
+        assert!(text.contains("<EventID csd-code=\"110113\"") && text.contains(&coded), "{text}");
+        assert!(!told("joined").contains(code), "whoever logs in claims no emergency");
+    }
+}

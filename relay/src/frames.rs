@@ -4,7 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use quinn::{Connection, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, SendStream, VarInt};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use trocar_proto::media::roq::{self, FlowPrefix, error_code, put_on_stream};
@@ -23,6 +23,25 @@ const WINDOW_BOUNDS: (u64, u64) = (1 << 20, 32 << 20);
 pub fn receive_window(bits_per_second: u64, budget_ms: u32) -> VarInt {
     let bytes = bits_per_second / 8 * 2 * (WINDOW_RTT_MS + u64::from(budget_ms)) / 1_000;
     VarInt::from_u64(bytes.clamp(WINDOW_BOUNDS.0, WINDOW_BOUNDS.1)).unwrap_or(VarInt::MAX)
+}
+
+/// Waits for a datagram and takes it and those that wait behind it, `most` in all, to the end of `batch`. What is not taken stays
+/// where it is: may be cancelled. Datagrams that wait are ready at once, so a loop over this has to yield by itself.
+///
+/// # Errors
+/// The connection has ended. Nothing was taken.
+pub async fn read_datagrams(
+    connection: &Connection,
+    batch: &mut Vec<Bytes>,
+    most: usize,
+) -> Result<(), ConnectionError> {
+    batch.push(connection.read_datagram().await?);
+    for _ in 1..most {
+        // That it has ended is said again by the next call.
+        let Some(Ok(more)) = connection.read_datagram().now_or_never() else { break };
+        batch.push(more);
+    }
+    Ok(())
 }
 
 /// What became of frames.

@@ -11,7 +11,6 @@ use crate::net::api::{Api, Refused};
 use crate::net::road::{Heard, Road};
 use crate::rtc::{Bearer, Endpoint, light};
 use anyhow::Context as _;
-use futures_util::FutureExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -22,7 +21,7 @@ use trocar_proto::session::api::{LegRequest, RoqBinding};
 use trocar_proto::session::feed::RoqMode;
 use trocar_proto::session::ids::FeedId;
 use trocar_proto::units::Ssrc;
-use trocar_relay::frames::datagram;
+use trocar_relay::frames::{datagram, read_datagrams};
 
 /// Packets that wait on a leg of streams or of two paths. Loss policy: reading waits, and QUIC drops the oldest datagrams.
 const PACKETS: usize = 1_024;
@@ -280,19 +279,16 @@ impl Visit {
     async fn read_connection(&mut self, connection: &quinn::Connection, binding: &RoqBinding, rtcp: FlowPrefix) {
         let mut reports = tokio::time::interval(REPORTS);
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
-                read = connection.read_datagram() => {
-                    let Ok(mut d) = read else { return };
-                    for _ in 0..BATCH {
-                        if let Some((_, packet)) = roq::split(&d).filter(|(flow, _)| *flow == binding.rtp_flow_id) {
-                            self.take(packet);
-                        }
-                        match connection.read_datagram().now_or_never() {
-                            Some(Ok(next)) => d = next,
-                            _ => break,
-                        }
+                read = read_datagrams(connection, &mut batch, BATCH) => {
+                    if read.is_err() {
+                        return;
                     }
+                    let packets = batch.iter().filter_map(|d| roq::split(d));
+                    packets.filter(|(flow, _)| *flow == binding.rtp_flow_id).for_each(|(_, packet)| self.take(packet));
+                    batch.clear();
                     self.tell();
                 }
                 _ = reports.tick() => {

@@ -230,3 +230,25 @@ async fn what_quic_does_not_take_at_once_is_given_up_and_nobody_waits() {
     assert_eq!(large.counters().refused, 1);
     assert!(!large.send_packet(1, &packet, deadline, true), "nobody can use a torn frame");
 }
+
+#[tokio::test]
+async fn datagrams_that_wait_are_taken_in_portions_and_none_is_left_out() {
+    let p = pair().await;
+    for n in 0..200_u8 {
+        p.sender.send_datagram(Bytes::copy_from_slice(&[n; 4])).unwrap();
+    }
+    // What came after them is here: they wait.
+    p.sender.open_uni().await.unwrap().finish().unwrap();
+    p.receiver.accept_uni().await.unwrap();
+    let (mut portions, mut seen) = (Vec::new(), Vec::new());
+    while seen.len() < 200 {
+        let mut batch = Vec::new();
+        read_datagrams(&p.receiver, &mut batch, 64).await.unwrap();
+        portions.push(batch.len());
+        seen.extend(batch.iter().map(|d| d[0]));
+    }
+    assert_eq!(portions, [64, 64, 64, 8]);
+    assert_eq!(seen, (0..200).collect::<Vec<u8>>());
+    p.sender.close(VarInt::from_u32(0), b"");
+    assert!(read_datagrams(&p.receiver, &mut Vec::new(), 64).await.is_err());
+}

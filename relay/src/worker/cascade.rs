@@ -8,9 +8,9 @@
 use super::repair;
 use super::state::{Core, Flow, Origin};
 use crate::doors::{Door, Doors};
+use crate::frames::read_datagrams;
 use crate::quic;
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use rustls::pki_types::CertificateDer;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -321,20 +321,14 @@ impl Fetch {
         loop {
             tokio::select! {
                 biased;
-                datagram = fetched.connection.read_datagram() => match datagram {
-                    Ok(first) => batch.push(first),
-                    Err(_) => return,
+                read = read_datagrams(&fetched.connection, &mut batch, super::roq::BATCH) => if read.is_err() {
+                    return;
                 },
                 // It may send to our former connection still: the newest report says where to.
                 _ = ask.tick(), if !came => {
                     fetched.report();
                     continue;
                 }
-            }
-            while batch.len() < super::roq::BATCH
-                && let Some(Ok(more)) = fetched.connection.read_datagram().now_or_never()
-            {
-                batch.push(more);
             }
             came = true;
             self.core.borrow_mut().handle_fetched(&fetched, &batch, Instant::now());

@@ -2,8 +2,8 @@
 
 use super::state::{Core, Limits, Origin, Way};
 use crate::doors::{Door, Doors};
+use crate::frames::read_datagrams;
 use bytes::Bytes;
-use futures_util::FutureExt;
 use rustls::pki_types::CertificateDer;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -57,13 +57,7 @@ async fn serve(core: Rc<RefCell<Core>>, incoming: quinn::Incoming, realm: RealmI
     core.borrow_mut().connection_opened(&connection, cnf, Instant::now());
     tokio::task::spawn_local(accept_streams(Rc::clone(&core), connection.clone(), cnf));
     let mut batch: Vec<Bytes> = Vec::with_capacity(BATCH);
-    while let Ok(first) = connection.read_datagram().await {
-        batch.push(first);
-        while batch.len() < BATCH
-            && let Some(Ok(more)) = connection.read_datagram().now_or_never()
-        {
-            batch.push(more);
-        }
+    while read_datagrams(&connection, &mut batch, BATCH).await.is_ok() {
         core.borrow_mut().handle_roq_batch(&connection, cnf, &batch, Instant::now());
         batch.clear();
         // Datagrams that wait are ready at once: without this the clock and the other sockets would get no turn.

@@ -39,6 +39,15 @@ pub enum Relay {
     Str0m,
 }
 
+/// How the feed comes to Trocar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ingress {
+    /// RTP over QUIC, a datagram per packet, as `trocar publish` does.
+    Roq,
+    /// WHIP and SRTP, as a browser does.
+    Srtp,
+}
+
 /// How viewers of Trocar fetch the feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leg {
@@ -61,7 +70,9 @@ pub struct Cell {
     pub viewers: usize,
     /// The stream.
     pub schedule: Schedule,
-    /// How the feed is fetched, where the relay is Trocar.
+    /// How the feed comes in, where the relay is Trocar.
+    pub ingress: Ingress,
+    /// How it is fetched, where the relay is Trocar.
     pub leg: Leg,
     /// What viewers read with.
     pub reading: Reading,
@@ -196,7 +207,7 @@ struct Rig {
 impl Rig {
     fn start(cell: Cell) -> anyhow::Result<Self> {
         let (relay, admission, target, dir) = match cell.relay {
-            Relay::Trocar => start_trocar()?,
+            Relay::Trocar => start_trocar(cell.ingress)?,
             Relay::Sealed => start_floor(&["sealed"], Admission::Floor)?,
             Relay::Clear => start_floor(&["clear"], Admission::Floor)?,
             Relay::Leaking(n) => start_floor(&["sealed", "--lose", &n.to_string()], Admission::Floor)?,
@@ -284,7 +295,7 @@ fn start_floor(arguments: &[&str], admission: Admission) -> anyhow::Result<Start
     Ok((relay, admission, Target::Udp(to), None))
 }
 
-fn start_trocar() -> anyhow::Result<Started> {
+fn start_trocar(ingress: Ingress) -> anyhow::Result<Started> {
     let dir = tempfile::tempdir()?;
     let state = dir.path().join("state");
     let arguments = ["up", "--json", "--dir", path(&state)?, "--port", "0"];
@@ -294,7 +305,10 @@ fn start_trocar() -> anyhow::Result<Started> {
     let base = stack.text("/page")?;
     let ca = PathBuf::from(stack.text("/ca_file")?);
     let (publisher, observer) = (stack.text("/tokens/local")?, stack.text("/tokens/observer")?);
-    let target = Target::Roq { base: base.clone(), invitation: publisher, ca: ca.clone() };
+    let target = match ingress {
+        Ingress::Roq => Target::Roq { base: base.clone(), invitation: publisher, ca: ca.clone() },
+        Ingress::Srtp => Target::Whip { base: base.clone(), invitation: publisher },
+    };
     Ok((relay, Admission::Trocar { base, observer, ca }, target, Some(dir)))
 }
 

@@ -69,7 +69,19 @@ impl Participant {
     /// # Errors
     /// Where signaling refuses, in its words.
     pub async fn whep(&self, feed: &str, offer: String) -> anyhow::Result<String> {
-        let url = format!("{}v1/sessions/{}/feeds/{feed}/whep", self.base, self.grant.session);
+        self.offer(&format!("feeds/{feed}/whep"), offer).await
+    }
+
+    /// Posts an SDP offer to publish a feed of that rate in bits per second; the answer.
+    ///
+    /// # Errors
+    /// Where signaling refuses, in its words.
+    pub async fn whip(&self, feed: &str, bits: u64, offer: String) -> anyhow::Result<String> {
+        self.offer(&format!("whip?feed={feed}&purpose=scope&max_bitrate={bits}"), offer).await
+    }
+
+    async fn offer(&self, path: &str, offer: String) -> anyhow::Result<String> {
+        let url = format!("{}v1/sessions/{}/{path}", self.base, self.grant.session);
         let request = self.http.post(&url).bearer_auth(&self.grant.token).header("Content-Type", "application/sdp");
         let response = request.body(offer).send().await?;
         let status = response.status();

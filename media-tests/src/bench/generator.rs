@@ -1,4 +1,6 @@
-//! The generator: one stream of packets, as plain UDP to a floor, or over QUIC to a relay that has admitted it.
+//! The generator: one stream of packets, as plain UDP to a floor, or by QUIC or SRTP to a relay that has admitted it.
+
+mod srtp;
 
 use super::ends::{Participant, connect, identity};
 use super::figures::quantile;
@@ -51,6 +53,7 @@ pub fn run(settings: &GeneratorSettings) -> anyhow::Result<()> {
                 source.await?
             })?
         }
+        Target::Whip { base, invitation } => srtp::run(base, invitation, schedule, &orders)?,
     };
     say(&Word::Made(made))
 }
@@ -81,15 +84,18 @@ impl Turns {
     }
 }
 
+/// What the relay is asked for: a little room for what rounding to whole packets a frame adds.
+const fn granted(schedule: Schedule) -> u64 {
+    schedule.bits + schedule.bits / 10
+}
+
 /// As `trocar publish` announces a file of H.264.
 fn descriptor(schedule: Schedule) -> serde_json::Value {
     let ids = ExtensionIds::OURS;
-    // A little room for what rounding to whole packets a frame adds.
-    let granted = schedule.bits + schedule.bits / 10;
     json!({
         "feed": FEED, "source": FEED, "view": "overview", "kind": "video", "purpose": "scope", "codec": "H264",
         "fmtp": "packetization-mode=1;profile-level-id=42e01f", "clock_rate": CLOCK_RATE, "payload_type": PAYLOAD_TYPE,
-        "width": 3840, "height": 2160, "fps": 60.0, "max_bitrate": granted, "budget_ms": 100,
+        "width": 3840, "height": 2160, "fps": 60.0, "max_bitrate": granted(schedule), "budget_ms": 100,
         "header_extensions": { FRAME_URI: ids.frame, ABS_CAPTURE_TIME_URI: ids.abs_capture_time },
         "transport": { "roq": { "mode": "datagram" } },
     })

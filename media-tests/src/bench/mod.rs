@@ -4,11 +4,13 @@
 //! the one that runs them all. They speak JSON lines over their standard streams ([`words`]).
 
 pub mod cell;
+mod dtls;
 pub mod ends;
 pub mod figures;
 pub mod floor;
 pub mod generator;
 pub mod packet;
+mod peer;
 pub mod plan;
 pub mod report;
 pub mod road;

@@ -15,6 +15,8 @@ pub const HEADER: usize = 32;
 pub const PAYLOAD: usize = PACKET - HEADER;
 /// Payload type of the feed.
 pub const PAYLOAD_TYPE: u8 = 96;
+/// Synchronization source of the stream.
+pub const SOURCE: Ssrc = Ssrc(0x0bec_0001);
 /// RTP clock rate in Hz.
 pub const CLOCK_RATE: u32 = 90_000;
 /// Frames per second.
@@ -85,7 +87,7 @@ impl Maker {
             payload_type: PAYLOAD_TYPE,
             seq: (self.number & 0xffff) as u16,
             timestamp: self.frame.wrapping_mul(CLOCK_RATE / 60),
-            ssrc: Ssrc(0x0bec_0001),
+            ssrc: SOURCE,
         };
         let ids = ExtensionIds::OURS;
         let capture = capture.to_ntp().to_be_bytes();

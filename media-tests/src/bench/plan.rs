@@ -1,6 +1,6 @@
 //! Which cells are measured, in which order, and what is asked of them.
 
-use super::cell::{Cell, Leg, Outcome, Relay, Times};
+use super::cell::{Cell, Ingress, Leg, Outcome, Relay, Times};
 use super::figures::median;
 use super::schedule::{Pattern, Schedule};
 use super::words::Reading;
@@ -21,12 +21,13 @@ pub struct Group {
 /// faster than twice the rate (`proto::media::rate`).
 pub const TIMES: Times = Times { warm_up: Duration::from_millis(2_800), measure: Duration::from_secs(6) };
 
-/// Trocar, WebRTC viewers with plain sockets, 60 bursts a second.
+/// Trocar, fed by QUIC, WebRTC viewers with plain sockets, 60 bursts a second.
 const fn cell(viewers: usize, mbit: u64) -> Cell {
     Cell {
         relay: Relay::Trocar,
         viewers,
         schedule: Schedule { bits: mbit * 1_000_000, pattern: Pattern::Bursts },
+        ingress: Ingress::Roq,
         leg: Leg::Webrtc,
         reading: Reading::Plain,
     }
@@ -44,6 +45,10 @@ const fn paced(cell: Cell) -> Cell {
     Cell { schedule: Schedule { pattern: Pattern::Paced, bits: cell.schedule.bits }, ..cell }
 }
 
+const fn by_srtp(cell: Cell) -> Cell {
+    Cell { ingress: Ingress::Srtp, ..cell }
+}
+
 const fn fetched(leg: Leg, cell: Cell) -> Cell {
     Cell { leg, ..cell }
 }
@@ -55,9 +60,9 @@ pub fn groups() -> Vec<Group> {
     let four = cell(4, 50);
     let group = |repeats, cells: &[Cell]| Group { cells: cells.to_vec(), repeats };
     vec![
-        group(3, &[sixteen, by(Relay::Sealed, sixteen), by(Relay::Str0m, sixteen)]),
+        group(3, &[sixteen, by_srtp(sixteen), by(Relay::Sealed, sixteen), by(Relay::Str0m, sixteen)]),
         group(3, &[gro(sixteen), by(Relay::Sealed, gro(sixteen)), by(Relay::Str0m, gro(sixteen))]),
-        group(3, &[four, by(Relay::Sealed, four)]),
+        group(3, &[four, by_srtp(four), by(Relay::Sealed, four)]),
         group(3, &[cell(16, 20), cell(64, 20)]),
         group(
             1,
@@ -158,6 +163,11 @@ pub fn targets(rows: &[Row]) -> Vec<Target> {
             values: ratios(sixteen, by(Relay::Sealed, sixteen), cpu),
         },
         Target {
+            what: "the same, fed by SRTP",
+            bound: (1.3, Side::AtMost),
+            values: ratios(by_srtp(sixteen), by(Relay::Sealed, sixteen), cpu),
+        },
+        Target {
             what: "CPU per packet of plain str0m over ours, 1→16 at 50 Mbit/s, plain sinks",
             bound: (2.2, Side::AtLeast),
             values: ratios(by(Relay::Str0m, sixteen), sixteen, cpu),
@@ -168,9 +178,14 @@ pub fn targets(rows: &[Row]) -> Vec<Target> {
             values: ratios(by(Relay::Str0m, gro(sixteen)), gro(sixteen), cpu),
         },
         Target {
-            what: "delay p99, SRTP 1→4 at 50 Mbit/s, over the sealed floor's",
+            what: "delay p99, SRTP 1→4 at 50 Mbit/s, over the sealed floor's; with the generator's own QUIC",
             bound: (1.5, Side::AtMost),
             values: ratios(four, by(Relay::Sealed, four), p99),
+        },
+        Target {
+            what: "the same, fed by SRTP",
+            bound: (1.5, Side::AtMost),
+            values: ratios(by_srtp(four), by(Relay::Sealed, four), p99),
         },
         Target {
             what: "CPU per packet, 64 viewers over 16, at 20 Mbit/s",

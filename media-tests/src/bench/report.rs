@@ -1,6 +1,6 @@
 //! The table.
 
-use super::cell::{Cell, Leg, Outcome, Relay};
+use super::cell::{Cell, Ingress, Leg, Outcome, Relay};
 use super::figures::median;
 use super::packet::PACKET;
 use super::plan::{NOT_RUN, Row, Side, Target, targets};
@@ -26,12 +26,13 @@ pub fn load() -> anyhow::Result<String> {
 /// A cell in a line.
 #[must_use]
 pub fn name(cell: Cell) -> String {
-    let relay = match cell.relay {
-        Relay::Trocar => "trocar",
-        Relay::Sealed => "floor: sealed",
-        Relay::Clear => "floor: clear",
-        Relay::Leaking(_) => "floor that loses",
-        Relay::Str0m => "plain str0m",
+    let relay = match (cell.relay, cell.ingress) {
+        (Relay::Trocar, Ingress::Roq) => "trocar",
+        (Relay::Trocar, Ingress::Srtp) => "trocar, SRTP in",
+        (Relay::Sealed, _) => "floor: sealed",
+        (Relay::Clear, _) => "floor: clear",
+        (Relay::Leaking(_), _) => "floor that loses",
+        (Relay::Str0m, _) => "plain str0m",
     };
     let pattern = match cell.schedule.pattern {
         Pattern::Bursts => "bursts",
@@ -142,12 +143,13 @@ fn notes() -> String {
 On loopback the sender also pays for the receiver's half of the kernel's work; with plain sinks that is most of it. GRO sinks take segments together and stand for a network card that segments.\n\
 - *Packets* are RTP of {PACKET} bytes on the way in, {} on the way out (extensions of the house are taken off, the tag is put on). *Bursts*: all packets of a frame at once, 60 times a second. *Paced*: every 0.5 ms what is due.\n\
 - *Delay* is one way, from the moment the generator hands a packet to its socket or to QUIC until a sink has read it, both on the same monotonic clock, kernel included, of one packet in {SAMPLE}. \
-For trocar that includes the generator's own QUIC (encryption, pacing, its thread's wake-up), which the floors' generator does not have: *generator* says how long it takes until the last packet of a turn (a frame, in bursts) \
+Where trocar is fed by QUIC that includes the generator's own QUIC (encryption, pacing, its thread's wake-up), which the floors' generator does not have: *generator* says how long it takes until the last packet of a turn (a frame, in bursts) \
 has left the generator, counted from the first.\n\
 - A cell counts from {warm:.1} s after its viewers get packets. Until a viewer's report has told the round trip, trocar sends a frame's packets at twice the rate at most \
 (up to 8 ms more for its last one), as nothing is known of the line; a round trip below 2 ms ends that.\n\
 - *Lost* counts every packet between the first one that a sink opened while it counted and the last one that the generator made.\n\
-- trocar takes the stream by RTP over QUIC (TLS, admission through signaling), stores it, and serves each viewer by its own numbers, NACK and RTX kept ready. Sinks send a receiver report a second and offer no transport-wide feedback.\n\
+- trocar takes the stream by RTP over QUIC (TLS, admission through signaling), as `trocar publish` sends it, or, *SRTP in*, by WHIP and SRTP (AES-256-GCM), as a browser sends it, \
+in segments of 10 as the floors' generator; stores it, and serves each viewer by its own numbers, NACK and RTX kept ready. Sinks send a receiver report a second and offer no transport-wide feedback.\n\
 - *floor: sealed* reads plain UDP with `recvmmsg` and `UDP_GRO`, writes a fixed header, copies the payload, seals with AES-256-GCM under each viewer's key and sends batches of at most {BATCH} packets by `UDP_SEGMENT`, as trocar does. \
 It has no QUIC, keeps nothing, and answers nothing. *floor: clear* is the same without the seal. Their generator sends segments of 10, as QUIC does.\n\
 - *plain str0m* is a relay as its examples write it: RTP mode, one payload shared by all viewers, RTX cache on, one `send_to` a packet, plain UDP in.\n\

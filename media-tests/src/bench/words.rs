@@ -108,6 +108,13 @@ pub enum Target {
         /// Trust list; the device's certificate stands beside it.
         ca: PathBuf,
     },
+    /// As a browser publishes: WHIP, then SRTP.
+    Whip {
+        /// Base of the API.
+        base: String,
+        /// Secret of an invitation for a publisher.
+        invitation: String,
+    },
 }
 
 /// How a generator is started: its one argument.

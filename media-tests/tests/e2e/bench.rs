@@ -1,7 +1,7 @@
 //! `make bench`, short: its figures make sense, it notices what goes wrong, and instructions per packet stay in their budget.
 
 use std::time::Duration;
-use trocar_media_tests::bench::cell::{Cell, Leg, Outcome, Relay, Times, run};
+use trocar_media_tests::bench::cell::{Cell, Ingress, Leg, Outcome, Relay, Times, run};
 use trocar_media_tests::bench::road::{Budget, Way, instructions_per_packet};
 use trocar_media_tests::bench::schedule::{Pattern, Schedule};
 use trocar_media_tests::bench::words::Reading;
@@ -12,8 +12,12 @@ const VIEWERS: usize = 4;
 const BITS: u64 = 20_000_000;
 
 fn measure(relay: Relay, reading: Reading) -> Outcome {
+    measure_fed(Ingress::Roq, relay, reading)
+}
+
+fn measure_fed(ingress: Ingress, relay: Relay, reading: Reading) -> Outcome {
     let schedule = Schedule { bits: BITS, pattern: Pattern::Bursts };
-    run(Cell { relay, viewers: VIEWERS, schedule, leg: Leg::Webrtc, reading }, TIMES).unwrap()
+    run(Cell { relay, viewers: VIEWERS, schedule, ingress, leg: Leg::Webrtc, reading }, TIMES).unwrap()
 }
 
 fn assert_sane(o: &Outcome) {
@@ -29,8 +33,9 @@ fn assert_sane(o: &Outcome) {
 #[test]
 fn a_cell_of_ours_and_one_of_the_floor_lose_nothing_and_compare() {
     let ours = measure(Relay::Trocar, Reading::Plain);
+    let by_srtp = measure_fed(Ingress::Srtp, Relay::Trocar, Reading::Plain);
     let floor = measure(Relay::Sealed, Reading::Plain);
-    for o in [&ours, &floor] {
+    for o in [&ours, &by_srtp, &floor] {
         assert_sane(o);
         assert_eq!((o.finished.lost, o.finished.refused, o.made.refused), (0, 0, 0), "{o:?}");
         assert!(o.finished.expected > 3 * VIEWERS as u64 * BITS / 8 / 1_100 * 9 / 10, "{o:?}");

@@ -1,7 +1,5 @@
 //! The viewers: many in one process, which counts every packet, opens one in [`SAMPLE`], and decodes nothing.
 
-mod dtls;
-mod peer;
 mod roq;
 mod sockets;
 mod tally;

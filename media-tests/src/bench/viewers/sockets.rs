@@ -2,9 +2,9 @@
 
 use super::super::floor::{FIXED, key_of, nonce_of};
 use super::super::packet::Probe;
+use super::super::peer::Peer;
 use super::super::words::{Finished, Measured, Order, Reading, ViewerKind, ViewerSettings, Word, orders, say};
 use super::ENOUGH;
-use super::peer::Peer;
 use super::tally::{Delays, Tally, read_now};
 use anyhow::Context as _;
 use aws_lc_rs::aead::{Aad, LessSafeKey};

@@ -1,7 +1,7 @@
-//! A WebRTC viewer's end without the socket: ICE, DTLS, SRTP, and a receiver report a second.
+//! A WebRTC end without the socket: ICE, DTLS, SRTP, and a viewer's receiver report a second.
 
-use super::super::packet::{PAYLOAD_TYPE, Probe};
 use super::dtls::{Client, Out};
+use super::packet::{PAYLOAD_TYPE, Probe};
 use crate::sink::dtls::fingerprint;
 use crate::sink::{candidate, offer};
 use anyhow::Context as _;
@@ -9,10 +9,11 @@ use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceCreds, Protocol};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
+use trocar_proto::media::ext::{ABS_CAPTURE_TIME_URI, ExtensionIds};
 use trocar_proto::media::rtcp::{Builder, Compound, ReportBlock, Rtcp, ntp_middle};
 use trocar_proto::media::rtp::Header;
 use trocar_proto::units::{SeqNo, Ssrc};
-use trocar_relay::srtp::{Profile, Srtp};
+use trocar_relay::srtp::{Profile, SendStream, Srtp};
 use trocar_relay::webrtc::transport::dtls_certificate;
 
 /// Reports are this far apart.
@@ -45,6 +46,29 @@ impl Peer {
         let dtls = Client::new(certificate, cm, now)?;
         let peer = Self { address, ice, dtls, remote: None, srtp: None, last_sr: None, reported: now, highest: None };
         Ok((peer, sdp))
+    }
+
+    /// A publisher's end at that address, and its offer.
+    pub(super) fn publisher(address: SocketAddr) -> anyhow::Result<(Self, String)> {
+        let (peer, sdp) = Self::new(address, false)?;
+        let capture = ExtensionIds::OURS.abs_capture_time;
+        let more =
+            format!("a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=extmap:{capture} {ABS_CAPTURE_TIME_URI}\r\n");
+        Ok((peer, sdp.replace("a=recvonly", "a=sendonly") + &more))
+    }
+
+    /// Where packets go.
+    pub(super) fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    /// What a source's packets are sealed with, once there are keys.
+    ///
+    /// # Errors
+    /// Where the source has its stream already.
+    pub(super) fn stream(&mut self, source: Ssrc) -> anyhow::Result<Option<SendStream>> {
+        let Some((_, srtp)) = &mut self.srtp else { return Ok(None) };
+        Ok(Some(srtp.send.claim(source)?))
     }
 
     pub(super) const fn is_unanswered(&self) -> bool {

@@ -21,6 +21,7 @@ pub mod repair_sim;
 pub mod sentinel;
 pub mod sink;
 pub mod stack;
+pub mod story;
 pub mod theatre;
 
 /// Where what a person should look at is kept: `var/artifacts` below the workspace.

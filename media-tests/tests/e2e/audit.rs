@@ -1,11 +1,11 @@
 //! Signaling's audit chain with the real binary: who watched is in it while the server runs, and whoever changes it is named.
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use trocar_media_tests::process::trocar;
 use trocar_media_tests::stack::{PATIENCE, Stack, path, summary};
+use trocar_media_tests::story::Story;
 
 /// Runs `trocar audit`: whether it succeeded, and all that it said.
 fn audit(words: &[&str]) -> anyhow::Result<(bool, String)> {
@@ -39,9 +39,7 @@ fn who_watched_is_in_signalings_chain_and_whoever_changes_it_is_named() -> anyho
     println!("{said}");
     ensure!(ok && said.contains("records are whole"), "while the server runs: {said}");
 
-    let (ok, lines) = audit(&["export", db, "--kind", "view", "--format", "json"])?;
-    ensure!(ok, "{lines}");
-    let views: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let views = Story::about(Path::new(db), "view")?.records;
     let kinds: Vec<&str> = views.iter().filter_map(|v| v["kind"].as_str()).collect();
     ensure!(kinds == ["view-started", "view-ended"], "{kinds:?}");
     let seconds = views[1]["duration_us"].as_f64().context("no duration")? / 1e6;

@@ -11,6 +11,7 @@ use trocar_media_tests::browser::Browser;
 use trocar_media_tests::http_client;
 use trocar_media_tests::process::trocar;
 use trocar_media_tests::stack::{Stack, path};
+use trocar_media_tests::story::Story;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const WHY: &str = "bleeding, the issuer is down";
@@ -149,10 +150,9 @@ fn somebody_comes_in_by_break_glass_everybody_sees_it_and_it_is_reviewed() -> an
 
     let db = state.join("trocar.db");
     run(&["audit", "verify", path(&db)?], "")?;
-    let story = run(&["audit", "export", path(&db)?, "--format", "json"], "")?;
-    let records: Vec<Value> = story.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let count = |kind: &str| records.iter().filter(|r| r["kind"] == kind).count();
-    ensure!((count("break-glass-joined"), count("break-glass-reviewed")) == (2, 2), "{story}");
+    let story = Story::of(&db)?;
+    let count = |kind: &str| story.of_kind(kind).count();
+    ensure!((count("break-glass-joined"), count("break-glass-reviewed")) == (2, 2), "{}", story.text);
     Ok(())
 }
 

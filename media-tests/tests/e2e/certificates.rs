@@ -9,6 +9,7 @@ use trocar_control::trust::{Identity, cert_hash};
 use trocar_media_tests::http_builder;
 use trocar_media_tests::process::Process;
 use trocar_media_tests::stack::{PATIENCE, Stack, path, summary};
+use trocar_media_tests::story::Story;
 use trocar_proto::session::ids::CertHash;
 
 const PICTURE: [&str; 2] = ["--source", "test:1280x720@30"];
@@ -76,7 +77,7 @@ fn runs(viewer: &mut Process) -> anyhow::Result<()> {
 
 /// The records of that kind, as JSON lines.
 fn records(state: &Path, kind: &str) -> anyhow::Result<String> {
-    run(&["audit", "export", path(&state.join("trocar.db"))?, "--kind", kind, "--format", "json"])
+    Ok(Story::about(&state.join("trocar.db"), kind)?.text)
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trocar_media_tests::browser::Browser;
 use trocar_media_tests::process::trocar;
 use trocar_media_tests::stack::{Stack, path};
+use trocar_media_tests::story::Story;
 use trocar_media_tests::{http_client, workspace};
 
 const PASSWORD: &str = "a long enough password";
@@ -189,13 +190,13 @@ fn a_role_with_instruments_is_joined_by_whoever_logs_in_and_all_of_it_is_recorde
     logs_in_on_the_page(&clinic, "grace", || grace.code(Authenticator::step() + 1))?;
 
     let db = clinic.state.join("trocar.db");
-    let story = run(&["audit", "export", path(&db)?, "--format", "json"], "")?;
-    let records: Vec<Value> = story.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let count = |kind: &str| records.iter().filter(|r| r["kind"] == kind).count();
-    ensure!((count("account-added"), count("login"), count("login-failed")) == (3, 3, 3 + 5 + 1), "{story}");
-    let known = records.iter().filter(|r| r["kind"] == "joined" && r["detail"].as_str() == Some("account grace"));
-    ensure!(known.count() == 2, "{story}");
-    ensure!(!story.contains(PASSWORD) && !story.contains("not the password"), "a password is in the chain");
+    let story = Story::of(&db)?;
+    let text = &story.text;
+    let count = |kind: &str| story.of_kind(kind).count();
+    ensure!((count("account-added"), count("login"), count("login-failed")) == (3, 3, 3 + 5 + 1), "{text}");
+    let known = story.of_kind("joined").filter(|r| r["detail"] == "account grace");
+    ensure!(known.count() == 2, "{text}");
+    ensure!(!text.contains(PASSWORD) && !text.contains("not the password"), "a password is in the chain");
     run(&["audit", "verify", path(&db)?], "")?;
     Ok(())
 }

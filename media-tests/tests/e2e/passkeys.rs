@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use trocar_media_tests::browser::Browser;
 use trocar_media_tests::stack::{Stack, path};
+use trocar_media_tests::story::Story;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -208,17 +209,7 @@ fn a_passkey_is_enrolled_by_a_link_and_logs_in_and_another_one_does_not() -> any
     says_it_in_japanese_and_where(&mut clinic)?;
 
     let db = clinic.state.join("trocar.db");
-    let story = run(&["audit", "export", path(&db)?, "--format", "json"], "")?;
-    let records: Vec<Value> = story.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let said = |kind: &str, name: &str, detail: &str| {
-        let fits = |r: &&Value| {
-            r["kind"] == kind
-                && (name.is_empty() || r["name"] == name)
-                && r["detail"].as_str().is_some_and(|d| d.contains(detail))
-        };
-        records.iter().filter(fits).count()
-    };
-    for (kind, name, detail, count) in [
+    Story::of(&db)?.has(&[
         ("account-added", "ada", "without a password, on the node", 1),
         ("passkey-invited", "ada", "on the node", 2),
         ("passkey-added", "ada", "Ward laptop", 1),
@@ -232,9 +223,7 @@ fn a_passkey_is_enrolled_by_a_link_and_logs_in_and_another_one_does_not() -> any
         ("passkey-removed", "ada", "Ward laptop, on the node", 1),
         ("joined", "", "account ada", 2),
         ("joined", "", "account grace", 1),
-    ] {
-        ensure!(said(kind, name, detail) == count, "{kind} {name:?} {detail:?}: not {count} in\n{story}");
-    }
+    ])?;
     run(&["audit", "verify", path(&db)?], "")?;
     Ok(())
 }

@@ -1,10 +1,9 @@
 use super::*;
 use crate::store::{Opened, Run};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
-use rustls::pki_types::PrivateKeyDer;
 use trocar_control::audit::record::{Event as Kind, Hash, Party, Record};
 use trocar_control::consent::{sign, withdrawal};
 use trocar_control::trust::Identity;
+use trocar_testpki::{Authority, Leaf};
 
 const MORNING: WallMicros = WallMicros(1_800_000_000_000_000);
 const HOUR: i64 = 3_600_000_000;
@@ -17,21 +16,13 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = params.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(params, key);
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.subject_alt_names = vec![SanType::URI("trocar://north/consent/desk".try_into().unwrap())];
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        let cert = params.signed_by(&key, &issuer).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let signer = Identity::new(vec![cert.der().clone()], key).unwrap();
+        let authority = Authority::new();
+        let desk = authority.issue(&Leaf::device("trocar://north/consent/desk").for_clients());
+        let key = desk.key();
+        let signer = Identity::new(vec![desk.der], key).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("trust")).unwrap();
-        std::fs::write(dir.path().join("trust/ca.pem"), ca).unwrap();
+        std::fs::write(dir.path().join("trust/ca.pem"), authority.pem()).unwrap();
         Self { dir, signer }
     }
 

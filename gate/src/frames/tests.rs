@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::core::Event;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -12,33 +11,23 @@ use tokio_rustls::client::TlsStream;
 use trocar_proto::handover::frameproof::{ALPN, MARK_LEN, Mark, Report};
 use trocar_proto::handover::gate::{FrameReport, Input};
 use trocar_proto::handover::types::FrameRef;
+use trocar_testpki::{Authority, Leaf};
 
-struct Site {
-    issuer: Issuer<'static, KeyPair>,
-    ca: String,
-}
+struct Site(Authority);
 
 impl Site {
     fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), ca }
+        Self(Authority::new())
     }
 
     fn trust(&self) -> Trust {
-        Trust::from_pem(self.ca.as_bytes(), None).unwrap()
+        Trust::from_pem(self.0.pem().as_bytes(), None).unwrap()
     }
 
     fn identity(&self, role: &str, name: &str) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        let uri = format!("trocar://local/{role}/{name}").try_into().unwrap();
-        params.subject_alt_names = vec![SanType::URI(uri)];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        Identity::new(vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap()
+        let own = self.0.issue(&Leaf::device(format!("trocar://local/{role}/{name}")).for_clients());
+        let key = own.key();
+        Identity::new(vec![own.der], key).unwrap()
     }
 
     /// A listener, and what it tells the core.

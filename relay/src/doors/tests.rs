@@ -1,12 +1,8 @@
 use super::*;
 use crate::{Relay, RelayConfig};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
-    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
-};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::time::{Duration, Instant, SystemTime};
 use trocar_proto::session::ids::RealmId;
+use trocar_testpki::{Authority, Issued, Leaf};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// What is promised of a certificate that is taken back.
@@ -17,54 +13,34 @@ const SOON: Duration = Duration::from_secs(20);
 /// An authority in a directory, and a relay that lives by it.
 struct Site {
     dir: tempfile::TempDir,
-    ca: CertifiedIssuer<'static, KeyPair>,
+    ca: Authority,
     relay: Relay,
     events: mpsc::Receiver<RelayEvent>,
 }
 
-/// How a certificate is made.
-struct Made {
-    serial: u64,
-    usage: ExtendedKeyUsagePurpose,
-    begins: SystemTime,
-    ends: SystemTime,
+/// A device's certificate, good for an hour.
+fn device(name: &str, serial: u64) -> Leaf {
+    let now = SystemTime::now();
+    Leaf::device(format!("trocar://north/{name}")).at("localhost").serial(serial).good(now - HOUR, now + HOUR)
 }
 
-impl Made {
-    fn good(serial: u64) -> Self {
-        let now = SystemTime::now();
-        Self { serial, usage: ExtendedKeyUsagePurpose::ClientAuth, begins: now - HOUR, ends: now + HOUR }
-    }
+fn client(name: &str, serial: u64) -> Leaf {
+    device(name, serial).for_clients()
 }
 
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// A certificate and its key, both PEM.
-fn issue(ca: &CertifiedIssuer<'static, KeyPair>, name: &str, made: &Made) -> (String, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    params.subject_alt_names.push(SanType::URI(format!("trocar://north/{name}").as_str().try_into().unwrap()));
-    params.extended_key_usages = vec![made.usage.clone()];
-    params.serial_number = Some(SerialNumber::from(made.serial));
-    (params.not_before, params.not_after) = (made.begins.into(), made.ends.into());
-    (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
+fn server(name: &str, serial: u64) -> Leaf {
+    device(name, serial).for_servers()
 }
 
 impl Site {
     fn open() -> Self {
-        let (dir, ca) = (tempfile::tempdir().unwrap(), authority());
+        let (dir, ca) = (tempfile::tempdir().unwrap(), Authority::new());
         std::fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
         let at = |name: &str| dir.path().join(name);
         let files = CertificateFiles { cert: at("relay.pem"), key: at("relay.key"), trust: at("ca.pem") };
-        write_own(&dir, &issue(&ca, "relay/r", &relays(900)));
+        write_own(&dir, &ca.issue(&server("relay/r", 900)));
         let own = Identity::from_pem_files(&files.cert, &files.key).unwrap();
-        let identity =
-            quic::Identity { chain: own.chain.clone(), key: own.key.clone_key(), trust: vec![ca.der().clone()] };
+        let identity = quic::Identity { chain: own.chain.clone(), key: own.key.clone_key(), trust: vec![ca.der()] };
         let listener = crate::worker::RealmListener {
             realm: RealmId::new("north").unwrap(),
             webrtc: "127.0.0.1:0".parse().unwrap(),
@@ -80,39 +56,19 @@ impl Site {
         Self { dir, ca, relay, events }
     }
 
-    async fn dial_with(&self, (cert, key): &(String, String)) -> quinn::Connection {
-        let key = KeyPair::from_pem(key).unwrap();
-        let identity = quic::Identity {
-            chain: vec![rustls::pki_types::pem::PemObject::from_pem_slice(cert.as_bytes()).unwrap()],
-            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            trust: vec![self.ca.der().clone()],
-        };
+    async fn dial_with(&self, shown: &Issued) -> quinn::Connection {
+        let identity = quic::Identity { chain: vec![shown.der.clone()], key: shown.key(), trust: vec![self.ca.der()] };
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         endpoint.set_default_client_config(quic::client_config(identity).unwrap());
         endpoint.connect(self.relay.addresses()[0].quic, "localhost").unwrap().await.unwrap()
     }
 
-    async fn dial(&self, name: &str, made: &Made) -> quinn::Connection {
-        self.dial_with(&issue(&self.ca, name, made)).await
+    async fn dial(&self, leaf: &Leaf) -> quinn::Connection {
+        self.dial_with(&self.ca.issue(leaf)).await
     }
 
     fn revoke(&self, serials: &[u64]) {
-        let now = SystemTime::now();
-        let revoked = |serial: &u64| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: now.into(),
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let list = CertificateRevocationListParams {
-            this_update: (now - HOUR).into(),
-            next_update: (now + HOUR).into(),
-            crl_number: SerialNumber::from(1_u64),
-            issuing_distribution_point: None,
-            revoked_certs: serials.iter().map(revoked).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        replace(&self.dir, "crl.pem", &list.signed_by(&self.ca).unwrap().pem().unwrap());
+        replace(&self.dir, "crl.pem", &self.ca.revocation_list(serials));
     }
 
     /// The next thing that is told of certificates.
@@ -128,19 +84,15 @@ impl Site {
     }
 }
 
-fn relays(serial: u64) -> Made {
-    Made { usage: ExtendedKeyUsagePurpose::ServerAuth, ..Made::good(serial) }
-}
-
 fn replace(dir: &tempfile::TempDir, name: &str, text: &str) {
     let new = dir.path().join("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(new, dir.path().join(name)).unwrap();
 }
 
-fn write_own(dir: &tempfile::TempDir, (cert, key): &(String, String)) {
-    replace(dir, "relay.key", key);
-    replace(dir, "relay.pem", cert);
+fn write_own(dir: &tempfile::TempDir, own: &Issued) {
+    replace(dir, "relay.key", &own.key_pem());
+    replace(dir, "relay.pem", &own.pem);
 }
 
 /// Why the relay ended it.
@@ -167,21 +119,19 @@ async fn a_certificate_that_is_revoked_run_out_for_another_use_or_of_another_aut
     site.revoke(&[2]);
     assert_eq!(site.told().await.0, CertificateNews::Renewed);
     let now = SystemTime::now();
-    let good = site.dial("publisher/good", &Made::good(1)).await;
-    let revoked = Made::good(2);
-    let over = Made { begins: now - 2 * HOUR, ends: now - HOUR, ..Made::good(3) };
-    let servers = Made { usage: ExtendedKeyUsagePurpose::ServerAuth, ..Made::good(4) };
-    for (name, made, why) in [
-        ("publisher/revoked", &revoked, "is revoked"),
-        ("publisher/over", &over, "is not valid"),
-        ("relay/a-server", &servers, "is not valid"),
+    let good = site.dial(&client("publisher/good", 1)).await;
+    let over = client("publisher/over", 3).good(now - 2 * HOUR, now - HOUR);
+    for (name, leaf, why) in [
+        ("publisher/revoked", client("publisher/revoked", 2), "is revoked"),
+        ("publisher/over", over, "is not valid"),
+        ("relay/a-server", server("relay/a-server", 4), "is not valid"),
     ] {
-        let connection = site.dial(name, made).await;
+        let connection = site.dial(&leaf).await;
         assert!(ended(&connection).await.contains("certificate"), "{name}");
         let (news, detail) = site.told().await;
         assert!(news == CertificateNews::Refused && detail.contains(name) && detail.contains(why), "{detail}");
     }
-    let stranger = site.dial_with(&issue(&authority(), "publisher/stranger", &Made::good(1))).await;
+    let stranger = site.dial_with(&Authority::new().issue(&client("publisher/stranger", 1))).await;
     ended(&stranger).await;
     let (_, detail) = site.told().await;
     assert!(detail.contains("publisher/stranger") && detail.contains("no authority"), "{detail}");
@@ -193,9 +143,9 @@ async fn a_certificate_that_is_revoked_run_out_for_another_use_or_of_another_aut
 #[tokio::test]
 async fn a_certificate_that_is_taken_back_is_out_within_a_second_and_the_others_go_on() {
     let mut site = Site::open();
-    let good = site.dial("station/good", &Made::good(1)).await;
-    let gone = site.dial("station/gone", &Made::good(2)).await;
-    let relay = site.dial("relay/other", &Made::good(3)).await;
+    let good = site.dial(&client("station/good", 1)).await;
+    let gone = site.dial(&client("station/gone", 2)).await;
+    let relay = site.dial(&client("relay/other", 3)).await;
     for each in [&good, &gone, &relay] {
         lives(each).await;
     }
@@ -220,15 +170,12 @@ async fn a_certificate_that_is_taken_back_is_out_within_a_second_and_the_others_
 #[tokio::test]
 async fn whoever_holds_authority_is_not_cut_off_before_its_gate_has_ended_that() {
     let mut site = Site::open();
-    let station = issue(&site.ca, "station/holder", &Made::good(2));
-    let gate = issue(&site.ca, "gate/or-1", &Made::good(3));
+    let station = site.ca.issue(&client("station/holder", 2));
+    let gate = site.ca.issue(&client("gate/or-1", 3));
     let (holder, gate) = (site.dial_with(&station).await, site.dial_with(&gate).await);
-    let hash = |pem: &str| {
-        cert_hash(&<CertificateDer<'_> as rustls::pki_types::pem::PemObject>::from_pem_slice(pem.as_bytes()).unwrap())
-    };
     // Of a gate's own name nothing follows: it would spare itself.
     let gates = shown_by(&site, "gate");
-    site.relay.doors.note_holders([hash(&station.0), gates].into());
+    site.relay.doors.note_holders([cert_hash(&station.der), gates].into());
     site.revoke(&[2, 3]);
     assert!(ended(&gate).await.contains("revoked"));
     loop {
@@ -265,11 +212,11 @@ fn shown_by(site: &Site, role: &str) -> CertHash {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_shown_to_who_comes_and_nobody_who_is_there_notices() {
     let mut site = Site::open();
-    let before = site.dial("station/early", &Made::good(1)).await;
-    write_own(&site.dir, &issue(&site.ca, "relay/r", &relays(901)));
+    let before = site.dial(&client("station/early", 1)).await;
+    write_own(&site.dir, &site.ca.issue(&server("relay/r", 901)));
     let (news, detail) = site.told().await;
     assert!(news == CertificateNews::Renewed && detail.contains("relay.pem"), "{detail}");
-    let after = site.dial("station/late", &Made::good(2)).await;
+    let after = site.dial(&client("station/late", 2)).await;
     assert_ne!(shown(&before), shown(&after));
     assert!(detail.contains(&shown(&after).to_string()), "{detail}");
     lives(&before).await;
@@ -280,23 +227,23 @@ async fn a_new_certificate_is_shown_to_who_comes_and_nobody_who_is_there_notices
 async fn files_that_cannot_be_used_change_nothing_and_are_told_once_until_they_can() {
     let mut site = Site::open();
     let unusable = |site: &Site| site.relay.doors.figures()[0].values[2].value;
-    let there = site.dial("station/there", &Made::good(1)).await;
+    let there = site.dial(&client("station/there", 1)).await;
     let own = std::fs::read_to_string(site.dir.path().join("relay.pem")).unwrap();
     let now = SystemTime::now();
-    let over = Made { begins: now - 2 * HOUR, ends: now - HOUR, ..relays(901) };
-    let (other_key, _) = issue(&site.ca, "relay/r", &relays(902));
+    let over = server("relay/r", 901).good(now - 2 * HOUR, now - HOUR);
+    let other_key = site.ca.issue(&server("relay/r", 902)).pem;
     let wrong = [
         ("relay.pem", "no certificate".to_owned(), "relay.pem"),
         ("relay.pem", other_key, "own certificate"),
-        ("relay.pem", issue(&site.ca, "relay/r", &over).0, "not good now"),
-        ("relay.pem", issue(&site.ca, "relay/another", &relays(903)).0, "trocar://north/relay/another"),
+        ("relay.pem", site.ca.issue(&over).pem, "not good now"),
+        ("relay.pem", site.ca.issue(&server("relay/another", 903)).pem, "trocar://north/relay/another"),
     ];
     for (file, text, want) in wrong {
         replace(&site.dir, file, &text);
         let (news, detail) = site.told().await;
         assert!(news == CertificateNews::Unusable && detail.contains(want), "{want}: {detail}");
         assert_eq!(unusable(&site), 1.0);
-        assert_eq!(shown(&site.dial("station/new", &Made::good(2)).await), shown(&there), "{want}");
+        assert_eq!(shown(&site.dial(&client("station/new", 2)).await), shown(&there), "{want}");
     }
     replace(&site.dir, "relay.pem", &own);
     replace(&site.dir, "crl.pem", "no list");

@@ -1,27 +1,19 @@
 use super::*;
 use crate::quic::{Identity, client_config, server_config};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::UdpSocket;
 use trocar_proto::media::roq::StreamReader;
 use trocar_proto::units::FlowId;
+use trocar_testpki::{Authority, Leaf};
 
 const BUDGET: Duration = Duration::from_millis(100);
 
 fn identity() -> Identity {
-    let mut params = CertificateParams::new(vec!["ca".to_owned()]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-    Identity {
-        chain: vec![leaf.der().clone()],
-        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        trust: vec![ca.der().clone()],
-    }
+    let ca = Authority::new();
+    let own = ca.issue(&Leaf::host("localhost"));
+    Identity { key: own.key(), chain: vec![own.der], trust: vec![ca.der()] }
 }
 
 /// A connection through a line that can be cut.

@@ -17,8 +17,6 @@ use crate::quic::Identity;
 use crate::srtp::{Profile, Srtp};
 use aws_lc_rs::hmac;
 use is::stun::{StunMessage, TransId};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use trocar_proto::media::ext::FrameMark;
 use trocar_proto::media::feed::JOIN_FROM_CACHE_US;
 use trocar_proto::media::ring::PacketInfo;
@@ -29,6 +27,7 @@ use trocar_proto::session::api::LegRequest;
 use trocar_proto::session::feed::{FeedDescriptor, Purpose};
 use trocar_proto::session::ids::{FeedId, ParticipantId, SessionId};
 use trocar_proto::units::{Bitrate, FlowId, Micros, SeqNo, Ssrc};
+use trocar_testpki::{Authority, Leaf};
 
 /// Longest wait for something that has to come.
 const SOON: Duration = Duration::from_secs(8);
@@ -46,19 +45,10 @@ fn key(feed: &str) -> FeedKey {
 
 /// Certificates of realm `north`: the relay's, and a device's.
 fn identities() -> [Identity; 2] {
-    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let ca = Authority::new();
     ["relay/relay-1", "device/or-1"].map(|name| {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI(format!("trocar://north/{name}").as_str().try_into().unwrap()));
-        let leaf = params.signed_by(&key, &ca).unwrap();
-        Identity {
-            chain: vec![leaf.der().clone()],
-            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            trust: vec![ca.der().clone()],
-        }
+        let own = ca.issue(&Leaf::device(format!("trocar://north/{name}")).at("localhost"));
+        Identity { key: own.key(), chain: vec![own.der], trust: vec![ca.der()] }
     })
 }
 

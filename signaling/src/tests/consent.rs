@@ -2,32 +2,24 @@
 
 use super::*;
 use crate::live::Closing;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
-    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
-};
-use rustls::pki_types::PrivateKeyDer;
 use trocar_control::consent::{sign, withdrawal};
 use trocar_control::trust::Identity;
 use trocar_proto::handover::consent::{Document, Scope};
 use trocar_proto::session::event::ControlInfo;
 use trocar_proto::units::WallMicros;
+use trocar_testpki::{Authority, Leaf};
 
 /// A hospital with an authority, and a desk that signs consent.
 struct Hospital {
     dir: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
+    authority: Authority,
 }
 
 impl Hospital {
     fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { dir, issuer: Issuer::new(params, key) }
+        let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        Self { dir, authority }
     }
 
     fn config(&self) -> Config {
@@ -39,31 +31,14 @@ impl Hospital {
     }
 
     fn signer(&self, role: &str) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        let name = format!("trocar://north/{role}/desk-1");
-        params.subject_alt_names = vec![SanType::URI(name.as_str().try_into().unwrap())];
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        params.serial_number = Some(SerialNumber::from(77_u64));
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
-        Identity::new(vec![cert.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap()
+        let leaf = Leaf::device(format!("trocar://north/{role}/desk-1")).for_clients().serial(77);
+        let own = self.authority.issue(&leaf);
+        let key = own.key();
+        Identity::new(vec![own.der], key).unwrap()
     }
 
     fn revoke(&self) {
-        let crl = CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(2099, 1, 1),
-            crl_number: SerialNumber::from(1_u64),
-            issuing_distribution_point: None,
-            revoked_certs: vec![RevokedCertParams {
-                serial_number: SerialNumber::from(77_u64),
-                revocation_time: date_time_ymd(2020, 1, 1),
-                reason_code: None,
-                invalidity_date: None,
-            }],
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        std::fs::write(self.dir.path().join("crl.pem"), crl.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        std::fs::write(self.dir.path().join("crl.pem"), self.authority.revocation_list(&[77])).unwrap();
     }
 }
 

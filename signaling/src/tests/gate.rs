@@ -4,7 +4,6 @@ use super::serving::Running;
 use super::sockets::Socket;
 use super::*;
 use crate::ControlConfig;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use tempfile::TempDir;
@@ -16,13 +15,14 @@ use trocar_proto::control::PartyKind;
 use trocar_proto::handover::message::{Figures, FromGate, Mode, Status, ToGate};
 use trocar_proto::handover::types::{Colours, Epoch, GrantedSet};
 use trocar_relay::control::{Control, ControlListener};
+use trocar_testpki::{Authority, Leaf};
 
 const SOON: Duration = Duration::from_secs(5);
 
 /// A site: an authority with its directory, and a relay.
 struct Site {
     dir: TempDir,
-    ca: CertifiedIssuer<'static, KeyPair>,
+    ca: Authority,
     relay: Control,
     /// What the relay asks about tokens, once signaling is up.
     tokens: Arc<OnceLock<crate::TokenCheck>>,
@@ -31,9 +31,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let ca = Authority::new();
         std::fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
         let own = write_identity(&dir, &ca, "relay");
         let own = Identity::from_pem_files(&own.0, &own.1).unwrap();
@@ -42,7 +40,7 @@ impl Site {
         let relay = Control::start(ControlListener {
             realm: RealmId::new("north").unwrap(),
             address: "127.0.0.1:0".parse().unwrap(),
-            identity: trocar_relay::quic::Identity { chain: own.chain, key: own.key, trust: vec![ca.der().clone()] },
+            identity: trocar_relay::quic::Identity { chain: own.chain, key: own.key, trust: vec![ca.der()] },
             tokens: Arc::new(move |token, session, hash| asked.get().unwrap()(token, session, hash)),
             limits: trocar_relay::control::Limits::default(),
         })
@@ -81,16 +79,9 @@ impl Site {
     }
 }
 
-fn write_identity(dir: &TempDir, ca: &CertifiedIssuer<'static, KeyPair>, role: &str) -> (PathBuf, PathBuf) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let uri = format!("trocar://north/{role}/one");
-    params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().unwrap()));
-    let leaf = params.signed_by(&key, ca).unwrap();
-    let files = (dir.path().join(format!("{role}.pem")), dir.path().join(format!("{role}.key")));
-    std::fs::write(&files.0, leaf.pem()).unwrap();
-    std::fs::write(&files.1, key.serialize_pem()).unwrap();
-    files
+fn write_identity(dir: &TempDir, ca: &Authority, role: &str) -> (PathBuf, PathBuf) {
+    let leaf = Leaf::device(format!("trocar://north/{role}/one")).at("localhost");
+    ca.issue(&leaf).write(dir.path(), role)
 }
 
 fn status(answers: Vec<trocar_proto::handover::types::Nonce>) -> FromGate {

@@ -2,15 +2,14 @@
 
 use super::*;
 use crate::audit::{self, Filter, IngestError, SealError, ingest, merged_story, seal, search, verify, verify_gates};
-use rcgen::{BasicConstraints, CertificateParams, Issuer, KeyPair, SanType};
 use rusqlite::Connection;
-use rustls::pki_types::pem::PemObject as _;
 use std::path::PathBuf;
 use std::time::Instant;
 use trocar_control::audit::clock::utc;
 use trocar_control::audit::record::{Event, Hash, Record};
 use trocar_control::trust::{Identity, Trust};
 use trocar_proto::units::WallMicros;
+use trocar_testpki::{Authority, Leaf};
 
 /// An authority and two of its certificates.
 struct Realm {
@@ -20,24 +19,14 @@ struct Realm {
 }
 
 fn realm() -> Realm {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-    let ca = params.self_signed(&key).unwrap().pem();
-    let issuer = Issuer::new(params, key);
+    let authority = Authority::new();
     let leaf = |name: &str| {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.subject_alt_names.push(SanType::URI(name.try_into().unwrap()));
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        let pem = params.signed_by(&key, &issuer).unwrap().pem();
-        let chain = vec![rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
-        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-        Identity::new(chain, key).unwrap()
+        let own = authority.issue(&Leaf::device(name).for_clients());
+        let key = own.key();
+        Identity::new(vec![own.der], key).unwrap()
     };
     let (gate, station) = (leaf("trocar://north/gate/or-1"), leaf("trocar://north/station/or-1"));
-    Realm { trust: Trust::from_pem(ca.as_bytes(), None).unwrap(), gate, station }
+    Realm { trust: Trust::from_pem(authority.pem().as_bytes(), None).unwrap(), gate, station }
 }
 
 /// Lines of a gate's chain; `note` tells one chain from another, from a record on.

@@ -4,25 +4,22 @@ use super::super::frame;
 use super::SOON;
 use crate::quic::{Identity, SteadyWindow};
 use quinn::crypto::rustls::QuicClientConfig;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::time::timeout;
 use trocar_control::trust::cert_hash;
 use trocar_proto::control::{ALPN, FromRelay, Index, PartyKind, ToRelay};
 use trocar_proto::session::ids::{CertHash, SessionId};
+use trocar_testpki::{Authority, Leaf};
 
 /// An authority of realm `north`.
 pub(super) struct Pki {
-    ca: CertifiedIssuer<'static, KeyPair>,
+    ca: Authority,
 }
 
 impl Pki {
     pub(super) fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self { ca: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+        Self { ca: Authority::new() }
     }
 
     pub(super) fn identity(&self, role: &str, name: &str) -> Identity {
@@ -30,15 +27,8 @@ impl Pki {
     }
 
     pub(super) fn named(&self, uri: &str) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
-        let leaf = params.signed_by(&key, &self.ca).unwrap();
-        Identity {
-            chain: vec![leaf.der().clone()],
-            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            trust: vec![self.ca.der().clone()],
-        }
+        let own = self.ca.issue(&Leaf::device(uri).at("localhost"));
+        Identity { key: own.key(), chain: vec![own.der], trust: vec![self.ca.der()] }
     }
 }
 

@@ -5,8 +5,6 @@ use crate::quic::line::figures_of;
 use crate::quic::{Identity, client_config, server_config};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +12,7 @@ use trocar_proto::link::{Fate, Link, LinkConfig};
 use trocar_proto::media::rate::SharedLine;
 use trocar_proto::session::feed::Purpose;
 use trocar_proto::units::{Bitrate, Micros};
+use trocar_testpki::{Authority, Leaf};
 
 const STEP_US: u64 = 100;
 const FPS: u64 = 60;
@@ -23,16 +22,9 @@ const DATAGRAM: usize = 1_100;
 const WAIT_MS: u64 = 200;
 
 pub(in crate::quic) fn identity() -> Identity {
-    let mut params = CertificateParams::new(vec!["ca".to_owned()]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-    Identity {
-        chain: vec![leaf.der().clone()],
-        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        trust: vec![ca.der().clone()],
-    }
+    let ca = Authority::new();
+    let own = ca.issue(&Leaf::host("localhost"));
+    Identity { key: own.key(), chain: vec![own.der], trust: vec![ca.der()] }
 }
 
 struct End {

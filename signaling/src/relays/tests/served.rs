@@ -3,10 +3,6 @@ use crate::relays::door::{Door, DoorConfig};
 use crate::relays::places::{Act, Owed};
 use crate::relays::{RelayAt, Relays};
 use crate::tests::descriptor;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
-};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,25 +19,21 @@ use trocar_relay::quic::Identity;
 use trocar_relay::remote::{AdmissionListener, RemoteAdmission};
 use trocar_relay::worker::{Limits, RealmListener};
 use trocar_relay::{Relay, RelayConfig};
+use trocar_testpki::{Authority, Leaf};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An authority in a folder.
 struct Ca {
     dir: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
+    authority: Authority,
 }
 
 impl Ca {
     fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let cert = params.self_signed(&key).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("ca.pem"), cert.pem()).unwrap();
-        Self { dir, issuer: Issuer::new(params, key) }
+        let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        Self { dir, authority }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -54,35 +46,12 @@ impl Ca {
     }
 
     fn issue_in(&self, realm: &str, role: &str, name: &str, serial: u8) -> (PathBuf, PathBuf) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let uri = format!("trocar://{realm}/{role}/{name}");
-        params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().unwrap()));
-        params.serial_number = Some(SerialNumber::from(vec![serial]));
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
-        let (c, k) = (self.file(&format!("{name}.pem")), self.file(&format!("{name}.key")));
-        std::fs::write(&c, cert.pem()).unwrap();
-        std::fs::write(&k, key.serialize_pem()).unwrap();
-        (c, k)
+        let leaf = Leaf::device(format!("trocar://{realm}/{role}/{name}")).at("127.0.0.1").serial(serial.into());
+        self.authority.issue(&leaf).write(self.dir.path(), name)
     }
 
     fn revoke(&self, serial: u8) {
-        let at = |year| rcgen::date_time_ymd(year, 1, 1);
-        let list = CertificateRevocationListParams {
-            this_update: at(2024),
-            next_update: at(2099),
-            crl_number: SerialNumber::from(1_u64),
-            issuing_distribution_point: None,
-            revoked_certs: vec![RevokedCertParams {
-                serial_number: SerialNumber::from(vec![serial]),
-                revocation_time: at(2024),
-                reason_code: None,
-                invalidity_date: None,
-            }],
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let pem = list.signed_by(&self.issuer).unwrap().pem().unwrap();
-        std::fs::write(self.file("crl.new"), pem).unwrap();
+        std::fs::write(self.file("crl.new"), self.authority.revocation_list(&[serial.into()])).unwrap();
         std::fs::rename(self.file("crl.new"), self.file("crl.pem")).unwrap();
     }
 }

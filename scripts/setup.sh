@@ -54,6 +54,7 @@ if [ "$tier" = test ]; then
         "alert rules are tested with promtool|prometheus"
         "sound devices are tested with a sound server of their own|pulseaudio libasound2-plugins"
         "audit records are sent to a real repository, and checked against their schema|rsyslog rsyslog-gnutls rsyslog-openssl libxml2-utils"
+        "what the listeners offer is tried by a client that nobody here wrote|openssl"
         "a machine that hears nothing is tested with a packet filter|nftables"
         "the line test is held against the tools that people know|iperf3 srt-tools"
     )

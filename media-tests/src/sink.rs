@@ -1,5 +1,6 @@
 //! A light WebRTC viewer that stands for many: WHEP, ICE, DTLS, and every SRTP packet opened and counted. It decodes nothing.
 
+pub mod door;
 pub(crate) mod dtls;
 mod flood;
 mod wire;
@@ -7,7 +8,7 @@ mod wire;
 use anyhow::{Context, bail};
 use dtls::{DtlsClient, Out, fingerprint};
 use is::stun::{StunMessage, StunPacket};
-use is::{Candidate, IceAgent, IceCreds};
+use is::{Candidate, IceAgent, IceCreds, Protocol};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -153,6 +154,32 @@ pub(crate) fn offer(local: &IceCreds, fingerprint: &str) -> String {
     )
 }
 
+/// A value of an answer's attribute.
+pub(crate) fn attribute(answer: &str, name: &str) -> anyhow::Result<String> {
+    let prefix = format!("a={name}:");
+    let found = answer.lines().find_map(|l| l.strip_prefix(&prefix)).map(|v| v.trim().to_owned());
+    found.with_context(|| format!("answer without {name}"))
+}
+
+/// The ICE agent of a client that sends from that address and got that answer.
+pub(crate) fn agent(
+    own: IceCreds,
+    (address, protocol): (SocketAddr, Protocol),
+    relay: SocketAddr,
+    answer: &str,
+) -> anyhow::Result<IceAgent> {
+    let mut ice = IceAgent::new(own);
+    ice.set_controlling(true);
+    ice.set_remote_credentials(IceCreds {
+        ufrag: attribute(answer, "ice-ufrag")?,
+        pass: attribute(answer, "ice-pwd")?,
+    });
+    ice.add_local_candidate(Candidate::host(address, protocol)?);
+    ice.add_remote_candidate(Candidate::host(relay, protocol)?);
+    ice.handle_timeout(Instant::now());
+    Ok(ice)
+}
+
 struct Sink {
     wire: Wire,
     address: SocketAddr,
@@ -172,22 +199,8 @@ impl Sink {
         answer: &str,
         certificate: dimpl::DtlsCertificate,
     ) -> anyhow::Result<Self> {
-        let value = |name: &str| {
-            let prefix = format!("a={name}:");
-            answer.lines().find_map(|l| l.strip_prefix(&prefix)).map(ToOwned::to_owned)
-        };
-        let creds = IceCreds {
-            ufrag: value("ice-ufrag").context("answer without ice-ufrag")?,
-            pass: value("ice-pwd").context("answer without ice-pwd")?,
-        };
-        let (address, protocol) = (wire.address()?, wire.protocol());
-        let now = Instant::now();
-        let mut ice = IceAgent::new(local);
-        ice.set_controlling(true);
-        ice.set_remote_credentials(creds);
-        ice.add_local_candidate(Candidate::host(address, protocol)?);
-        ice.add_remote_candidate(Candidate::host(remote, protocol)?);
-        ice.handle_timeout(now);
+        let (address, now) = (wire.address()?, Instant::now());
+        let ice = agent(local, (address, wire.protocol()), remote, answer)?;
         let dtls = DtlsClient::new(certificate, now)?;
         Ok(Self { wire, address, ice, dtls, remote, srtp: None, last: None, counts: Arc::default() })
     }

@@ -27,7 +27,7 @@ use crate::stop::Stop;
 use anyhow::{Context as _, bail, ensure};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -118,11 +118,14 @@ pub(super) async fn serve(args: AgentArgs) -> anyhow::Result<()> {
     let verifier =
         WebPkiClientVerifier::builder_with_provider(roots(&identity.trust)?, Arc::clone(&provider)).build()?;
     let own = identity.duplicate();
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(own.chain, own.key)
         .context("--cert")?;
+    // Each coordinator shows its certificate.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     println!("waiting at {}", listener.local_addr()?);

@@ -2,10 +2,10 @@
 //! the address that the relay has validated.
 
 use crate::sink::dtls::{DtlsClient, Out, fingerprint};
-use crate::sink::{candidate, offer};
+use crate::sink::{agent, attribute, candidate, offer};
 use anyhow::{Context as _, ensure};
 use is::stun::{StunMessage, StunPacket};
-use is::{Candidate, IceAgent, IceCreds, Protocol};
+use is::{IceAgent, IceCreds, Protocol};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
@@ -70,22 +70,21 @@ impl Draft {
     /// # Errors
     /// Where the answer lacks something.
     pub(super) fn answered(self, answer: &str) -> anyhow::Result<Peer> {
-        let value = |name: &str| {
-            let prefix = format!("a={name}:");
-            let found = answer.lines().find_map(|l| l.strip_prefix(&prefix)).map(|v| v.trim().to_owned());
-            found.with_context(|| format!("answer without {name}"))
-        };
-        let remote = candidate(answer, "udp")?;
-        let now = Instant::now();
-        let mut ice = IceAgent::new(self.local);
-        ice.set_controlling(true);
-        ice.set_remote_credentials(IceCreds { ufrag: value("ice-ufrag")?, pass: value("ice-pwd")? });
-        ice.add_local_candidate(Candidate::host(self.address, Protocol::Udp)?);
-        ice.add_remote_candidate(Candidate::host(remote, Protocol::Udp)?);
-        ice.handle_timeout(now);
+        let (remote, now) = (candidate(answer, "udp")?, Instant::now());
+        let ice = agent(self.local, (self.address, Protocol::Udp), remote, answer)?;
         let dtls = DtlsClient::new(self.certificate, now)?;
         let (socket, address) = (self.socket, self.address);
-        Ok(Peer { socket, address, remote, ice, dtls, srtp: None, stun_out: 0, stun_in: 0, ufrag: value("ice-ufrag")? })
+        Ok(Peer {
+            socket,
+            address,
+            remote,
+            ice,
+            dtls,
+            srtp: None,
+            stun_out: 0,
+            stun_in: 0,
+            ufrag: attribute(answer, "ice-ufrag")?,
+        })
     }
 }
 

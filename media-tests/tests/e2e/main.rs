@@ -30,6 +30,7 @@ mod install;
 mod lines;
 mod link;
 mod link_relay;
+mod listeners;
 mod load;
 mod native;
 mod oidc;

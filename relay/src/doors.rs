@@ -11,17 +11,19 @@
 use crate::metrics::{self as m, LegFigures, Value};
 use crate::quic::{self, QuicError};
 use rustls::pki_types::{CertificateDer, UnixTime};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
 use trocar_control::trust::{
-    CredentialError, Credentials, Distrust, Identity, LOOK_EVERY, PeerIdentity, Trust, TrustError, cert_hash, cert_name,
+    CredentialError, Credentials, Distrust, Identity, LOOK_EVERY, Look, PeerIdentity, Trust, TrustError, cert_hash,
+    cert_name,
 };
 use trocar_proto::media::roq;
 use trocar_proto::session::admission::{CertificateNews, RelayEvent};
-use trocar_proto::session::ids::CertHash;
+use trocar_proto::session::ids::{CertHash, RealmId};
 
 #[cfg(test)]
 mod tests;
@@ -40,16 +42,60 @@ pub struct CertificateFiles {
     pub key: PathBuf,
     /// Authorities of publishers, viewers, gates, stations and other relays; a `crl.pem` beside it counts.
     pub trust: PathBuf,
+    /// Certificate and key of the listeners for these realms, in place of the ones above: each may name addresses of its own network.
+    pub realms: BTreeMap<RealmId, (PathBuf, PathBuf)>,
 }
 
 impl CertificateFiles {
-    fn load(&self) -> Result<Credentials, CredentialError> {
-        Credentials::load(&self.cert, &self.key, &self.trust)
+    fn load(&self) -> Result<Kept, CredentialError> {
+        let load = |cert: &Path, key: &Path| Credentials::load(cert, key, &self.trust);
+        let mut realms = BTreeMap::new();
+        for (realm, (cert, key)) in &self.realms {
+            realms.insert(realm.clone(), load(cert, key)?);
+        }
+        Ok(Kept { usual: load(&self.cert, &self.key)?, realms })
+    }
+}
+
+/// What the files have.
+struct Kept {
+    usual: Credentials,
+    realms: BTreeMap<RealmId, Credentials>,
+}
+
+impl Kept {
+    /// The certificate of the listeners for that realm.
+    fn own(&self, realm: &RealmId) -> Arc<Identity> {
+        self.realms.get(realm).unwrap_or(&self.usual).own()
+    }
+
+    /// As one: each name stays as it is.
+    fn is_of_same_names(&self, other: &Self) -> bool {
+        let names = |kept: &Self| {
+            let all = std::iter::once(&kept.usual).chain(kept.realms.values());
+            all.map(|c| c.own().name().clone()).collect::<Vec<_>>()
+        };
+        names(self) == names(other)
+    }
+
+    /// Looks at all files. All have one trust list, which the usual ones see to.
+    fn look(&mut self) -> Look {
+        let mut all = self.usual.look();
+        for credentials in self.realms.values_mut() {
+            let Look { own, failed, .. } = credentials.look();
+            all.own |= own;
+            all.failed.extend(failed.into_iter().filter(|e| !matches!(e, CredentialError::Trust(_))));
+        }
+        all
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.usual.is_in_doubt() || self.realms.values().any(Credentials::is_in_doubt)
     }
 }
 
 /// Which protocol a listener speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Door {
     /// RTP over QUIC.
     Media,
@@ -92,7 +138,7 @@ struct Visitor {
 
 struct Inside {
     fetching: quinn::ClientConfig,
-    endpoints: Vec<(Door, quinn::Endpoint)>,
+    endpoints: Vec<(Door, RealmId, quinn::Endpoint)>,
     visitors: BTreeMap<u64, Visitor>,
     next: u64,
     holders: BTreeSet<CertHash>,
@@ -133,9 +179,9 @@ impl Doors {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A listener, whose certificate and trust list are to be kept up to date.
-    pub(crate) fn add(&self, door: Door, endpoint: quinn::Endpoint) {
-        self.inside().endpoints.push((door, endpoint));
+    /// A realm's listener, whose certificate and trust list are to be kept up to date.
+    pub(crate) fn add(&self, door: Door, realm: &RealmId, endpoint: quinn::Endpoint) {
+        self.inside().endpoints.push((door, realm.clone(), endpoint));
     }
 
     /// TLS towards relays that are fetched from, as it is now.
@@ -177,25 +223,29 @@ impl Doors {
     /// # Errors
     /// [`CredentialError`] names the file and what it wants; nothing has changed then.
     pub(crate) fn keep(self: &Arc<Self>, files: CertificateFiles) -> Result<(), KeepError> {
-        let credentials = files.load()?;
-        self.renew(&credentials)?;
+        let kept = files.load()?;
+        self.renew(&kept)?;
         let doors = Arc::downgrade(self);
-        let keeper = Keeper { files, credentials, list: 1, told: VecDeque::new(), minute: 0 };
+        let keeper = Keeper { files, kept, list: 1, told: VecDeque::new(), minute: 0 };
         let thread = std::thread::Builder::new().name("trocar-trust".to_owned());
         thread.spawn(move || keeper.run(&doors)).map(drop).map_err(KeepError::Thread)
     }
 
     /// Puts certificate and trust list into force for new connections. What stands is not touched.
-    fn renew(self: &Arc<Self>, credentials: &Credentials) -> Result<(), KeepError> {
-        let (own, trust) = (credentials.own(), credentials.trust());
-        let [media, control] = [Door::Media, Door::Control].map(|door| self.server_config(door, &trust, &own));
-        let (media, control) = (media?, control?);
+    fn renew(self: &Arc<Self>, kept: &Kept) -> Result<(), KeepError> {
+        let (own, trust) = (kept.usual.own(), kept.usual.trust());
         let fetching = quic::client_config_of(trust.host_client_config(&own, roq::ALPN)?)?;
-        let mut inside = self.inside();
-        inside.fetching = fetching;
-        for (door, endpoint) in &inside.endpoints {
-            let config = if *door == Door::Control { &control } else { &media };
-            endpoint.set_server_config(Some(config.clone()));
+        // Signatures are not made under the lock, and where one cannot be made, nothing has changed.
+        let endpoints = self.inside().endpoints.clone();
+        let mut configs: BTreeMap<(Door, &RealmId), quinn::ServerConfig> = BTreeMap::new();
+        for (door, realm, _) in &endpoints {
+            if let Entry::Vacant(place) = configs.entry((*door, realm)) {
+                place.insert(self.server_config(*door, &trust, &kept.own(realm))?);
+            }
+        }
+        self.inside().fetching = fetching;
+        for (door, realm, endpoint) in &endpoints {
+            endpoint.set_server_config(configs.get(&(*door, realm)).cloned());
         }
         Ok(())
     }
@@ -334,7 +384,7 @@ pub enum KeepError {
 /// The thread that looks at the files.
 struct Keeper {
     files: CertificateFiles,
-    credentials: Credentials,
+    kept: Kept,
     /// Number of the list that is in force, from 1.
     list: u64,
     /// Certificates that were told of in this minute.
@@ -346,7 +396,7 @@ impl Keeper {
     fn run(mut self, doors: &Weak<Doors>) {
         while let Some(doors) = doors.upgrade() {
             self.look(&doors);
-            doors.judge(&self.credentials.trust(), self.list);
+            doors.judge(&self.kept.usual.trust(), self.list);
             self.tell_refused(&doors);
             drop(doors);
             std::thread::sleep(LOOK_EVERY);
@@ -357,14 +407,14 @@ impl Keeper {
         if doors.look_again.swap(false, Ordering::Relaxed) {
             // As if all had changed: what cannot be read leaves what there is.
             match self.files.load() {
-                Ok(new) if new.own().name() == self.credentials.own().name() => self.take(doors, new),
+                Ok(new) if new.is_of_same_names(&self.kept) => self.take(doors, new),
                 Ok(_) => doors.tell(CertificateNews::Unusable, "the certificate is of another name".to_owned()),
                 Err(error) => doors.tell(CertificateNews::Unusable, error.to_string()),
             }
             return;
         }
-        let look = self.credentials.look();
-        doors.unusable.store(self.credentials.is_in_doubt(), Ordering::Relaxed);
+        let look = self.kept.look();
+        doors.unusable.store(self.kept.is_in_doubt(), Ordering::Relaxed);
         for error in &look.failed {
             doors.tell(CertificateNews::Unusable, error.to_string());
         }
@@ -373,22 +423,26 @@ impl Keeper {
         }
     }
 
-    fn take(&mut self, doors: &Arc<Doors>, new: Credentials) {
-        self.credentials = new;
+    fn take(&mut self, doors: &Arc<Doors>, new: Kept) {
+        self.kept = new;
         self.in_force(doors, true, true);
     }
 
     fn in_force(&mut self, doors: &Arc<Doors>, own: bool, trust: bool) {
         self.list += u64::from(trust);
-        if let Err(error) = doors.renew(&self.credentials) {
+        if let Err(error) = doors.renew(&self.kept) {
             return doors.tell(CertificateNews::Unusable, error.to_string());
         }
-        let certificate = self.credentials.own().hash();
-        let lists = self.credentials.trust().revocation_lists();
+        let certificate = self.kept.usual.own().hash();
+        let lists = self.kept.usual.trust().revocation_lists();
         let shown = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if own {
             let file = shown(&self.files.cert);
-            doors.tell(CertificateNews::Renewed, format!("{file}: the relay's certificate is {certificate}"));
+            let mut said = format!("{file}: the relay's certificate is {certificate}");
+            for (realm, credentials) in &self.kept.realms {
+                said.push_str(&format!(", for realm {realm} {}", credentials.own().hash()));
+            }
+            doors.tell(CertificateNews::Renewed, said);
         }
         if trust {
             let file = shown(&self.files.trust);

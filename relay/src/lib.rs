@@ -174,6 +174,12 @@ impl Relay {
         self.control.as_ref().map(Control::address)
     }
 
+    /// Where stations of other realms find it.
+    #[must_use]
+    pub fn control_of_realms(&self) -> &[(RealmId, SocketAddr)] {
+        self.control.as_ref().map_or(&[], |c| c.others())
+    }
+
     /// Where the sockets are.
     #[must_use]
     pub fn addresses(&self) -> &[ListenerAddresses] {

@@ -7,6 +7,7 @@ use crate::ca::{Authority, Use};
 use crate::config::{Apart, Config, Task};
 use crate::net::tls::{read_chain, read_key};
 use anyhow::Context as _;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +128,7 @@ fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens)
     let control = ControlListener {
         realm: config.realm.clone(),
         address: config.relay.control,
+        others: Vec::new(),
         identity: identity()?,
         tokens: stations.check(),
         limits: bounds.control.clone(),
@@ -148,6 +150,7 @@ fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens)
         limits,
         control: Some(control),
     })?;
-    relay.keep_certificates(CertificateFiles { cert: files.cert, key: files.key, trust: authority.trust_file() })?;
+    let (cert, key, trust, realms) = (files.cert, files.key, authority.trust_file(), BTreeMap::new());
+    relay.keep_certificates(CertificateFiles { cert, key, trust, realms })?;
     Ok((relay, events))
 }

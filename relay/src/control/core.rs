@@ -1,6 +1,6 @@
 //! Who is there and who may speak with whom. Each method is quick; nothing here waits.
 
-use super::rates::{Bucket, Connects, Rate};
+use super::rates::{Bucket, Rate};
 use super::{Limits, TokenCheck};
 use crate::doors::Doors;
 use bytes::{Bytes, BytesMut};
@@ -83,7 +83,6 @@ pub(super) struct Core {
     pub(super) tokens: TokenCheck,
     /// Who keeps certificates up to date, where somebody does.
     pub(super) doors: Option<Arc<Doors>>,
-    pub(super) connects: Connects,
     pub(super) parties: BTreeMap<Index, Party>,
     pub(super) tunnels: BTreeMap<u64, Tunnel>,
     pub(super) counters: Counters,
@@ -102,7 +101,6 @@ impl Core {
             limits,
             tokens,
             doors,
-            connects: Connects::default(),
             parties: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             counters: Counters::default(),

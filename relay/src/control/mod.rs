@@ -87,6 +87,8 @@ pub struct ControlListener {
     pub realm: RealmId,
     /// UDP address; port 0 takes a free one.
     pub address: SocketAddr,
+    /// Other realms, each with a UDP address of its own: stations of that realm come there, and nobody else.
+    pub others: Vec<(RealmId, SocketAddr)>,
     /// Own certificate, key, and the trust list for parties.
     pub identity: Identity,
     /// Checks stations' tokens.
@@ -105,6 +107,7 @@ enum Command {
 pub struct Control {
     commands: mpsc::Sender<Command>,
     address: SocketAddr,
+    others: Arc<[(RealmId, SocketAddr)]>,
 }
 
 impl Control {
@@ -118,18 +121,29 @@ impl Control {
 
     /// The same; the listener's certificate and trust list are kept up to date by those doors.
     pub(crate) fn start_with(listener: ControlListener, doors: Option<Arc<Doors>>) -> Result<Self, crate::StartError> {
-        let ControlListener { realm, address, identity, tokens, limits } = listener;
+        let ControlListener { realm, address, others, identity, tokens, limits } = listener;
         let server = server_config(identity)?;
-        let socket = quic::bind_udp(address)?;
-        let address = socket.local_addr()?;
+        let (mut sockets, mut bound) = (Vec::new(), Vec::new());
+        for (realm, address) in std::iter::once((realm.clone(), address)).chain(others) {
+            let socket = quic::bind_udp(address)?;
+            bound.push((realm.clone(), socket.local_addr()?));
+            sockets.push((realm, socket));
+        }
+        let address = bound.remove(0).1;
         let core = move || Core::new(realm, tokens, limits, doors);
-        Ok(Self { commands: spawn(socket, server, core)?, address })
+        Ok(Self { commands: spawn(sockets, server, core)?, address, others: bound.into() })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where stations of other realms come.
+    #[must_use]
+    pub fn others(&self) -> &[(RealmId, SocketAddr)] {
+        &self.others
     }
 
     /// What it measures now; nothing where the thread does not answer.
@@ -186,8 +200,18 @@ fn transport_config() -> TransportConfig {
     t
 }
 
+type Endpoints = Vec<(RealmId, quinn::Endpoint)>;
+
+fn serve_on(sockets: Vec<(RealmId, UdpSocket)>, server: &quinn::ServerConfig) -> std::io::Result<Endpoints> {
+    let endpoint = |(realm, socket)| {
+        let (config, runtime) = (quinn::EndpointConfig::default(), Arc::new(quinn::TokioRuntime));
+        Ok((realm, quinn::Endpoint::new(config, Some(server.clone()), socket, runtime)?))
+    };
+    sockets.into_iter().map(endpoint).collect()
+}
+
 fn spawn(
-    socket: UdpSocket,
+    sockets: Vec<(RealmId, UdpSocket)>,
     server: quinn::ServerConfig,
     core: impl FnOnce() -> Core + Send + 'static,
 ) -> std::io::Result<mpsc::Sender<Command>> {
@@ -199,15 +223,14 @@ fn spawn(
             Err(e) => return drop(started.send(Err(e))),
         };
         LocalSet::new().block_on(&runtime, async move {
-            let quinn = Arc::new(quinn::TokioRuntime);
-            match quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, quinn) {
-                Ok(endpoint) => {
+            match serve_on(sockets, &server) {
+                Ok(endpoints) => {
                     let core = core();
                     if let Some(doors) = &core.doors {
-                        doors.add(Door::Control, endpoint.clone());
+                        endpoints.iter().for_each(|(realm, e)| doors.add(Door::Control, realm, e.clone()));
                     }
                     let _ = started.send(Ok(()));
-                    run(Rc::new(RefCell::new(core)), endpoint, receiver).await;
+                    run(Rc::new(RefCell::new(core)), endpoints, receiver).await;
                 }
                 Err(e) => drop(started.send(Err(e))),
             }
@@ -217,23 +240,26 @@ fn spawn(
     Ok(commands)
 }
 
-async fn run(core: Rc<RefCell<Core>>, endpoint: quinn::Endpoint, mut commands: mpsc::Receiver<Command>) {
-    tokio::task::spawn_local(serve::accept(Rc::clone(&core), endpoint.clone()));
+async fn run(core: Rc<RefCell<Core>>, endpoints: Endpoints, mut commands: mpsc::Receiver<Command>) {
+    for (realm, endpoint) in &endpoints {
+        tokio::task::spawn_local(serve::accept(Rc::clone(&core), endpoint.clone(), realm.clone()));
+    }
     tokio::task::spawn_local(serve::probe(Rc::clone(&core)));
     while let Some(command) = commands.recv().await {
         match command {
             Command::Figures(reply) => drop(reply.send(core.borrow().figures())),
             Command::Shutdown(reply) => {
-                close(&endpoint).await;
+                close(&endpoints).await;
                 let _ = reply.send(());
                 return;
             }
         }
     }
-    close(&endpoint).await;
+    close(&endpoints).await;
 }
 
-async fn close(endpoint: &quinn::Endpoint) {
-    endpoint.close(code::OK, b"the relay stops");
-    let _ = tokio::time::timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
+async fn close(endpoints: &Endpoints) {
+    endpoints.iter().for_each(|(_, endpoint)| endpoint.close(code::OK, b"the relay stops"));
+    let idle = futures_util::future::join_all(endpoints.iter().map(|(_, endpoint)| endpoint.wait_idle()));
+    let _ = tokio::time::timeout(Duration::from_secs(1), idle).await;
 }

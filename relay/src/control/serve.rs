@@ -1,6 +1,7 @@
 //! Connections: who it is, what it says on its rendezvous stream, and its datagrams.
 
 use super::core::{Core, Newcomer};
+use super::rates::Connects;
 use super::{frame, tunnel};
 use crate::doors::Door;
 use futures_util::FutureExt as _;
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use trocar_control::trust::{CertName, cert_hash, cert_name};
 use trocar_proto::control::{FromRelay, Index, PartyKind, ToRelay};
-use trocar_proto::session::ids::CertHash;
+use trocar_proto::session::ids::{CertHash, RealmId};
 
 /// Codes that connections are closed with (docs/CONTROL.md).
 pub mod code {
@@ -59,8 +60,10 @@ const BATCH: usize = 16;
 
 type Shared = Rc<RefCell<Core>>;
 
-/// Accepts connections until the endpoint is closed.
-pub(super) async fn accept(core: Shared, endpoint: quinn::Endpoint) {
+/// Accepts connections of one realm's listener until the endpoint is closed.
+pub(super) async fn accept(core: Shared, endpoint: quinn::Endpoint, realm: RealmId) {
+    // By listener: two realms may have the same addresses.
+    let mut connects = Connects::default();
     while let Some(incoming) = endpoint.accept().await {
         let (established, limit) = (core.borrow().established, core.borrow().limits.connections);
         let handshakes = core.borrow().limits.handshakes;
@@ -72,8 +75,8 @@ pub(super) async fn accept(core: Shared, endpoint: quinn::Endpoint) {
         } else if !is_proved && open > established + handshakes {
             // An error means that it was validated after all; either way nothing is owed to the client.
             let _ = incoming.retry();
-        } else if core.borrow_mut().connects.take(now, incoming.remote_address().ip(), is_proved) {
-            tokio::task::spawn_local(serve(Rc::clone(&core), incoming));
+        } else if connects.take(now, incoming.remote_address().ip(), is_proved) {
+            tokio::task::spawn_local(serve(Rc::clone(&core), incoming, realm.clone()));
         } else if is_proved {
             core.borrow_mut().counters.refused += 1;
             incoming.refuse();
@@ -94,7 +97,7 @@ pub(super) async fn probe(core: Shared) {
     }
 }
 
-async fn serve(core: Shared, incoming: quinn::Incoming) {
+async fn serve(core: Shared, incoming: quinn::Incoming, realm: RealmId) {
     let connection = match timeout(HANDSHAKE_TIMEOUT, incoming).await {
         Ok(Ok(c)) => c,
         // Anybody can make a handshake fail, so it is no line of an ordinary log.
@@ -104,7 +107,7 @@ async fn serve(core: Shared, incoming: quinn::Incoming) {
     core.borrow_mut().established += 1;
     let doors = core.borrow().doors.clone();
     let _guest = doors.and_then(|doors| doors.enter(Door::Control, &connection));
-    match introduce(&core, &connection).await {
+    match introduce(&core, &connection, &realm).await {
         Ok(arrival) => attend(&core, &connection, arrival).await,
         Err(refusal) => {
             core.borrow_mut().counters.refused += 1;
@@ -135,9 +138,8 @@ impl From<String> for Refusal {
     }
 }
 
-async fn introduce(core: &Shared, connection: &quinn::Connection) -> Result<Arrival, Refusal> {
-    let realm = core.borrow().realm.clone();
-    let named = identify(connection).filter(|(name, _)| name.realm == realm);
+async fn introduce(core: &Shared, connection: &quinn::Connection, realm: &RealmId) -> Result<Arrival, Refusal> {
+    let named = identify(connection).filter(|(name, _)| &name.realm == realm);
     let (name, certificate) = named.ok_or_else(|| format!("the certificate has no name trocar://{realm}/ROLE/NAME"))?;
     let wait = core.borrow().limits.connect;
     let late = || format!("CONNECT did not come within {} ms", wait.as_millis());
@@ -153,8 +155,12 @@ async fn introduce(core: &Shared, connection: &quinn::Connection) -> Result<Arri
     let ToRelay::Connect { session, kind, token } = first else {
         return Err(refused("the first frame has to be CONNECT".to_owned(), send));
     };
-    let tokens = core.borrow().tokens.clone();
-    let checked = check_role(&name, kind).and_then(|()| match (kind, token) {
+    let (tokens, is_own) = (core.borrow().tokens.clone(), &core.borrow().realm == realm);
+    let of_realm = || match kind {
+        PartyKind::Gate | PartyKind::Signaling if !is_own => Err(format!("realm {realm} has stations alone here")),
+        _ => Ok(()),
+    };
+    let checked = check_role(&name, kind).and_then(|()| of_realm()).and_then(|()| match (kind, token) {
         (PartyKind::Station, Some(token)) => tokens(&token, &session, certificate),
         (PartyKind::Station, None) => Err("a station shows its session token in CONNECT".to_owned()),
         _ => Ok(()),

@@ -34,6 +34,7 @@ impl World {
         let listener = ControlListener {
             realm: RealmId::new("north").unwrap(),
             address: "127.0.0.1:0".parse().unwrap(),
+            others: vec![(RealmId::new("south").unwrap(), "127.0.0.1:0".parse().unwrap())],
             identity: pki.identity("relay", "relay-1"),
             tokens,
             limits,

@@ -37,12 +37,15 @@ impl Site {
         let (dir, ca) = (tempfile::tempdir().unwrap(), Authority::new());
         std::fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
         let at = |name: &str| dir.path().join(name);
-        let files = CertificateFiles { cert: at("relay.pem"), key: at("relay.key"), trust: at("ca.pem") };
+        let south = (RealmId::new("south").unwrap(), (at("south.pem"), at("south.key")));
+        let realms = BTreeMap::from([south]);
+        let files = CertificateFiles { cert: at("relay.pem"), key: at("relay.key"), trust: at("ca.pem"), realms };
+        write_south(&dir, &ca.issue(&server("relay/r", 950)));
         write_own(&dir, &ca.issue(&server("relay/r", 900)));
         let own = Identity::from_pem_files(&files.cert, &files.key).unwrap();
         let identity = quic::Identity { chain: own.chain.clone(), key: own.key.clone_key(), trust: vec![ca.der()] };
-        let listener = crate::worker::RealmListener {
-            realm: RealmId::new("north").unwrap(),
+        let listener = |realm| crate::worker::RealmListener {
+            realm: RealmId::new(realm).unwrap(),
             webrtc: "127.0.0.1:0".parse().unwrap(),
             quic: "127.0.0.1:0".parse().unwrap(),
             advertise: Vec::new(),
@@ -50,17 +53,23 @@ impl Site {
             uplink: None,
         };
         let limits = crate::worker::Limits::default();
-        let config = RelayConfig { listeners: vec![listener], identity, workers: 1, pin: None, limits, control: None };
+        let listeners = vec![listener("north"), listener("south")];
+        let config = RelayConfig { listeners, identity, workers: 1, pin: None, limits, control: None };
         let (relay, events) = Relay::start(config).unwrap();
         relay.keep_certificates(files).unwrap();
         Self { dir, ca, relay, events }
     }
 
     async fn dial_with(&self, shown: &Issued) -> quinn::Connection {
+        self.dial_at(0, shown).await
+    }
+
+    /// At that listener: north's is the first one, south's the second.
+    async fn dial_at(&self, listener: usize, shown: &Issued) -> quinn::Connection {
         let identity = quic::Identity { chain: vec![shown.der.clone()], key: shown.key(), trust: vec![self.ca.der()] };
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         endpoint.set_default_client_config(quic::client_config(identity).unwrap());
-        endpoint.connect(self.relay.addresses()[0].quic, "localhost").unwrap().await.unwrap()
+        endpoint.connect(self.relay.addresses()[listener].quic, "localhost").unwrap().await.unwrap()
     }
 
     async fn dial(&self, leaf: &Leaf) -> quinn::Connection {
@@ -93,6 +102,17 @@ fn replace(dir: &tempfile::TempDir, name: &str, text: &str) {
 fn write_own(dir: &tempfile::TempDir, own: &Issued) {
     replace(dir, "relay.key", &own.key_pem());
     replace(dir, "relay.pem", &own.pem);
+}
+
+fn write_south(dir: &tempfile::TempDir, own: &Issued) {
+    replace(dir, "south.key", &own.key_pem());
+    replace(dir, "south.pem", &own.pem);
+}
+
+fn hash_of(pem: &str) -> CertHash {
+    let certificate: CertificateDer<'static> =
+        rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes()).unwrap();
+    cert_hash(&certificate)
 }
 
 /// Why the relay ended it.
@@ -254,4 +274,23 @@ async fn files_that_cannot_be_used_change_nothing_and_are_told_once_until_they_c
     site.revoke(&[1]);
     assert!(ended(&there).await.contains("revoked"));
     assert_eq!(unusable(&site), 0.0);
+}
+
+#[tokio::test]
+async fn each_realms_listener_shows_the_certificate_of_its_realm_and_a_new_one_of_it_alone() {
+    let mut site = Site::open();
+    let device = site.ca.issue(&client("publisher/good", 1));
+    let at = async |site: &Site, listener| shown(&site.dial_at(listener, &device).await);
+    let file = |site: &Site, name: &str| hash_of(&std::fs::read_to_string(site.dir.path().join(name)).unwrap());
+    let (north, south) = (at(&site, 0).await, at(&site, 1).await);
+    assert_eq!((north, south), (file(&site, "relay.pem"), file(&site, "south.pem")));
+    assert_ne!(north, south);
+
+    write_south(&site.dir, &site.ca.issue(&server("relay/r", 951)));
+    let (news, detail) = site.told().await;
+    assert_eq!(news, CertificateNews::Renewed);
+    let newer = file(&site, "south.pem");
+    assert!(detail.contains(&format!("for realm south {newer}")), "{detail}");
+    assert_eq!((at(&site, 0).await, at(&site, 1).await), (north, newer));
+    assert_ne!(newer, south);
 }

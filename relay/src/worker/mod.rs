@@ -225,7 +225,7 @@ pub(crate) fn spawn(
         set.block_on(&runtime, async move {
             match prepare(setup) {
                 Ok((core, endpoints)) => {
-                    endpoints.iter().for_each(|(endpoint, _)| doors.add(Door::Media, endpoint.clone()));
+                    endpoints.iter().for_each(|(endpoint, realm)| doors.add(Door::Media, realm, endpoint.clone()));
                     let _ = started.send(Ok(()));
                     run(core, endpoints, doors, receiver, incoming).await;
                 }

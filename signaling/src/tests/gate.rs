@@ -40,6 +40,7 @@ impl Site {
         let relay = Control::start(ControlListener {
             realm: RealmId::new("north").unwrap(),
             address: "127.0.0.1:0".parse().unwrap(),
+            others: Vec::new(),
             identity: trocar_relay::quic::Identity { chain: own.chain, key: own.key, trust: vec![ca.der()] },
             tokens: Arc::new(move |token, session, hash| asked.get().unwrap()(token, session, hash)),
             limits: trocar_relay::control::Limits::default(),

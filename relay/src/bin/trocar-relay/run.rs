@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub(crate) async fn run(config: Config, json: bool) -> anyhow::Result<()> {
     let mut hung_up = signal(SignalKind::hangup())?;
     let (relay, events) = Relay::start(relay_config(&config)?)?;
     let (cert, key, trust) = (config.cert.clone(), config.key.clone(), config.trust.clone());
-    relay.keep_certificates(CertificateFiles { cert, key, trust })?;
+    relay.keep_certificates(CertificateFiles { cert, key, trust, realms: BTreeMap::new() })?;
     let admission = AdmissionListener {
         address: config.admission.listen,
         cert: config.cert.clone(),
@@ -96,6 +97,7 @@ fn relay_config(config: &Config) -> anyhow::Result<RelayConfig> {
         Some(control) => Some(ControlListener {
             realm: own_realm(config)?,
             address: control.listen,
+            others: Vec::new(),
             identity: identity(config)?,
             tokens: tokens(control)?,
             limits: trocar_relay::control::Limits::default(),

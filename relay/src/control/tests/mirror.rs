@@ -121,6 +121,7 @@ async fn who_is_not_cut_off_is_who_a_gate_names_as_the_holder_for_as_long_as_it_
     let listener = ControlListener {
         realm: RealmId::new("north").unwrap(),
         address: "127.0.0.1:0".parse().unwrap(),
+        others: Vec::new(),
         identity: pki.identity("relay", "relay-1"),
         tokens: Arc::new(|_, _, _| Ok(())),
         limits: Limits::default(),

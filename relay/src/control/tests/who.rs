@@ -64,6 +64,25 @@ async fn a_certificate_of_another_realm_authority_or_without_a_name_does_not_get
 }
 
 #[tokio::test]
+async fn stations_of_another_realm_come_by_its_listener_and_nobody_else_does() {
+    let world = World::new();
+    let (realm, south) = world.control.others()[0].clone();
+    assert_eq!(realm.as_str(), "south");
+    let mut gate = world.gate("s1").await;
+    let mut station = Raw::dial(south, world.pki.named("trocar://south/station/expert-1")).await;
+    station.join("s1", PartyKind::Station).await;
+    let FromRelay::Joined { index, kind, certificate } = gate.heard().await else { panic!("nobody came") };
+    assert_eq!((index, kind, certificate), (station.index(), PartyKind::Station, station.hash));
+
+    for (role, kind) in [("gate", PartyKind::Gate), ("signaling", PartyKind::Signaling)] {
+        let mut other = Raw::dial(south, world.pki.named(&format!("trocar://south/{role}/or-2"))).await;
+        assert!(other.refused("s1", kind, None).await.contains("realm south has stations alone"));
+    }
+    let carried = Raw::dial(south, world.pki.identity("station", "expert-1")).await;
+    assert!(carried.closed().await.contains("trocar://south/ROLE/NAME"));
+}
+
+#[tokio::test]
 async fn whoever_says_nothing_or_half_a_word_is_closed() {
     let world = quick();
     let silent = world.dial("gate", "or-1").await;
@@ -119,6 +138,7 @@ async fn the_token_is_asked_for_stations_only() {
     let control = Control::start(ControlListener {
         realm: RealmId::new("north").unwrap(),
         address: "127.0.0.1:0".parse().unwrap(),
+        others: Vec::new(),
         identity: pki.identity("relay", "relay-1"),
         tokens: Arc::new(move |_, _, _| {
             count.fetch_add(1, Ordering::Relaxed);

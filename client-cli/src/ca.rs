@@ -26,7 +26,14 @@ const LEAF_DAYS: u64 = 397;
 const RENEW_DAYS: u64 = 30;
 
 /// Names of files that the node itself keeps in its directory.
-pub(crate) const RESERVED: [&str; 5] = ["ca", "relay", "signaling", "signaling-control", "token"];
+const RESERVED: [&str; 6] = ["ca", "relay", "relay-any", "signaling", "signaling-control", "token"];
+/// How files of the listeners for other realms begin: of signaling, and of the relay.
+pub(crate) const OF_REALMS: [&str; 2] = ["signaling-realm-", "relay-realm-"];
+
+/// Whether files of that name are the node's own.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || OF_REALMS.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// What a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

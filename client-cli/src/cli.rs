@@ -237,7 +237,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Ca { command: CaCommand::Issue { dir, realm, role, host, name } } => {
-            if ca::RESERVED.contains(&name.as_str()) {
+            if ca::is_reserved(&name) {
                 anyhow::bail!("{name} is the name of a file of the node's own; another name is right");
             }
             if host.is_empty() == (role == "relay") {

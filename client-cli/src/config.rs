@@ -4,10 +4,12 @@ mod audit;
 mod identity;
 mod limits;
 mod link_test;
+mod realms;
 mod relay;
 
 pub(crate) use limits::Limits;
 pub(crate) use link_test::LinkTest;
+pub(crate) use realms::Realm;
 pub(crate) use relay::{Apart, Task};
 
 use anyhow::{Context, bail};
@@ -43,6 +45,10 @@ pub(crate) struct Config {
     pub(crate) admin: Admin,
     /// Who has to say who they are.
     pub(crate) identity: identity::Identity,
+    /// Listeners for people of other realms.
+    pub(crate) realms: Vec<Realm>,
+    /// What they may do; nothing where it does not say so.
+    pub(crate) realm_policy: Vec<trocar_signaling::RealmPolicy>,
     /// Carrying media: `[relay]` in this process, or `[[relay]]` for each one apart.
     pub(crate) relay: relay::Section,
     /// What is taken of anybody.
@@ -206,6 +212,8 @@ impl Default for Config {
             signaling: Signaling::default(),
             admin: Admin::default(),
             identity: identity::Identity::default(),
+            realms: Vec::new(),
+            realm_policy: Vec::new(),
             relay: relay::Section::default(),
             limits: Limits::default(),
             link_test: LinkTest::default(),
@@ -394,6 +402,7 @@ impl Config {
             bail!("relay.advertise has {a}: an address that clients can send to is right");
         }
         r.check_workers()?;
+        realms::check(self)?;
         self.limits.check()?;
         self.identity.check()?;
         self.traces.load().map_or(Ok(()), |t| t.check())?;
@@ -458,6 +467,12 @@ mod tests {
             ("[identity]\nrequired = 'sometimes'", "unknown variant `sometimes`"),
             ("[identity]\nlogin_minutes = 4", "identity.login_minutes = 4"),
             ("[identity]\nstep_up_minutes = 61", "identity.step_up_minutes = 61"),
+            ("[[realms]]\nname = 'south'", "missing field `listen`"),
+            ("[[realms]]\nname = 'south'\nlisten = '0.0.0.0:8443'", "realms.listen of south = 0.0.0.0:8443"),
+            ("[[realms]]\nname = 'south'\nlisten = '127.0.0.1:8444'", "127.0.0.1:8444: the address is of realm local"),
+            ("[signaling]\nlisten = '0.0.0.0:8443'\n[[realms]]\nname = 's'\nlisten = '10.0.0.1:1'", "signaling.listen"),
+            ("[[realms]]\nname = 's'\nlisten = '10.0.0.1:1'\nadvertise = ['224.0.0.1']", "realms.advertise of s"),
+            ("[[realm_policy]]\nfrom = 'south'\nto = 'local'\nverbs = ['invite']", "unknown variant `invite`"),
             ("[log]\nfilter = 'a=b=c'", "log.filter"),
             ("[turn]\nurls = ['turn:t.example']", "turn.secret_file"),
             ("[turn]\nlifetime_s = 86400", "turn.lifetime_s"),

@@ -5,8 +5,8 @@ mod media;
 mod renewal;
 
 use crate::admission::StationTokens;
-use crate::ca::{Authority, IdentityFiles, Subject, Use, write_secret};
-use crate::config::{Config, Webhook};
+use crate::ca::{Authority, IdentityFiles, OF_REALMS, Subject, Use, write_secret};
+use crate::config::{Config, Realm, Webhook};
 use crate::stop::Stop;
 use anyhow::{Context, bail};
 use base64::Engine as _;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use trocar_control::token::GATE_AUDIENCE;
 use trocar_proto::session::ids::SessionId;
 use trocar_proto::session::role::Role;
-use trocar_signaling::{LinkTests, Server, ServerHandle, StoreAt, TlsIdentity};
+use trocar_signaling::{LinkTests, RealmDoor, Server, ServerHandle, StoreAt, TlsIdentity};
 
 /// Start relay and signaling in one process.
 #[derive(Debug, Clone, clap::Args)]
@@ -108,6 +108,9 @@ struct Report {
     /// The relay in this process.
     #[serde(skip_serializing_if = "Option::is_none")]
     relay: Option<Addresses>,
+    /// Listeners for people of other realms.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    realms: BTreeMap<String, RealmAddresses>,
     /// Relays that run apart: name, address of admission.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     relays: BTreeMap<String, String>,
@@ -115,6 +118,18 @@ struct Report {
     invitations: BTreeMap<&'static str, String>,
     tokens: BTreeMap<&'static str, String>,
     ready_ms: u128,
+}
+
+#[derive(Debug, Serialize)]
+struct RealmAddresses {
+    https: String,
+    /// Of the relay in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webrtc: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quic: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<SocketAddr>,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,6 +172,7 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
         device_cert: device.cert,
         device_key: device.key,
         relay: media.addresses()?,
+        realms: realms(&server, &media),
         relays: config.relay.apart().iter().map(|r| (r.name.clone(), r.url.clone())).collect(),
         gate: for_gates(&config, &authority)?,
         invitations: BTreeMap::new(),
@@ -186,6 +202,15 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
     }
     media.shutdown().await;
     Ok(())
+}
+
+fn realms(server: &ServerHandle, media: &Media) -> BTreeMap<String, RealmAddresses> {
+    let all = server.realm_addrs().into_iter().map(|(realm, addr)| {
+        let (webrtc, quic) = media.of_realm(&realm).unzip();
+        let control = media.control_of_realm(&realm);
+        (realm.to_string(), RealmAddresses { https: format!("https://{addr}/"), webrtc, quic, control })
+    });
+    all.collect()
 }
 
 fn subject<'a>(config: &'a Config, role: &'a str, name: &'a str, hosts: &'a [String]) -> Subject<'a> {
@@ -248,6 +273,22 @@ fn https_files(config: &Config, authority: &Authority) -> anyhow::Result<Identit
     authority.identity("signaling", &subject(config, "signaling", "signaling", &hosts), Use::Server)
 }
 
+/// The certificate of the HTTPS listener for another realm: it names addresses of that realm alone.
+fn realm_files(config: &Config, authority: &Authority, realm: &Realm) -> anyhow::Result<IdentityFiles> {
+    let (file, hosts) = (format!("{}{}", OF_REALMS[0], realm.name), realm.hosts());
+    authority.identity(&file, &subject(config, "signaling", "signaling", &hosts), Use::Server)
+}
+
+fn realm_door(config: &Config, authority: &Authority, realm: &Realm) -> anyhow::Result<RealmDoor> {
+    let tls = tls_identity(&realm_files(config, authority, realm)?)?;
+    Ok(RealmDoor { realm: realm.name.clone(), listen: realm.listen, advertise: realm.advertise.clone(), tls })
+}
+
+fn tls_identity(files: &IdentityFiles) -> anyhow::Result<TlsIdentity> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    Ok(TlsIdentity { cert_chain_pem: read(&files.cert)?, key_pem: read(&files.key)? })
+}
+
 async fn start_signaling(
     config: &Config,
     authority: &Authority,
@@ -255,13 +296,12 @@ async fn start_signaling(
     events: Events,
 ) -> anyhow::Result<ServerHandle> {
     let files = https_files(config, authority)?;
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let control = media.control(config).map(|(relay, name)| control_for_signaling(config, authority, relay, name));
     let signaling = trocar_signaling::Config {
         listen: config.signaling.listen,
         loopback_http: config.signaling.loopback_http,
         admin_listen: config.admin.listen,
-        tls: TlsIdentity { cert_chain_pem: read(&files.cert)?, key_pem: read(&files.key)? },
+        tls: tls_identity(&files)?,
         token_key_pkcs8: token_key(&config.dir)?,
         audit_key_pkcs8: Some(audit_key(&config.dir)?),
         audit_export: config.audit.repository()?,
@@ -273,6 +313,8 @@ async fn start_signaling(
         public_url: config.signaling.public_url.clone(),
         origins: config.signaling.origins.clone(),
         realm: config.realm.clone(),
+        realms: config.realms.iter().map(|r| realm_door(config, authority, r)).collect::<anyhow::Result<_>>()?,
+        realm_policies: config.realm_policy.clone(),
         store: StoreAt::File(config.dir.join("trocar.db")),
         metrics_open: config.signaling.metrics_open,
         ice: config.turn.load()?,

@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::figures::ReasonLabels;
 use crate::guard::Peer;
 use crate::rate::{network_key, peer_key};
+use crate::realms::CameBy;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -128,6 +129,8 @@ pub(crate) struct Door {
     pub(crate) keeper: Arc<Gatekeeper>,
     /// What whoever connects now is shown; none on plain loopback listeners.
     pub(crate) tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
+    /// Whose network it is for; the node's own where left out.
+    pub(crate) came_by: Option<CameBy>,
     /// Turns true when the server shuts down.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -179,10 +182,13 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let router = self.router.clone();
+        let (router, came_by) = (self.router.clone(), self.came_by.clone());
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(slot.clone());
+            if let Some(realm) = came_by.clone() {
+                request.extensions_mut().insert(realm);
+            }
             tower_call(router.clone(), request.map(Body::new))
         });
         let limits = &self.app.limits;

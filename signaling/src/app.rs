@@ -14,10 +14,12 @@ use crate::live::{Closing, Live};
 use crate::name::{MAX_TITLE, TITLE_EXPECTED, clean, shown};
 use crate::problem::{Refusal, TOKEN_INVALID, TOO_MANY};
 use crate::rate::{Bucket, PeerRates};
+use crate::realms::Realms;
 use crate::secret::{self, SecretHash};
 use crate::store::{Row, Store, StoreError, Stored, StoredParticipant};
 use crate::token::{Bearing, TokenError, Tokens};
 use crate::webhooks::Hooks;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use trocar_proto::session::admission::{AdmitError, CertificateNews};
@@ -65,10 +67,12 @@ pub(crate) struct App {
     pub(crate) identity: Identity,
     /// Who came in without a login, in an emergency.
     pub(crate) emergencies: Emergencies,
-    realm: RealmId,
+    /// What people of other realms may do here.
+    pub(crate) realms: Realms,
     live: Mutex<Live>,
     journal: Journal,
-    join_rates: Mutex<PeerRates>,
+    /// By realm: two of them may have the same addresses.
+    join_rates: Mutex<BTreeMap<RealmId, PeerRates>>,
     denial_rate: Mutex<Bucket>,
     denial_log_rate: Mutex<Bucket>,
     started: Instant,
@@ -113,10 +117,10 @@ impl App {
             gates: Gates::default(),
             link_tests: config.link_tests.clone(),
             emergencies: Emergencies::open(config, wall_clock())?,
-            realm: config.realm.clone(),
+            realms: Realms::new(config.realm.clone(), config.realm_policies.clone()),
             live: Mutex::new(live),
             journal,
-            join_rates: Mutex::new(PeerRates::new(now, config.limits.joins)),
+            join_rates: Mutex::default(),
             denial_rate: Mutex::new(Bucket::full(now, RECORDED_DENIALS)),
             denial_log_rate: Mutex::new(Bucket::full(now, LOGGED_DENIALS)),
             started: Instant::now(),
@@ -135,8 +139,11 @@ impl App {
     }
 
     /// Takes one join from the peer's credit; seconds to wait where it has none.
-    pub(crate) fn take_join(&self, peer: std::net::IpAddr) -> Result<(), u64> {
-        self.join_rates.lock().unwrap_or_else(PoisonError::into_inner).take(self.now(), peer)
+    pub(crate) fn take_join(&self, realm: &RealmId, peer: std::net::IpAddr) -> Result<(), u64> {
+        let mut rates = self.join_rates.lock().unwrap_or_else(PoisonError::into_inner);
+        // As many as there are listeners for realms.
+        let rates = rates.entry(realm.clone()).or_insert_with(|| PeerRates::new(self.now(), self.limits.joins));
+        rates.take(self.now(), peer)
     }
 
     /// Records that the server runs from now on: with which program, keys and configuration.
@@ -283,9 +290,14 @@ impl App {
     }
 
     /// A participant for a WHIP or WHEP client that shows an invitation in place of a token.
-    pub(crate) async fn admit_guest(&self, hash: &SecretHash, name: &str) -> Result<ParticipantId, SessionError> {
+    pub(crate) async fn admit_guest(
+        &self,
+        hash: &SecretHash,
+        name: &str,
+        realm: &RealmId,
+    ) -> Result<ParticipantId, SessionError> {
         let shown = Shown { name: Some(name), organisation: None };
-        let stored = self.admit(hash, shown, None, Who::default()).await?;
+        let stored = self.admit(hash, shown, None, Who { realm: Some(realm), ..Who::default() }).await?;
         self.live().make_guest(self.now(), &stored.session, &stored.participant, *hash)?;
         Ok(stored.participant)
     }
@@ -299,6 +311,8 @@ impl App {
     ) -> Result<StoredParticipant, SessionError> {
         let joined = wall_clock();
         let (session, role) = self.live().redeem(hash, joined)?;
+        let realm = who.realm.unwrap_or_else(|| self.realms.own()).clone();
+        self.admit_realm(&session, &realm, role)?;
         let broken_glass = self.admit_who(&session, role, who, joined).await?;
         let person = who.person;
         // Whoever is known is shown by the name that is known.
@@ -309,7 +323,7 @@ impl App {
             name: name.unwrap_or(role.name()).to_owned(),
             organisation: shown.organisation.map(ToOwned::to_owned),
             role,
-            realm: self.realm.clone(),
+            realm,
             cnf,
             joined,
             account: person.map(|p| p.account.clone()),
@@ -391,8 +405,14 @@ impl App {
 
     fn grant_named(&self, bearing: Bearing) -> Result<(TokenGrant, String), SessionError> {
         let wall = wall_clock();
+        self.admit_realm(&bearing.session, &bearing.realm, bearing.role)?;
         let narrowed = self.narrowed(&bearing.session, &bearing.participant);
-        let (token, claims) = self.tokens.issue(wall, &bearing, narrowed)?;
+        let (token, claims) = self.tokens.issue(wall, &bearing, |claims| {
+            self.realms.narrow(claims);
+            if let Some(narrowed) = narrowed {
+                narrowed.narrow(wall, claims);
+            }
+        })?;
         let mut live = self.live();
         let name = live.name_of(&bearing.session, &bearing.participant)?;
         live.note_token(&bearing.session, &bearing.participant, wall, &claims.jti)?;
@@ -421,6 +441,9 @@ impl App {
         }
         if claims.role != Role::Expert {
             return Err(format!("claim role is {}: an expert's token is right", claims.role.name()));
+        }
+        if !self.realms.may_operate(&claims.realm) {
+            return Err(format!("no realm_policy lets people of realm {} operate", claims.realm));
         }
         if claims.cnf.as_ref().is_none_or(|cnf| cnf.x5t_s256 != certificate) {
             return Err("claim cnf does not name the certificate of this connection".to_owned());

@@ -43,6 +43,10 @@ pub struct Config {
     pub origins: Vec<String>,
     /// The hospital network that this node lets people into.
     pub realm: RealmId,
+    /// Listeners for people of other realms.
+    pub realms: Vec<crate::RealmDoor>,
+    /// What people of other realms may do; nothing where it does not say so.
+    pub realm_policies: Vec<crate::RealmPolicy>,
     /// Where sessions, invitations, participants and audit events are kept.
     pub store: StoreAt,
     /// Whether `/metrics` answers to anyone. Otherwise only to loopback peers.
@@ -135,7 +139,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a write may stay without progress before the connection is closed.
     pub write_stall: Duration,
-    /// Connections at a time, over both listeners. Further ones are closed at once.
+    /// Connections at a time, over both listeners, and as many over each of [`Config::realms`]. Further ones are closed at once.
     pub connections: usize,
     /// Connections at a time from one IPv4 address or IPv6 /64.
     pub connections_per_ip: u32,
@@ -270,6 +274,7 @@ impl Config {
         }
         crate::ice::check(&self.ice)?;
         self.identity.check()?;
+        crate::realms::check(&self.realm, &self.realms, &self.realm_policies)?;
         if self.webhooks.len() > 16 {
             return bad("webhook", "at most 16");
         }

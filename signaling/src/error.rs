@@ -51,6 +51,16 @@ pub enum SessionError {
     /// Nobody comes in by break-glass here, or not now.
     #[error(transparent)]
     BreakGlass(crate::break_glass::BreakGlassRefused),
+    /// People of that realm may do nothing in that role here.
+    #[error("no realm_policy of this node lets people of realm {from} do anything as {} in a session of realm {to}", .role.name())]
+    RealmDenied {
+        /// Whose people.
+        from: trocar_proto::session::ids::RealmId,
+        /// In whose session.
+        to: trocar_proto::session::ids::RealmId,
+        /// As what.
+        role: trocar_proto::session::role::Role,
+    },
     /// A consent document that does not count.
     #[error("{0}")]
     ConsentRefused(trocar_proto::handover::consent::ConsentError),

@@ -13,6 +13,7 @@ use crate::live::{ClockReport, Ending, Outbound};
 use crate::name::clean;
 use crate::problem::{ORIGIN, Refusal, SUBPROTOCOL, UPGRADE};
 use crate::rate::Bucket;
+use crate::realms::CameBy;
 use crate::routes::SessionPath;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
@@ -58,6 +59,7 @@ pub(crate) async fn open(
     State(app): State<Arc<App>>,
     Names(path): Names<SessionPath>,
     slot: Option<Extension<ConnectionSlot>>,
+    came_by: Option<Extension<CameBy>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
@@ -83,7 +85,7 @@ pub(crate) async fn open(
     let upgrade = upgrade.max_message_size(limit).max_frame_size(limit).max_write_buffer_size(WRITE_BUFFER);
     Ok(upgrade.on_upgrade(move |socket| async move {
         app.figures.sockets.inc();
-        serve(&app, path.session, socket).await;
+        serve(&app, path.session, came_by.as_deref(), socket).await;
         app.figures.sockets.dec();
         // The connection counts until here.
         drop(slot);
@@ -91,8 +93,8 @@ pub(crate) async fn open(
 }
 
 /// One socket from its hello to its end.
-async fn serve(app: &App, session: SessionId, mut socket: WebSocket) {
-    let (participant, outbound) = match hello(app, &session, &mut socket).await {
+async fn serve(app: &App, session: SessionId, came_by: Option<&CameBy>, mut socket: WebSocket) {
+    let (participant, outbound) = match hello(app, &session, came_by, &mut socket).await {
         Ok(attached) => attached,
         Err(close) => return end(app, socket, close).await,
     };
@@ -106,7 +108,12 @@ async fn serve(app: &App, session: SessionId, mut socket: WebSocket) {
 }
 
 /// Waits for the hello, checks its token as any other, and attaches the socket.
-async fn hello(app: &App, session: &SessionId, socket: &mut WebSocket) -> Result<(ParticipantId, Outbound), Close> {
+async fn hello(
+    app: &App,
+    session: &SessionId,
+    came_by: Option<&CameBy>,
+    socket: &mut WebSocket,
+) -> Result<(ParticipantId, Outbound), Close> {
     let deadline = Instant::now() + app.limits.hello_timeout;
     let text = loop {
         match timeout_at(deadline, socket.recv()).await {
@@ -124,7 +131,10 @@ async fn hello(app: &App, session: &SessionId, socket: &mut WebSocket) -> Result
         app.record_denial("socket-denied", refusal.name());
         (code, format!("{}: {}", refusal.name(), refusal.detail()))
     };
-    let claims = claims_of(app, &token).map_err(|r| refuse(r, 4401))?;
+    let claims = claims_of(app, &token, came_by).map_err(|r| {
+        let code = if r.status() == 403 { 4403 } else { 4401 };
+        refuse(r, code)
+    })?;
     if &claims.session != session {
         return Err((4403, "token-session: the token is for another session".to_owned()));
     }

@@ -4,10 +4,11 @@ use crate::app::{App, wall_clock};
 use crate::error::SessionError;
 use crate::figures::{ProblemLabels, RequestLabels};
 use crate::identity::Person;
-use crate::live::Live;
+use crate::live::{Live, Secret};
 use crate::problem::{
     CNF_MISSING, ProblemName, Refusal, TOKEN_EXPIRED, TOKEN_INVALID, TOKEN_MISSING, TOKEN_SESSION, TOO_MANY,
 };
+use crate::realms::CameBy;
 use crate::secret::SecretHash;
 use crate::token::TokenError;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -17,13 +18,13 @@ use axum::http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use trocar_proto::session::claims::Claims;
-use trocar_proto::session::ids::{CertHash, LegId, ParticipantId, PublicationId, SessionId};
+use trocar_proto::session::ids::{CertHash, LegId, ParticipantId, PublicationId, RealmId, SessionId};
 use trocar_proto::session::role::{Role, Verb};
 
 /// What pages of allowed origins may read of WHIP and WHEP answers.
@@ -47,12 +48,12 @@ impl Peer {
     }
 
     /// Whether the request came from this machine.
-    pub(crate) fn is_same_machine(extensions: &axum::http::Extensions) -> bool {
+    pub(crate) fn is_same_machine(extensions: &Extensions) -> bool {
         extensions.get::<Self>().is_some_and(|p| p.same_machine)
     }
 
     /// The address, or the unspecified one where no accept loop was involved.
-    pub(crate) fn ip_of(extensions: &axum::http::Extensions) -> IpAddr {
+    pub(crate) fn ip_of(extensions: &Extensions) -> IpAddr {
         extensions.get::<Self>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.from.ip())
     }
 }
@@ -95,8 +96,8 @@ impl Bearer {
 pub(crate) enum Caller {
     /// A participant.
     Token(Bearer),
-    /// Whoever has the link.
-    Secret(SecretHash),
+    /// Whoever has the link, in that realm.
+    Secret(SecretHash, RealmId),
 }
 
 /// A caller that may make a resource in a session.
@@ -114,9 +115,9 @@ impl Caller {
                 bearer.may(verb, session)?;
                 bearer.claims.role
             }
-            Self::Secret(hash) => {
+            Self::Secret(hash, realm) => {
                 let role = invited(app, session, hash)?.ok_or_else(no_secret)?;
-                if !role.verbs().contains(&verb) {
+                if !app.realms.verbs(realm, role).contains(&verb) {
                     return Err(Refusal::verb(verb));
                 }
                 role
@@ -127,7 +128,7 @@ impl Caller {
 
     /// The participant for whom it may ask about a leg: itself, or the guest that made it.
     pub(crate) fn owner_of_leg(&self, app: &App, session: &SessionId, leg: &LegId) -> Result<ParticipantId, Refusal> {
-        self.owner(app, session, |live, hash| live.guest_with_leg(session, leg, hash), SessionError::NoLeg)
+        self.owner(app, session, |live, by| live.guest_with_leg(session, leg, by), SessionError::NoLeg)
     }
 
     /// The same about a publication.
@@ -137,7 +138,7 @@ impl Caller {
         session: &SessionId,
         publication: &PublicationId,
     ) -> Result<ParticipantId, Refusal> {
-        let find = |live: &Live, hash: &SecretHash| live.guest_with_publication(session, publication, hash);
+        let find = |live: &Live, by: Secret<'_>| live.guest_with_publication(session, publication, by);
         self.owner(app, session, find, SessionError::NoPublication)
     }
 
@@ -145,19 +146,19 @@ impl Caller {
         &self,
         app: &App,
         session: &SessionId,
-        find: impl Fn(&Live, &SecretHash) -> Option<ParticipantId>,
+        find: impl Fn(&Live, Secret<'_>) -> Option<ParticipantId>,
         missing: SessionError,
     ) -> Result<ParticipantId, Refusal> {
-        let hash = match self {
+        let (hash, realm) = match self {
             Self::Token(bearer) => {
                 bearer.for_session(session)?;
                 return Ok(bearer.claims.sub.clone());
             }
-            Self::Secret(hash) => hash,
+            Self::Secret(hash, realm) => (hash, realm),
         };
         let (found, is_known) = {
             let live = app.live();
-            (find(&live, hash), live.has_guest(session, hash))
+            (find(&live, (hash, realm)), live.has_guest(session, (hash, realm)))
         };
         match found {
             Some(owner) => Ok(owner),
@@ -168,13 +169,21 @@ impl Caller {
 
     /// A guest goes with its resource.
     pub(crate) async fn leave(&self, app: &App, session: &SessionId, owner: &ParticipantId) {
-        if matches!(self, Self::Secret(_)) {
+        if matches!(self, Self::Secret(..)) {
             app.dismiss_guest(session, owner).await;
         }
     }
 }
 
 impl Entry {
+    /// The realm that the caller came by.
+    pub(crate) fn realm(&self) -> &RealmId {
+        match &self.who {
+            Caller::Token(bearer) => &bearer.claims.realm,
+            Caller::Secret(_, realm) => realm,
+        }
+    }
+
     /// The caller's role.
     pub(crate) fn role(&self) -> Role {
         self.role
@@ -184,7 +193,7 @@ impl Entry {
     pub(crate) async fn participant(&self, app: &App, guest: &str) -> Result<ParticipantId, Refusal> {
         match &self.who {
             Caller::Token(bearer) => Ok(bearer.claims.sub.clone()),
-            Caller::Secret(hash) => Ok(app.admit_guest(hash, guest).await?),
+            Caller::Secret(hash, realm) => Ok(app.admit_guest(hash, guest, realm).await?),
         }
     }
 
@@ -222,30 +231,30 @@ impl FromRequestParts<Arc<App>> for Caller {
             return Bearer::from_request_parts(parts, app).await.map(Self::Token);
         }
         let hash = SecretHash::of(text);
-        take_join(app, Peer::ip_of(&parts.extensions))?;
-        Ok(Self::Secret(hash))
+        take_join(app, &parts.extensions)?;
+        Ok(Self::Secret(hash, app.realms.came(parts.extensions.get()).clone()))
     }
 }
 
 /// Counts an attempt with an invitation's secret, right or wrong, so that nobody guesses many.
-pub(crate) fn take_join(app: &App, peer: IpAddr) -> Result<(), Refusal> {
-    app.take_join(peer).map_err(|seconds| {
+pub(crate) fn take_join(app: &App, extensions: &Extensions) -> Result<(), Refusal> {
+    app.take_join(app.realms.came(extensions.get()), Peer::ip_of(extensions)).map_err(|seconds| {
         Refusal::new(TOO_MANY, "too many joins from this address").field("address").retry_after(seconds)
     })
 }
 
-/// Whose token it is, where there is a good one and its bearer is still in the session.
-pub(crate) fn bearer_of(app: &App, headers: &HeaderMap) -> Option<ParticipantId> {
-    let claims = claims_of(app, bearer_token(headers).ok()?).ok()?;
+/// What is claimed, where there is a good token, by the listener of its realm, and its bearer is still in the session.
+pub(crate) fn bearer_of(app: &App, request: &Request) -> Option<Claims> {
+    let claims = claims_of(app, bearer_token(request.headers()).ok()?, request.extensions().get()).ok()?;
     app.live().take_request(app.now(), &claims.session, &claims.sub).ok()?.ok()?;
-    Some(claims.sub)
+    Some(claims)
 }
 
 impl FromRequestParts<Arc<App>> for Bearer {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
-        let claims = claims_of(app, bearer_token(&parts.headers)?)?;
+        let claims = claims_of(app, bearer_token(&parts.headers)?, parts.extensions.get())?;
         match app.live().take_request(app.now(), &claims.session, &claims.sub)? {
             Ok(()) => Ok(Self { claims }),
             Err(seconds) => {
@@ -262,9 +271,10 @@ pub(crate) fn person(app: &App, headers: &HeaderMap) -> Result<Option<Person>, R
     person.map(Some).ok_or_else(|| SessionError::IdentityNeeded(app.identity.ended()).into())
 }
 
-/// Verifies a token wherever it came from.
-pub(crate) fn claims_of(app: &App, token: &str) -> Result<Claims, Refusal> {
-    app.tokens
+/// Verifies a token wherever it came from. Its bearer may do what the policies say now, whatever they said when it was made.
+pub(crate) fn claims_of(app: &App, token: &str, came_by: Option<&CameBy>) -> Result<Claims, Refusal> {
+    let claims = app
+        .tokens
         .verify(token)
         .map_err(|e| match e {
             TokenError::Expired => {
@@ -272,7 +282,8 @@ pub(crate) fn claims_of(app: &App, token: &str) -> Result<Claims, Refusal> {
             }
             TokenError::Invalid { reason } => Refusal::new(TOKEN_INVALID, reason),
         })
-        .map_err(|refusal| refusal.field("Authorization"))
+        .map_err(|refusal| refusal.field("Authorization"))?;
+    app.within_realm(claims, came_by)
 }
 
 pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str, Refusal> {
@@ -291,13 +302,14 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let method = method_name(request.method());
     let peer = Peer::ip_of(request.extensions());
+    let realm = request.extensions().get::<CameBy>().map(|by| format!(" in realm {}", by.0)).unwrap_or_default();
     let origin = request.headers().get(ORIGIN).cloned();
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
     if let Some(ProblemName(problem)) = response.extensions().get::<ProblemName>().copied() {
         app.figures.problems.get_or_create(&ProblemLabels { problem }).inc();
         if matches!(status, 401 | 403 | 429) {
-            app.record_denial("denied", &format!("{problem} {method} {route} from {peer}"));
+            app.record_denial("denied", &format!("{problem} {method} {route} from {peer}{realm}"));
         }
     }
     let headers = response.headers_mut();

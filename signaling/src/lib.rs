@@ -40,6 +40,7 @@ mod outgoing;
 mod page;
 mod problem;
 mod rate;
+mod realms;
 mod relays;
 mod routes;
 mod secret;
@@ -65,6 +66,7 @@ pub use identity::{
     IssuerConfig, ListedPasskey, NoPasskeys, Required as IdentityRequired, SecondFactor,
 };
 pub use link_tests::{LinkTestRefused, LinkTests};
+pub use realms::{RealmDoor, RealmPolicy, RealmVerb};
 pub use relays::{RelayAt, Relays, RelaysError};
 pub use server::{Server, ServerHandle, StartError, TokenCheck};
 pub use store::StoreError;

@@ -36,6 +36,8 @@ pub(crate) const PASSKEYS_UNUSED: Kind = (404, "passkeys-unused", "This node use
 pub(crate) const ISSUER_UNKNOWN: Kind = (404, "issuer-unknown", "No logins of that issuer are taken here");
 pub(crate) const ISSUER_UNAVAILABLE: Kind = (503, "issuer-unavailable", "The issuer of identities cannot be asked");
 pub(crate) const LOGIN_UNUSED: Kind = (404, "login-unused", "This node has no local accounts");
+pub(crate) const REALM_DENIED: Kind = (403, "realm-denied", "People of this realm may do nothing in this role here");
+pub(crate) const TOKEN_REALM: Kind = (403, "token-realm", "The token is of another realm than the address is for");
 pub(crate) const TOKEN_SESSION: Kind = (403, "token-session", "The token is for another session");
 pub(crate) const VERB_MISSING: Kind = (403, "verb-missing", "The role does not allow this");
 pub(crate) const PURPOSE_ROLE: Kind = (403, "purpose-role", "The role may not publish for that purpose");
@@ -140,6 +142,11 @@ impl Refusal {
         Self::new(VERB_MISSING, format!("the token's role does not have the verb {verb}")).field("verbs")
     }
 
+    /// Status of the answer.
+    pub(crate) fn status(&self) -> u16 {
+        self.0.problem.status
+    }
+
     /// NAME of `urn:trocar:problem:NAME`.
     pub(crate) fn name(&self) -> &'static str {
         self.0.name
@@ -217,6 +224,7 @@ impl From<SessionError> for Refusal {
             SessionError::BreakGlass(BreakGlassRefused::TooOften(seconds)) => {
                 Self::new(TOO_MANY, detail).field("break_glass").retry_after(seconds)
             }
+            SessionError::RealmDenied { .. } => Self::new(REALM_DENIED, detail).field("realm_policy"),
             SessionError::NoConsent => Self::new(CONSENT_MISSING, detail).field("session"),
             SessionError::ConsentRefused(_) => Self::new(CONSENT_INVALID, detail).field("serial"),
             SessionError::Full(what) => Self::new(LIMIT, detail).field(what).retry_after(5),

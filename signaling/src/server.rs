@@ -12,6 +12,7 @@ use crate::control::{self, Dialer, RelayDialer};
 use crate::error::SessionError;
 use crate::identity::OpenError;
 use crate::live::{CapturePoint, Closing};
+use crate::realms::{CameBy, RealmDoor};
 use crate::routes::{admin_router, router};
 use crate::store::{Store, StoreError};
 use crate::tls::{TlsError, server_config};
@@ -27,7 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use trocar_proto::session::admission::RelayEvent;
 use trocar_proto::session::api::Invitation;
-use trocar_proto::session::ids::{CertHash, ParticipantId, SessionId};
+use trocar_proto::session::ids::{CertHash, ParticipantId, RealmId, SessionId};
 use trocar_proto::session::role::Role;
 
 /// Why signaling could not start.
@@ -115,10 +116,12 @@ impl Server {
             Some(addr) => Some(bind(addr).await?),
             None => None,
         };
+        let foreign = bind_realms(&config.realms).await?;
         let signer = config.audit_key_pkcs8.as_deref().map(Signer::new).transpose()?;
         let offset = Offset::default();
         let store = Store::open(&config.store, crate::app::wall_clock(), signer, offset.clone())?;
-        let names = public_names(&config, https, http);
+        let mut names = public_names(&config, https, http);
+        names.1.extend(foreign.iter().flat_map(Foreign::origins));
         let (hooks, couriers) = Hooks::open(&config.webhooks)?;
         let notary = config.consent_trust.as_deref().map(Notary::open).transpose().map_err(StartError::ConsentTrust)?;
         let app = Arc::new(App::new(&config, admission, store, names, (hooks, notary)).map_err(StartError::of_app)?);
@@ -132,7 +135,7 @@ impl Server {
         let (close, closing) = watch::channel(false);
         let keeper = Gatekeeper::new(&app.limits);
         let routes = router(app.clone(), admin.is_none());
-        let door = Door { app: app.clone(), router: routes, keeper, tls: Some(tls), closing };
+        let door = Door { app: app.clone(), router: routes, keeper, tls: Some(tls), came_by: None, closing };
         let mut tasks = JoinSet::new();
         if let Some((listener, _)) = loopback {
             tasks.spawn(Door { tls: None, ..door.clone() }.serve(listener));
@@ -142,7 +145,8 @@ impl Server {
             let tls = door.tls.clone().filter(|_| !addr.ip().is_loopback());
             tasks.spawn(Door { tls, router: admin_router(app.clone()), ..door.clone() }.serve(listener));
         }
-        let keeper = door.keeper.clone();
+        let mut keepers = vec![door.keeper.clone()];
+        let realms: Vec<_> = foreign.into_iter().map(|f| f.serve(&door, &mut keepers, &mut tasks)).collect();
         tasks.spawn(door.serve(listener));
         tasks.spawn(hear_relay(app.clone(), events));
         tasks.spawn(sweep(app.clone()));
@@ -157,8 +161,15 @@ impl Server {
         for courier in couriers {
             tasks.spawn(courier.run(app.figures.clone()));
         }
-        Ok(ServerHandle { app, https, http, admin: admin_addr, tls: show, close, keeper, tasks })
+        Ok(ServerHandle { app, https, http, admin: admin_addr, realms, tls: show, close, keepers, tasks })
     }
+}
+
+/// The running listener for another realm, and what whoever connects now is shown.
+struct RealmPlace {
+    realm: RealmId,
+    addr: SocketAddr,
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
 }
 
 /// A running signaling server. Dropping it ends the tasks without a goodbye.
@@ -167,9 +178,10 @@ pub struct ServerHandle {
     https: SocketAddr,
     http: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    realms: Vec<RealmPlace>,
     tls: watch::Sender<Arc<rustls::ServerConfig>>,
     close: watch::Sender<bool>,
-    keeper: Arc<Gatekeeper>,
+    keepers: Vec<Arc<Gatekeeper>>,
     tasks: JoinSet<()>,
 }
 
@@ -184,6 +196,12 @@ impl ServerHandle {
     #[must_use]
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// Where the listeners for people of other realms are.
+    #[must_use]
+    pub fn realm_addrs(&self) -> Vec<(RealmId, SocketAddr)> {
+        self.realms.iter().map(|r| (r.realm.clone(), r.addr)).collect()
     }
 
     /// Base of links, without a slash at the end.
@@ -243,12 +261,18 @@ impl ServerHandle {
         self.app.live().say_goodbye("the server is shutting down");
         // Nobody is left to receive only where all tasks have ended already.
         let _ = self.close.send(true);
-        if timeout(limits.shutdown_timeout, self.keeper.drained(&limits)).await.is_err() {
+        if timeout(limits.shutdown_timeout, drained(&self.keepers, &limits)).await.is_err() {
             tracing::warn!("connections were still open at the end of the shutdown time");
         }
         self.tasks.shutdown().await;
         self.app.record_stop().await;
         self.app.store.stop().await;
+    }
+}
+
+async fn drained(keepers: &[Arc<Gatekeeper>], limits: &Limits) {
+    for keeper in keepers {
+        keeper.drained(limits).await;
     }
 }
 
@@ -276,6 +300,43 @@ fn keep_the_chain(tasks: &mut JoinSet<()>, app: &App, config: &Config) {
         let exported = config.audit_export.is_some();
         tasks.spawn(keep_for(config.audit_retention, path.clone(), exported, app.store.clone()));
     }
+}
+
+/// A listener for people of another realm, bound but not served.
+struct Foreign {
+    door: RealmDoor,
+    listener: TcpListener,
+    addr: SocketAddr,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+impl Foreign {
+    /// Of its page, by each address that clients have for it.
+    fn origins(&self) -> impl Iterator<Item = String> {
+        let all = self.door.advertise.iter().copied().chain([self.addr.ip()]);
+        all.filter_map(|ip| origin_of(&format!("https://{}", SocketAddr::new(ip, self.addr.port()))))
+    }
+
+    /// Lets people in as `own` does, and as of its realm. It has its own places: one realm that is flooded leaves the others theirs, and
+    /// their addresses may be the same.
+    fn serve(self, own: &Door, keepers: &mut Vec<Arc<Gatekeeper>>, tasks: &mut JoinSet<()>) -> RealmPlace {
+        let Self { door: RealmDoor { realm, .. }, listener, addr, tls } = self;
+        let (show, tls) = watch::channel(tls);
+        let (came_by, keeper) = (Some(CameBy(Arc::new(realm.clone()))), Gatekeeper::new(&own.app.limits));
+        keepers.push(keeper.clone());
+        tasks.spawn(Door { came_by, keeper, tls: Some(tls), ..own.clone() }.serve(listener));
+        RealmPlace { realm, addr, tls: show }
+    }
+}
+
+async fn bind_realms(doors: &[RealmDoor]) -> Result<Vec<Foreign>, StartError> {
+    let mut bound = Vec::new();
+    for door in doors {
+        let tls = server_config(&door.tls)?;
+        let (listener, addr) = bind(door.listen).await?;
+        bound.push(Foreign { door: door.clone(), listener, addr, tls });
+    }
+    Ok(bound)
 }
 
 async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

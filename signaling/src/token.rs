@@ -1,6 +1,5 @@
 //! Session tokens: EdDSA JSON Web Tokens (RFC 7519, RFC 8037), one algorithm, at most five minutes.
 
-use crate::break_glass::Narrowed;
 use crate::error::SessionError;
 use crate::exchanges::Exchanges;
 use crate::secret;
@@ -128,12 +127,12 @@ impl Tokens {
         }
     }
 
-    /// A token from `now` on for the longest life that is allowed, and its claims.
+    /// A token from `now` on for the longest life that is allowed, and its claims: those of the role, less what `narrow` takes away.
     pub(crate) fn issue(
         &self,
         now: WallMicros,
         bearing: &Bearing,
-        narrowed: Option<Narrowed>,
+        narrow: impl FnOnce(&mut Claims),
     ) -> Result<(String, Claims), SessionError> {
         let iat = now.0 / 1_000_000;
         let mut claims = Claims {
@@ -151,9 +150,7 @@ impl Tokens {
             verbs: bearing.role.verbs().to_vec(),
             cnf: bearing.cnf.map(|x5t_s256| Confirmation { x5t_s256 }),
         };
-        if let Some(narrowed) = narrowed {
-            narrowed.narrow(now, &mut claims);
-        }
+        narrow(&mut claims);
         Ok((self.sign(&claims)?, claims))
     }
 

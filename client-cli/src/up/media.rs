@@ -3,7 +3,7 @@
 use super::link::Answering;
 use super::{Addresses, Events, hosts, subject};
 use crate::admission::{InProcess, StationTokens};
-use crate::ca::{Authority, Use};
+use crate::ca::{Authority, OF_REALMS, Use};
 use crate::config::{Apart, Config, Task};
 use crate::net::tls::{read_chain, read_key};
 use anyhow::Context as _;
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use trocar_proto::session::ids::RealmId;
 use trocar_relay::control::ControlListener;
 use trocar_relay::quic::Identity;
 use trocar_relay::worker::{Limits, RealmListener};
@@ -60,6 +61,18 @@ impl Media {
         let a = relay.addresses().first().context("the relay has no listener")?;
         let control = relay.control_address().context("the relay has no control rendezvous")?;
         Ok(Some(Addresses { webrtc: a.webrtc, quic: a.quic, control }))
+    }
+
+    /// Where the relay in this process is for people of another realm: WebRTC and QUIC.
+    pub(super) fn of_realm(&self, realm: &RealmId) -> Option<(SocketAddr, SocketAddr)> {
+        let Self::Here(relay, _) = self else { return None };
+        relay.addresses().iter().find(|a| &a.realm == realm).map(|a| (a.webrtc, a.quic))
+    }
+
+    /// Where stations of another realm find the rendezvous of the relay in this process.
+    pub(super) fn control_of_realm(&self, realm: &RealmId) -> Option<SocketAddr> {
+        let Self::Here(relay, _) = self else { return None };
+        relay.control_of_realms().iter().find(|(own, _)| own == realm).map(|(_, address)| *address)
     }
 
     /// Where signaling finds the rendezvous, and the name of its certificate.
@@ -118,17 +131,16 @@ fn relay_at(config: &Config, authority: &Authority, apart: &Apart) -> anyhow::Re
 }
 
 fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens) -> anyhow::Result<(Relay, Events)> {
-    let hosts = hosts(config);
-    let files = authority.identity("relay", &subject(config, "relay", "relay", &hosts), Use::Server)?;
+    let files = relay_files(config, authority)?;
     let identity = || -> anyhow::Result<Identity> {
         let (chain, key) = (read_chain(&files.cert)?, read_key(&files.key)?);
-        Ok(Identity { chain, key, trust: read_chain(&authority.trust_file())? })
+        Ok(Identity { chain, key, trust: read_chain(&files.trust)? })
     };
     let bounds = config.limits.bounds();
     let control = ControlListener {
         realm: config.realm.clone(),
         address: config.relay.control,
-        others: Vec::new(),
+        others: config.realms.iter().map(|r| (r.name.clone(), r.control())).collect(),
         identity: identity()?,
         tokens: stations.check(),
         limits: bounds.control.clone(),
@@ -141,16 +153,88 @@ fn start_relay(config: &Config, authority: &Authority, stations: &StationTokens)
         server_name: "localhost".to_owned(),
         uplink: config.relay.uplink.map(|u| u.0),
     };
+    let others = config.realms.iter().map(|r| RealmListener {
+        realm: r.name.clone(),
+        webrtc: r.webrtc(),
+        quic: r.quic(),
+        advertise: r.advertise.clone(),
+        server_name: "localhost".to_owned(),
+        uplink: None,
+    });
     let limits = Limits { max_feeds: config.relay.max_feeds, max_legs: config.relay.max_legs, ..bounds.worker };
     let (relay, events) = Relay::start(RelayConfig {
-        listeners: vec![listener],
+        listeners: std::iter::once(listener).chain(others).collect(),
         identity: identity()?,
         workers: config.relay.workers(),
         pin: config.relay.pin,
         limits,
         control: Some(control),
     })?;
-    let (cert, key, trust, realms) = (files.cert, files.key, authority.trust_file(), BTreeMap::new());
-    relay.keep_certificates(CertificateFiles { cert, key, trust, realms })?;
+    relay.keep_certificates(files)?;
     Ok((relay, events))
+}
+
+/// The certificates of the relay in this process. Where there are several realms, each listener's names addresses of its own realm alone,
+/// and the one for all names none.
+pub(super) fn relay_files(config: &Config, authority: &Authority) -> anyhow::Result<CertificateFiles> {
+    let made = |file: &str, hosts: &[String]| {
+        authority.identity(file, &subject(config, "relay", "relay", hosts), Use::Server).map(|f| (f.cert, f.key))
+    };
+    let (own, trust) = (made("relay", &hosts(config))?, authority.trust_file());
+    if config.realms.is_empty() {
+        return Ok(CertificateFiles { cert: own.0, key: own.1, trust, realms: BTreeMap::new() });
+    }
+    let (cert, key) = made("relay-any", &["localhost".to_owned()])?;
+    let mut realms = BTreeMap::from([(config.realm.clone(), own)]);
+    for realm in &config.realms {
+        realms.insert(realm.name.clone(), made(&format!("{}{}", OF_REALMS[1], realm.name), &realm.hosts())?);
+    }
+    Ok(CertificateFiles { cert, key, trust, realms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Realm;
+    use std::path::Path;
+    use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+    /// Names and addresses of the certificate in that file.
+    fn hosts_of(file: &Path) -> Vec<String> {
+        let chain = read_chain(file).unwrap();
+        let (_, cert) = X509Certificate::from_der(&chain[0]).unwrap();
+        let names = &cert.subject_alternative_name().unwrap().unwrap().value.general_names;
+        let host = |name: &GeneralName<'_>| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(b) => <[u8; 4]>::try_from(*b).ok().map(|b| std::net::Ipv4Addr::from(b).to_string()),
+            _ => None,
+        };
+        names.iter().filter_map(host).collect()
+    }
+
+    #[test]
+    fn each_realms_certificate_names_addresses_of_that_realm_and_the_one_for_all_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let south = Realm {
+            name: RealmId::new("south").unwrap(),
+            listen: "192.168.1.2:8443".parse().unwrap(),
+            webrtc: None,
+            quic: None,
+            control: None,
+            advertise: vec!["10.9.9.9".parse().unwrap()],
+        };
+        let mut config = Config { dir: dir.path().to_owned(), ..Config::default() };
+        let authority = Authority::open_or_create(&config.dir, &config.realm).unwrap();
+        let alone = relay_files(&config, &authority).unwrap();
+        assert!(alone.realms.is_empty(), "a node of one realm has one certificate");
+        assert_eq!(hosts_of(&alone.cert), ["127.0.0.1", "localhost"]);
+
+        let name = south.name.clone();
+        config.realms = vec![south];
+        let files = relay_files(&config, &authority).unwrap();
+        assert_eq!(hosts_of(&files.cert), ["localhost"]);
+        assert_eq!(hosts_of(&files.realms[&config.realm].0), ["127.0.0.1", "localhost"]);
+        assert_eq!(hosts_of(&files.realms[&name].0), ["10.9.9.9", "192.168.1.2", "localhost"]);
+        assert_eq!(relay_files(&config, &authority).unwrap().realms, files.realms, "they stay while they fit");
+    }
 }

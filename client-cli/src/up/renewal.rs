@@ -1,9 +1,10 @@
 //! Certificates and keys of signaling while it runs: files that change are read again, and certificates of the local authority are made
 //! anew before they run out. The relay looks at its own files.
 
-use super::{Media, https_files, subject};
-use crate::ca::{Authority, IdentityFiles, Use};
-use crate::config::Config;
+use super::media::relay_files;
+use super::{Media, https_files, realm_files, tls_identity};
+use crate::ca::{Authority, IdentityFiles};
+use crate::config::{Config, Realm};
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use trocar_control::trust::{Doubt, Watched};
-use trocar_signaling::{ServerHandle, TlsIdentity};
+use trocar_proto::session::ids::RealmId;
+use trocar_signaling::ServerHandle;
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -23,6 +25,8 @@ const RENEW_EVERY: Duration = Duration::from_secs(3_600);
 pub(super) struct Renewal {
     config: Config,
     https: IdentityFiles,
+    /// Of the HTTPS listeners for other realms.
+    realms: Vec<(RealmId, IdentityFiles)>,
     token_key: PathBuf,
     hung_up: tokio::signal::unix::Signal,
 }
@@ -59,13 +63,17 @@ impl Renewal {
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let authority = Authority::open_or_create(&config.dir, &config.realm)?;
         let https = https_files(config, &authority)?;
+        let of_realm = |r: &Realm| Ok((r.name.clone(), realm_files(config, &authority, r)?));
+        let realms = config.realms.iter().map(of_realm).collect::<anyhow::Result<_>>()?;
         let token_key = config.dir.join("token.key");
-        Ok(Self { config: config.clone(), https, token_key, hung_up: signal(SignalKind::hangup())? })
+        Ok(Self { config: config.clone(), https, realms, token_key, hung_up: signal(SignalKind::hangup())? })
     }
 
     /// Never ends.
     pub(super) async fn run(mut self, server: &ServerHandle, media: &Media) {
-        let mut https = Part::new(vec![self.https.cert.clone(), self.https.key.clone()]);
+        let part = |files: &IdentityFiles| Part::new(vec![files.cert.clone(), files.key.clone()]);
+        let mut https = part(&self.https);
+        let mut realms: Vec<Part> = self.realms.iter().map(|(_, files)| part(files)).collect();
         let mut tokens = Part::new(vec![self.token_key.clone()]);
         let (mut looks, mut renewals) = (interval(LOOK_EVERY), interval(RENEW_EVERY));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -84,9 +92,13 @@ impl Renewal {
                     continue;
                 }
             };
-            let said = [https.look(anyway, || self.take_https(server)), tokens.look(anyway, || self.take_key(server))];
+            let mut said =
+                vec![https.look(anyway, || self.take_https(server)), tokens.look(anyway, || self.take_key(server))];
+            for (part, (realm, files)) in realms.iter_mut().zip(&self.realms) {
+                said.push(part.look(anyway, || take_realm(server, realm, files)));
+            }
             said.iter().flatten().for_each(|wrong| server.note_unusable(Some(wrong)));
-            let is_wrong = https.doubt.stands() || tokens.doubt.stands();
+            let is_wrong = [&https, &tokens].into_iter().chain(&realms).any(|part| part.doubt.stands());
             if was_wrong && !is_wrong {
                 server.note_unusable(None);
             }
@@ -95,9 +107,7 @@ impl Renewal {
     }
 
     fn take_https(&self, server: &ServerHandle) -> anyhow::Result<()> {
-        let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-        let identity = TlsIdentity { cert_chain_pem: read(&self.https.cert)?, key_pem: read(&self.https.key)? };
-        server.renew_tls(&identity).with_context(|| self.https.cert.display().to_string())
+        server.renew_tls(&tls_identity(&self.https)?).with_context(|| self.https.cert.display().to_string())
     }
 
     /// Gates learn the new key by the file that they name.
@@ -115,12 +125,18 @@ impl Renewal {
         let config = &self.config;
         let authority = Authority::open_or_create(&config.dir, &config.realm)?;
         https_files(config, &authority)?;
+        for realm in &config.realms {
+            realm_files(config, &authority, realm)?;
+        }
         if config.relay.apart().is_empty() {
-            let hosts = super::hosts(config);
-            authority.identity("relay", &subject(config, "relay", "relay", &hosts), Use::Server)?;
+            relay_files(config, &authority)?;
         }
         Ok(())
     }
+}
+
+fn take_realm(server: &ServerHandle, realm: &RealmId, files: &IdentityFiles) -> anyhow::Result<()> {
+    server.renew_realm_tls(realm, &tls_identity(files)?).with_context(|| files.cert.display().to_string())
 }
 
 #[cfg(test)]

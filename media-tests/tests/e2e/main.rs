@@ -39,6 +39,7 @@ mod passkeys;
 mod paths;
 mod peers;
 mod readme;
+mod realms;
 mod refusals;
 mod repair;
 mod reports;

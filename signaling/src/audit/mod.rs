@@ -70,7 +70,7 @@ pub struct Record {
     /// How far that clock is from its reference, in microseconds, as chrony says; null where chrony says nothing.
     pub clock_offset_us: Option<i64>,
     /// What happened: `started`, `stopped`, `session-created`, `session-closed`, `invited`, `joined`, `token-granted`, `denied`,
-    /// `socket-denied`, `participant.joined`, `participant.left`, `participant-removed`, `feed.announced`, `feed.removed`, `view-started`,
+    /// `socket-denied`, `realm-denied`, `participant.joined`, `participant.left`, `participant-removed`, `feed.announced`, `feed.removed`, `view-started`,
     /// `view-switched`, `view-ended`, `consent-given`, `consent-withdrawn`, `certificates-renewed`, `certificates-unusable`,
     /// `certificate-revoked`, `certificate-refused`, `token-replayed`, `break-glass-joined`, `break-glass-ended`,
     /// `break-glass-reviewed`, `audit-pruned`, `gate-audit`,

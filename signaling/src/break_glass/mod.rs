@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use trocar_proto::session::break_glass::{BrokenGlass, NEVER};
 use trocar_proto::session::claims::Claims;
-use trocar_proto::session::ids::{ParticipantId, SessionId};
+use trocar_proto::session::ids::{ParticipantId, RealmId, SessionId};
 use trocar_proto::session::role::{Grade, Role};
 use trocar_proto::units::{Micros, WallMicros};
 
@@ -96,6 +96,8 @@ pub(crate) struct Who<'a> {
     pub(crate) person: Option<&'a Person>,
     /// That there is an emergency, where that was said.
     pub(crate) emergency: Option<Asked<'a>>,
+    /// By which realm's listener it came; the node's own where left out.
+    pub(crate) realm: Option<&'a RealmId>,
 }
 
 /// An emergency as it was claimed.

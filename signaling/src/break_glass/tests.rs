@@ -191,7 +191,7 @@ fn tokens_end_with_the_time_and_carry_no_authority_after_it() {
     let now = crate::app::wall_clock();
     let issue = |left_s: i64, instruments| {
         let until = WallMicros(now.0.checked_add_signed(left_s * 1_000_000).unwrap());
-        world.app.tokens.issue(now, &bearing, Some(Narrowed { until, instruments })).unwrap().1
+        world.app.tokens.issue(now, &bearing, |claims| Narrowed { until, instruments }.narrow(now, claims)).unwrap().1
     };
     let claims = issue(1_000, true);
     assert_eq!((claims.exp - claims.iat, claims.grade), (300, Grade::Energy));

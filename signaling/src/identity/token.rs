@@ -118,7 +118,7 @@ mod tests {
             role: Role::Expert,
             cnf: None,
         };
-        assert!(own.verify(&sessions.issue(now, &bearing, None).unwrap().0).is_none());
+        assert!(own.verify(&sessions.issue(now, &bearing, |_| ()).unwrap().0).is_none());
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod record;
 mod sockets;
 
 pub(crate) use feeds::{Announced, FeedOffer, FeedTicket, feed_path};
+pub(crate) use guests::Secret;
 pub(crate) use legs::{CapturePoint, LegKind};
 pub(crate) use publications::PublicationOffer;
 pub(crate) use sockets::{Ending, Outbound};

@@ -105,7 +105,7 @@ impl From<Login> for IdentityGrant {
 )]
 pub(super) async fn login(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let peer = Peer::ip_of(request.extensions());
-    guard::take_join(&app, peer)?;
+    guard::take_join(&app, request.extensions())?;
     let body: LoginRequest = input::json(&app, request).await?;
     let (account, password, code) = (body.account, Zeroizing::new(body.password), body.code);
     // To its end: a code is used up whether or not somebody waits for the answer.
@@ -126,7 +126,11 @@ pub(super) async fn login(State(app): State<Arc<App>>, request: Request) -> Resu
 )]
 pub(super) async fn begin(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let peer = Peer::ip_of(request.extensions());
-    guard::take_join(&app, peer)?;
+    guard::take_join(&app, request.extensions())?;
+    if let Some(realm) = app.realms.foreign(request.extensions().get()) {
+        let detail = format!("issuers send people back to the node's own realm, and this address is for realm {realm}");
+        return Err(Refusal::new(ORIGIN_REFUSED, detail).field("Origin"));
+    }
     // The browser comes back to one address: a tab at another one, which has what finishes the login, would not be found again.
     let origin = request.headers().get(ORIGIN).map(|o| o.to_str().unwrap_or_default().to_owned());
     if origin.is_some() && origin != origin_of(&app.public_url) {
@@ -153,7 +157,7 @@ pub(super) async fn begin(State(app): State<Arc<App>>, request: Request) -> Resu
 )]
 pub(super) async fn finish(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let peer = Peer::ip_of(request.extensions());
-    guard::take_join(&app, peer)?;
+    guard::take_join(&app, request.extensions())?;
     let FinishRequest { state, code, iss, error, tab } = input::json(&app, request).await?;
     let returned = Returned { state, code, iss, error, tab };
     // To its end: a code is used up whether or not somebody waits for the answer.

@@ -42,7 +42,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     Ok("ready\n")
 }
 
-/// `GET /metrics`: signaling's figures, then the relay's. To this machine, or to anyone where so configured.
+/// `GET /metrics`: signaling's figures, then the relay's. To this machine, or to anyone of its realm where so configured.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "figures", tag = "operating",
     responses(
@@ -52,7 +52,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let is_own = request.extensions().get::<OwnListener>().is_some();
-    if !is_own && !app.metrics_open && !Peer::is_same_machine(request.extensions()) {
+    let is_open = app.metrics_open && app.realms.foreign(request.extensions().get()).is_none();
+    if !is_own && !is_open && !Peer::is_same_machine(request.extensions()) {
         return Err(Refusal::new(METRICS_CLOSED, "ask from the same machine").field("address"));
     }
     // Gauges are of this moment, not of the last sweep.

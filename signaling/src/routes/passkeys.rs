@@ -101,7 +101,7 @@ pub(crate) struct Registered {
 )]
 pub(super) async fn begin_login(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let peer = Peer::ip_of(request.extensions());
-    guard::take_join(&app, peer)?;
+    guard::take_join(&app, request.extensions())?;
     check_origin(&app, request.headers())?;
     let Ceremony { ceremony, expires, options } = app.begin_passkey_login(peer).map_err(refused)?;
     Ok(json(StatusCode::OK, &BegunPasskey { ceremony, expires, options }))
@@ -120,7 +120,7 @@ pub(super) async fn begin_login(State(app): State<Arc<App>>, request: Request) -
 )]
 pub(super) async fn finish_login(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let peer = Peer::ip_of(request.extensions());
-    guard::take_join(&app, peer)?;
+    guard::take_join(&app, request.extensions())?;
     let PasskeyProof { ceremony, credential } = input::json(&app, request).await?;
     // To its end: a ceremony is used up whether or not somebody waits for the answer.
     let work = async move { app.finish_passkey_login(peer, &ceremony, credential).await.map_err(refused) };
@@ -140,7 +140,7 @@ pub(super) async fn finish_login(State(app): State<Arc<App>>, request: Request) 
 )]
 pub(super) async fn begin(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let peer = Peer::ip_of(request.extensions());
-    guard::take_join(&app, peer)?;
+    guard::take_join(&app, request.extensions())?;
     check_origin(&app, request.headers())?;
     let PasskeyLink { link } = input::json(&app, request).await?;
     let (begun, owner) = app.begin_registration(peer, &link).await.map_err(refused)?;
@@ -163,7 +163,7 @@ pub(super) async fn begin(State(app): State<Arc<App>>, request: Request) -> Resu
 )]
 pub(super) async fn finish(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let peer = Peer::ip_of(request.extensions());
-    guard::take_join(&app, peer)?;
+    guard::take_join(&app, request.extensions())?;
     let Registration { ceremony, label, credential } = input::json(&app, request).await?;
     // To its end: link and ceremony are used up whether or not somebody waits for the answer.
     let work =

@@ -1,6 +1,6 @@
 //! What WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep) resources have in common: answers, preconditions, `OPTIONS`.
 
-use crate::app::{App, wall_clock};
+use crate::app::App;
 use crate::guard::bearer_of;
 use crate::ice;
 use crate::problem::{IF_MATCH_FAILED, IF_MATCH_MISSING, INTERNAL, Refusal};
@@ -12,7 +12,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use trocar_proto::session::ids::ParticipantId;
+use trocar_proto::session::ids::{ParticipantId, RealmId};
 
 pub(super) const SDP: &str = "application/sdp";
 pub(super) const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -28,14 +28,14 @@ pub(super) struct Created {
 }
 
 /// 201 with the SDP answer, the resource's address and entity tag, and the ICE servers.
-pub(super) fn created(app: &App, created: Created) -> Result<Response, Refusal> {
+pub(super) fn created(app: &App, realm: &RealmId, created: Created) -> Result<Response, Refusal> {
     let mut response = (StatusCode::CREATED, created.sdp).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(SDP));
     headers.insert(LOCATION, header(&created.location)?);
     headers.insert(ETAG, entity_tag(&created.ice_session)?);
     headers.insert(ACCEPT_PATCH, HeaderValue::from_static(SDP_FRAGMENT));
-    add_links(app, headers, &created.owner);
+    add_links(app, headers, realm, &created.owner);
     Ok(response)
 }
 
@@ -70,8 +70,8 @@ pub(super) fn endpoint_options(app: &App, request: &Request) -> Response {
     let mut response = options(request.headers(), "POST, OPTIONS");
     let headers = response.headers_mut();
     headers.insert(ACCEPT_POST, HeaderValue::from_static(SDP));
-    if let Some(owner) = bearer_of(app, request.headers()) {
-        add_links(app, headers, &owner);
+    if let Some(claims) = bearer_of(app, request) {
+        add_links(app, headers, &claims.realm, &claims.sub);
     }
     response
 }
@@ -98,8 +98,8 @@ fn options(asked: &HeaderMap, methods: &'static str) -> Response {
     response
 }
 
-fn add_links(app: &App, headers: &mut HeaderMap, who: &ParticipantId) {
-    for link in ice::links(&ice::servers(&app.ice, wall_clock(), who)) {
+fn add_links(app: &App, headers: &mut HeaderMap, realm: &RealmId, who: &ParticipantId) {
+    for link in ice::links(&app.ice_servers(realm, who)) {
         headers.append(LINK, link);
     }
 }

@@ -1,10 +1,9 @@
 //! Joining, tokens, sessions, invitations, participants.
 
 use super::{ParticipantPath, SessionPath, json, to_the_end};
-use crate::app::{App, Shown, wall_clock};
+use crate::app::{App, Shown};
 use crate::break_glass::{Asked, Who};
 use crate::guard::{self, Bearer, Peer};
-use crate::ice;
 use crate::input::{self, Names};
 use crate::name::{MAX_NAME, NAME_EXPECTED, shown};
 use crate::problem::{FIELD_INVALID, Refusal};
@@ -25,14 +24,14 @@ const DEFAULT_TTL_S: u64 = 86_400;
     responses(
         (status = 200, description = "A participant and its first token", body = TokenGrant),
         (status = 401, description = "identity-needed, second-factor-needed: show an identity of /v1/login as a bearer"),
-        (status = 403, description = "invitation-invalid, break-glass-off, break-glass-role"),
+        (status = 403, description = "invitation-invalid, realm-denied, break-glass-off, break-glass-role"),
         (status = 409, description = "break-glass-unneeded"),
         (status = 429, description = "too-many-requests"),
     )
 )]
 pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    let from = Peer::ip_of(request.extensions());
-    guard::take_join(&app, from)?;
+    let (from, realm) = (Peer::ip_of(request.extensions()), app.realms.came(request.extensions().get()).clone());
+    guard::take_join(&app, request.extensions())?;
     let person = guard::person(&app, request.headers())?;
     let body: JoinRequest = input::json(&app, request).await?;
     let cleaned = |text: &'_ Option<String>, field: &str| match text.as_deref().map(|t| shown(t, MAX_NAME)) {
@@ -43,7 +42,7 @@ pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Resul
     let (name, organisation) = (cleaned(&body.name, "name")?, cleaned(&body.organisation, "organisation")?);
     let as_shown = Shown { name: name.as_deref(), organisation: organisation.as_deref() };
     let emergency = body.break_glass.as_ref().map(reason_of).transpose()?.map(|reason| Asked { reason, from });
-    let who = Who { person: person.as_ref(), emergency };
+    let who = Who { person: person.as_ref(), emergency, realm: Some(&realm) };
     let grant = app.join_as(&body.invitation, as_shown, body.cnf, who).await?;
     Ok(json(StatusCode::OK, &grant))
 }
@@ -158,5 +157,5 @@ pub(super) async fn ice_servers(
     bearer: Bearer,
 ) -> Result<Response, Refusal> {
     bearer.for_session(&path.session)?;
-    Ok(json(StatusCode::OK, &ice::servers(&app.ice, wall_clock(), &bearer.claims.sub)))
+    Ok(json(StatusCode::OK, &app.ice_servers(&bearer.claims.realm, &bearer.claims.sub)))
 }

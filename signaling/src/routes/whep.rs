@@ -56,7 +56,7 @@ pub(super) async fn open(
         let owner = entry.participant(&app, GUEST).await?;
         let opened = open_feed(&app, &key, offer, owner.clone()).await;
         entry.settle(&app, &owner, &opened).await;
-        created(&app, opened?)
+        created(&app, entry.realm(), opened?)
     })
     .await
 }
@@ -89,7 +89,7 @@ pub(super) async fn open_voices(
         let owner = entry.participant(&app, GUEST).await?;
         let opened = open_voices_leg(&app, &path.session, offer, owner.clone()).await;
         entry.settle(&app, &owner, &opened).await;
-        created(&app, opened?)
+        created(&app, entry.realm(), opened?)
     })
     .await
 }

@@ -71,7 +71,7 @@ pub(super) async fn open(
         let owner = entry.participant(&app, GUEST).await?;
         let opened = publish(&app, path.session, (wish, sends), offer, owner.clone()).await;
         entry.settle(&app, &owner, &opened).await;
-        created(&app, opened?)
+        created(&app, entry.realm(), opened?)
     })
     .await
 }

@@ -5,7 +5,10 @@ use crate::config::TlsIdentity;
 use crate::secret::SecretHash;
 use crate::tls::{TlsError, server_config};
 use crate::token::{TokenKeyError, token_public_key};
+use std::sync::Arc;
+use tokio::sync::watch;
 use trocar_proto::session::admission::CertificateNews;
+use trocar_proto::session::ids::RealmId;
 
 impl ServerHandle {
     /// Shows this certificate to whoever connects from now on; connections that stand go on. It has to fit its key and to be good now.
@@ -14,12 +17,32 @@ impl ServerHandle {
     /// # Errors
     /// [`TlsError`]; the former certificate stays.
     pub fn renew_tls(&self, identity: &TlsIdentity) -> Result<(), TlsError> {
+        self.show(&self.tls, "HTTPS", identity)
+    }
+
+    /// The same for the listener of another realm.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the former certificate stays.
+    pub fn renew_realm_tls(&self, realm: &RealmId, identity: &TlsIdentity) -> Result<(), TlsError> {
+        for place in self.realms.iter().filter(|r| &r.realm == realm) {
+            self.show(&place.tls, &format!("HTTPS of realm {realm}"), identity)?;
+        }
+        Ok(())
+    }
+
+    fn show(
+        &self,
+        listener: &watch::Sender<Arc<rustls::ServerConfig>>,
+        name: &str,
+        identity: &TlsIdentity,
+    ) -> Result<(), TlsError> {
         let config = server_config(identity)?;
         crate::tls::check_time(identity)?;
-        self.tls.send_replace(config);
+        listener.send_replace(config);
         let shown = SecretHash::of_bytes(&identity.cert_chain_pem).short();
-        tracing::info!(certificate = shown, "HTTPS has a new certificate");
-        self.app.note_certificates(CertificateNews::Renewed, &format!("HTTPS: certificate {shown}"));
+        tracing::info!(certificate = shown, "{name} has a new certificate");
+        self.app.note_certificates(CertificateNews::Renewed, &format!("{name}: certificate {shown}"));
         Ok(())
     }
 

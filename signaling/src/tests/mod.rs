@@ -236,6 +236,8 @@ pub(super) fn config() -> Config {
         public_url: None,
         origins: vec!["https://console.example".into()],
         realm: RealmId::new("north").unwrap(),
+        realms: Vec::new(),
+        realm_policies: Vec::new(),
         store: StoreAt::Memory,
         metrics_open: false,
         ice: crate::Ice::default(),

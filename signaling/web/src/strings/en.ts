@@ -416,6 +416,8 @@ export const en = {
     "session-closed": "",
     "participant-gone": "",
     "invitation-invalid": "",
+    "realm-denied": "The hospital that invites you lets nobody of your network in for this role. Ask who sent you the link.",
+    "token-realm": "",
     "not-acceptable": "",
     "not-found": "",
     "feed-missing": "",

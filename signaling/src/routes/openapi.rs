@@ -114,7 +114,10 @@ fn complete_operation((path, verb): (&str, &str), operation: &mut Value) {
     }
     if has_bearer {
         add("401", "token-missing, token-expired, token-invalid");
-        add("403", "token-session, verb-missing, cnf-missing, session-closed, participant-gone");
+        add(
+            "403",
+            "token-session, token-realm, realm-denied, verb-missing, cnf-missing, session-closed, participant-gone",
+        );
         add("429", "too-many-requests");
     }
     if has_identity {

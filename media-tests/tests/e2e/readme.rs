@@ -47,6 +47,7 @@ const PROMISES: &[(&str, Promise)] = &[
     ("trocar publish ", Stays("publishing room 1280x720@30.000 H.264")),
     ("trocar ca issue ", Says("var/demo/or-2.key")),
     ("trocar watch ", Says("summary  scope")),
+    ("trocar report classes", Says("telesurgery-single")),
     ("curl --fail --silent \"${TROCAR_PAGE}healthz\"", Says("ok")),
     ("curl --fail --silent \"${TROCAR_PAGE}readyz\"", Says("ready")),
     ("curl --fail --silent \"$TROCAR_METRICS\" | grep ", Says("trocar_feed_relay_delay_seconds_count")),

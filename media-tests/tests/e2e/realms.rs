@@ -174,15 +174,33 @@ impl Told {
         frame.extend_from_slice(&[0; 4]);
         frame.extend_from_slice(hello.as_bytes());
         socket.write_all(&frame).await?;
-        let (mut heard, mut part) = (String::new(), [0; 4_096]);
-        while !(heard.contains("\"welcome\"") && heard.trim_end().ends_with('}')) {
-            let n = tokio::time::timeout(PATIENCE, socket.read(&mut part)).await.context("no welcome")??;
-            ensure!(n > 0, "closed after {heard}");
-            heard += &String::from_utf8_lossy(part.get(..n).unwrap_or_default());
+        socket.flush().await?;
+        let mut heard = String::new();
+        while !heard.contains("\"welcome\"") {
+            heard = tokio::time::timeout(PATIENCE, text(&mut socket)).await.context("no welcome")??;
+            self.all += &heard;
         }
         ensure!(heard.contains("scope"), "the feed is not in {heard}");
-        self.all += &heard;
         Ok(())
+    }
+}
+
+/// The next text frame of an event socket; other frames are passed over (RFC 6455 section 5.2).
+async fn text(socket: &mut reqwest::Upgraded) -> anyhow::Result<String> {
+    loop {
+        let (kind, short) = (socket.read_u8().await? & 0x0f, socket.read_u8().await?);
+        let len = match short {
+            126 => u64::from(socket.read_u16().await?),
+            127 => socket.read_u64().await?,
+            len => u64::from(len),
+        };
+        let mut payload = vec![0; usize::try_from(len)?];
+        socket.read_exact(&mut payload).await?;
+        let said = String::from_utf8_lossy(&payload).into_owned();
+        ensure!(kind != 8, "closed: {said}");
+        if kind == 1 {
+            return Ok(said);
+        }
     }
 }
 

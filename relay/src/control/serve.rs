@@ -4,7 +4,7 @@ use super::core::{Core, Newcomer};
 use super::rates::Connects;
 use super::{frame, tunnel};
 use crate::doors::Door;
-use futures_util::FutureExt as _;
+use crate::frames::read_datagrams;
 use rustls::pki_types::CertificateDer;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -214,17 +214,14 @@ async fn attend(core: &Shared, connection: &quinn::Connection, arrival: Arrival)
     tokio::task::spawn_local(say(connection.clone(), send, told));
     tokio::task::spawn_local(listen(Rc::clone(core), connection.clone(), recv, index));
     tokio::task::spawn_local(tunnel::accept(Rc::clone(core), connection.clone(), index));
-    'open: while let Ok(first) = connection.read_datagram().await {
-        core.borrow_mut().forward(index, first);
-        for _ in 1..BATCH {
-            match connection.read_datagram().now_or_never() {
-                Some(Ok(more)) => core.borrow_mut().forward(index, more),
-                Some(Err(_)) => break 'open,
-                None => continue 'open,
-            }
-        }
+    let mut batch = Vec::with_capacity(BATCH);
+    while read_datagrams(connection, &mut batch, BATCH).await.is_ok() {
+        let more_may_wait = batch.len() == BATCH;
+        batch.drain(..).for_each(|datagram| core.borrow_mut().forward(index, datagram));
         // Datagrams that wait are ready at once: without this the others would get no turn.
-        tokio::task::yield_now().await;
+        if more_may_wait {
+            tokio::task::yield_now().await;
+        }
     }
     core.borrow_mut().leave(index);
 }

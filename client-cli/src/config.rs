@@ -398,9 +398,7 @@ impl Config {
                 "relay.advertise is empty: a listener on a wildcard address needs the addresses that clients reach it at"
             );
         }
-        if let Some(a) = r.advertise.iter().find(|a| a.is_unspecified() || a.is_multicast()) {
-            bail!("relay.advertise has {a}: an address that clients can send to is right");
-        }
+        check_advertised("relay.advertise", &r.advertise)?;
         r.check_workers()?;
         realms::check(self)?;
         self.limits.check()?;
@@ -422,6 +420,14 @@ impl Config {
             bail!("log.filter = {:?}: {e}", self.log.filter);
         }
         Ok(())
+    }
+}
+
+/// Whether clients can send to each of the addresses that `key` has.
+fn check_advertised(key: &str, addresses: &[IpAddr]) -> anyhow::Result<()> {
+    match addresses.iter().find(|a| a.is_unspecified() || a.is_multicast()) {
+        Some(a) => bail!("{key} has {a}: an address that clients can send to is right"),
+        None => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `[[realms]]`: listeners for people of other hospitals' networks. What they may do, `[[realm_policy]]` says.
 
-use super::Config;
+use super::{Config, check_advertised};
 use anyhow::bail;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -88,9 +88,7 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
                 "realms.webrtc, quic and control of {name}: relays apart have listeners of their own, leave them out"
             );
         }
-        if let Some(a) = realm.advertise.iter().find(|a| a.is_unspecified() || a.is_multicast()) {
-            bail!("realms.advertise of {name} has {a}: an address that clients can send to is right");
-        }
+        check_advertised(&format!("realms.advertise of {name}"), &realm.advertise)?;
     }
     if let Some(p) = config.realm_policy.iter().find(|p| is_apart && p.verbs.contains(&RealmVerb::Operate)) {
         bail!(

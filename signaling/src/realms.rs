@@ -11,6 +11,7 @@ use crate::error::SessionError;
 use crate::ice;
 use crate::problem::{Refusal, TOKEN_REALM};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use trocar_proto::session::api::IceServer;
@@ -72,16 +73,16 @@ pub(crate) struct Realms {
 /// Checks what the types do not.
 pub(crate) fn check(own: &RealmId, doors: &[RealmDoor], policies: &[RealmPolicy]) -> Result<(), ConfigError> {
     let bad = |field, expected| Err(ConfigError { field, expected });
-    let is_twice = |i: usize, realm: &RealmId| doors.iter().skip(i + 1).any(|d| &d.realm == realm);
     if doors.len() > MAX_REALMS {
         return bad("realms", "at most 16");
     }
-    if doors.iter().enumerate().any(|(i, d)| &d.realm == own || is_twice(i, &d.realm)) {
+    let mut others = BTreeSet::new();
+    if !doors.iter().all(|d| &d.realm != own && others.insert(&d.realm)) {
         return bad("realms.name", "another realm than the node's own, each once");
     }
-    for (i, policy) in policies.iter().enumerate() {
-        let has_twin = policies.iter().skip(i + 1).any(|p| p.from == policy.from && p.to == policy.to);
-        if has_twin || &policy.to != own || !doors.iter().any(|d| d.realm == policy.from) {
+    for policy in policies {
+        // Whoever has one already is taken out.
+        if &policy.to != own || !others.remove(&policy.from) {
             return bad("realm_policy", "from a realm that [[realms]] has, to the node's own, each pair once");
         }
         if policy.verbs.is_empty() {

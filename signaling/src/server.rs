@@ -303,14 +303,14 @@ fn keep_the_chain(tasks: &mut JoinSet<()>, app: &App, config: &Config) {
 }
 
 /// A listener for people of another realm, bound but not served.
-struct Foreign {
-    door: RealmDoor,
+struct Foreign<'a> {
+    door: &'a RealmDoor,
     listener: TcpListener,
     addr: SocketAddr,
     tls: Arc<rustls::ServerConfig>,
 }
 
-impl Foreign {
+impl Foreign<'_> {
     /// Of its page, by each address that clients have for it.
     fn origins(&self) -> impl Iterator<Item = String> {
         let all = self.door.advertise.iter().copied().chain([self.addr.ip()]);
@@ -320,7 +320,8 @@ impl Foreign {
     /// Lets people in as `own` does, and as of its realm. It has its own places: one realm that is flooded leaves the others theirs, and
     /// their addresses may be the same.
     fn serve(self, own: &Door, keepers: &mut Vec<Arc<Gatekeeper>>, tasks: &mut JoinSet<()>) -> RealmPlace {
-        let Self { door: RealmDoor { realm, .. }, listener, addr, tls } = self;
+        let Self { door, listener, addr, tls } = self;
+        let realm = door.realm.clone();
         let (show, tls) = watch::channel(tls);
         let (came_by, keeper) = (Some(CameBy(Arc::new(realm.clone()))), Gatekeeper::new(&own.app.limits));
         keepers.push(keeper.clone());
@@ -329,12 +330,12 @@ impl Foreign {
     }
 }
 
-async fn bind_realms(doors: &[RealmDoor]) -> Result<Vec<Foreign>, StartError> {
+async fn bind_realms(doors: &[RealmDoor]) -> Result<Vec<Foreign<'_>>, StartError> {
     let mut bound = Vec::new();
     for door in doors {
         let tls = server_config(&door.tls)?;
         let (listener, addr) = bind(door.listen).await?;
-        bound.push(Foreign { door: door.clone(), listener, addr, tls });
+        bound.push(Foreign { door, listener, addr, tls });
     }
     Ok(bound)
 }

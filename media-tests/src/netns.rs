@@ -81,9 +81,7 @@ impl Namespace {
         } else {
             "delete table inet trtest"
         };
-        let mut command = Command::new("ip");
-        let out = command.args(["netns", "exec", self.name(), "nft", rules]).output().context("ip, nft")?;
-        if out.status.success() { Ok(()) } else { bail!("nft: {}", String::from_utf8_lossy(&out.stderr)) }
+        ip(&["netns", "exec", self.name(), "nft", rules])
     }
 
     /// Ends it; returns the wall clock in milliseconds at which it ended.

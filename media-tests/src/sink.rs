@@ -66,14 +66,14 @@ impl Viewer {
         Self { tcp: true, ..self }
     }
 
-    /// Answer and address of the resource.
-    async fn whep(&self, feed: &str, offer: String) -> anyhow::Result<(String, String)> {
-        let url = format!("{}v1/sessions/{}/feeds/{feed}/whep", self.base, self.session);
+    /// Offers by WHEP or WHIP at that path of the session; answer and address of the resource.
+    async fn offer(&self, path: &str, offer: String) -> anyhow::Result<(String, String)> {
+        let url = format!("{}v1/sessions/{}/{path}", self.base, self.session);
         let request =
             self.http.post(url).bearer_auth(&self.token).header("Content-Type", "application/sdp").body(offer);
         let response = request.send().await?;
         if !response.status().is_success() {
-            bail!("WHEP: {}", response.text().await?);
+            bail!("{path}: {} {}", response.status(), response.text().await?);
         }
         let location = response.headers().get("location").and_then(|l| l.to_str().ok()).context("no Location")?;
         let location = location.to_owned();
@@ -119,7 +119,8 @@ impl Viewer {
     async fn open(&self, feed: &str) -> anyhow::Result<(Sink, String)> {
         let certificate = dtls_certificate()?;
         let local = IceCreds::new();
-        let (answer, location) = self.whep(feed, offer(&local, &fingerprint(&certificate))).await?;
+        let (answer, location) =
+            self.offer(&format!("feeds/{feed}/whep"), offer(&local, &fingerprint(&certificate))).await?;
         let remote = candidate(&answer, if self.tcp { "tcp" } else { "udp" })?;
         let wire = if self.tcp { Wire::tcp(remote).await? } else { Wire::udp().await? };
         Ok((Sink::new(wire, remote, local, &answer, certificate)?, location))

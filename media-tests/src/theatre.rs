@@ -4,7 +4,7 @@
 
 mod start;
 
-pub use start::{SecondPath, start_device_again, wait_metric};
+pub use start::{SecondPath, gate_config, start_device_again, wait_metric, write_device_key};
 
 use crate::cluster::Cluster;
 use crate::line::Line;

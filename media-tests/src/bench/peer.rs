@@ -3,8 +3,7 @@
 use super::dtls::{Client, Out};
 use super::packet::{PAYLOAD_TYPE, Probe};
 use crate::sink::dtls::fingerprint;
-use crate::sink::{candidate, offer};
-use anyhow::Context as _;
+use crate::sink::{attribute, candidate, offer};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceCreds, Protocol};
 use std::net::{SocketAddr, UdpSocket};
@@ -76,11 +75,7 @@ impl Peer {
     }
 
     pub(super) fn handle_answer(&mut self, answer: &str) -> anyhow::Result<()> {
-        let value = |name: &str| {
-            let prefix = format!("a={name}:");
-            let found = answer.lines().find_map(|l| l.strip_prefix(&prefix)).map(|v| v.trim().to_owned());
-            found.with_context(|| format!("answer without {name}:\n{answer}"))
-        };
+        let value = |name: &str| attribute(answer, name);
         let remote = candidate(answer, "udp").or_else(|_| candidate(answer, "UDP"))?;
         self.ice.set_remote_credentials(IceCreds { ufrag: value("ice-ufrag")?, pass: value("ice-pwd")? });
         self.ice.add_remote_candidate(Candidate::host(remote, Protocol::Udp)?);

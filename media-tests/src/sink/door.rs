@@ -1,13 +1,11 @@
 //! A way for a client that is not ours to the DTLS of the relay's media port. That port answers no address that ICE has not validated, so
 //! the client is let in by HTTP and validated here, and its datagrams are handed on from here, both ways.
 
-use super::{agent, candidate, offer};
-use crate::http_client;
+use super::{Viewer, agent, candidate, offer};
 use crate::stack::{PATIENCE, Stack};
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use is::stun::{StunMessage, StunPacket};
 use is::{IceAgent, IceCreds, Protocol};
-use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,7 +17,6 @@ const TICK: Duration = Duration::from_millis(20);
 /// Where doors are opened.
 pub struct Entrance {
     page: String,
-    session: String,
     invitation: String,
 }
 
@@ -39,8 +36,7 @@ impl Entrance {
     /// # Errors
     /// Where its report lacks something.
     pub fn of(stack: &Stack) -> anyhow::Result<Self> {
-        let text = |pointer: &str| stack.text(pointer);
-        Ok(Self { page: text("/page")?, session: text("/session")?, invitation: text("/tokens/local")? })
+        Ok(Self { page: stack.text("/page")?, invitation: stack.text("/tokens/local")? })
     }
 
     /// Publishes `feed` as the local team would, with a client whose certificate has that fingerprint (SHA-256, as SDP has it), and validates
@@ -49,18 +45,10 @@ impl Entrance {
     /// # Errors
     /// Where the offer is refused or ICE finds no pair within [`PATIENCE`].
     pub async fn open(&self, feed: &str, fingerprint: &str) -> anyhow::Result<Door> {
-        let (http, Self { page, session, invitation }) = (http_client()?, self);
-        let body = json!({"invitation": invitation, "name": "Somebody"});
-        let joined = http.post(format!("{page}v1/join")).json(&body).send().await?.error_for_status()?;
-        let joined: Value = joined.json().await?;
-        let token = joined.get("token").and_then(Value::as_str).context("no token")?;
         let creds = IceCreds::new();
         let sdp = offer(&creds, fingerprint).replace("a=recvonly", "a=sendonly");
-        let whip = format!("{page}v1/sessions/{session}/whip?feed={feed}");
-        let request = http.post(whip).bearer_auth(token).header("Content-Type", "application/sdp");
-        let response = request.body(sdp).send().await?;
-        let (status, answer) = (response.status(), response.text().await?);
-        ensure!(status == 201, "{status} {answer}");
+        let somebody = Viewer::join(&self.page, &self.invitation).await?;
+        let (answer, _) = somebody.offer(&format!("whip?feed={feed}"), sdp).await?;
         let (outside, inside) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
         let (own, relay) = (outside.local_addr()?, candidate(&answer, "udp")?);
         let ice = agent(creds, (own, Protocol::Udp), relay, &answer)?;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -56,33 +57,62 @@ pub(super) fn issue(stack: &Stack) -> anyhow::Result<()> {
 }
 
 pub(super) fn write_gate_config(stack: &Stack, places: &Places, relays: &[SocketAddr]) -> anyhow::Result<()> {
-    let state = stack.dir.path().join("state");
-    let mut t = String::new();
-    let file = |name: &str| state.join(name);
-    writeln!(t, "[session]\nid = {:?}\n", stack.text("/session")?)?;
-    writeln!(t, "[identity]\ncert = {:?}\nkey = {:?}\n", file("gate.pem"), file("gate.key"))?;
-    writeln!(t, "[trust]\ndir = {:?}\nissuer = {:?}", stack.text("/gate/trust")?, stack.text("/gate/issuer")?)?;
-    writeln!(t, "issuer_key = {:?}\n", stack.text("/gate/issuer_key")?)?;
-    for relay in relays {
-        writeln!(t, "[[relay]]\naddress = \"{relay}\"\n")?;
-    }
-    writeln!(t, "[store]\ndir = {:?}\n", places.store())?;
-    let key = places.dir.join("device.key");
-    writeln!(t, "[device]\nkind = \"udp\"\naddress = \"{}\"\nkey_file = {key:?}\n", places.device)?;
     let camera = "trocar://local/station/device";
-    writeln!(t, "[frames]\nlisten = \"{}\"\npublishers = [\"{camera}\"]\n", places.frames)?;
-    writeln!(t, "[consent]\nfile = {:?}\n", file("consent.json"))?;
+    let mut t = format!("[frames]\nlisten = \"{}\"\npublishers = [\"{camera}\"]\n\n", places.frames);
+    let state = stack.dir.path().join("state");
+    t += &gate_config(|p| stack.text(p), &state, relays, &places.store(), (places.device, &device_key(&places.dir)))?;
     t.push_str(&places.setting.gate);
     std::fs::write(places.gate_config(), t)?;
     Ok(())
 }
 
-pub(super) fn start_device(places: &Places) -> anyhow::Result<(Process, Record)> {
+/// What a gate is told that has `gate.pem` and `consent.json` in `state`, the folder of the node whose report `text` reads: without frame
+/// proof, and with the table of consent last. The device is an address and the file of its key.
+///
+/// # Errors
+/// Where the report lacks something.
+pub fn gate_config(
+    text: impl Fn(&str) -> anyhow::Result<String>,
+    state: &Path,
+    relays: &[SocketAddr],
+    store: &Path,
+    (device, key): (SocketAddr, &Path),
+) -> anyhow::Result<String> {
+    let mut t = String::new();
+    let file = |name: &str| state.join(name);
+    writeln!(t, "[session]\nid = {:?}\n", text("/session")?)?;
+    writeln!(t, "[identity]\ncert = {:?}\nkey = {:?}\n", file("gate.pem"), file("gate.key"))?;
+    writeln!(t, "[trust]\ndir = {:?}\nissuer = {:?}", text("/gate/trust")?, text("/gate/issuer")?)?;
+    writeln!(t, "issuer_key = {:?}\n", text("/gate/issuer_key")?)?;
+    for relay in relays {
+        writeln!(t, "[[relay]]\naddress = \"{relay}\"\n")?;
+    }
+    writeln!(t, "[store]\ndir = {store:?}\n")?;
+    writeln!(t, "[device]\nkind = \"udp\"\naddress = \"{device}\"\nkey_file = {key:?}\n")?;
+    writeln!(t, "[consent]\nfile = {:?}\n", file("consent.json"))?;
+    Ok(t)
+}
+
+/// Where the key is that gate and device share.
+fn device_key(dir: &Path) -> PathBuf {
+    dir.join("device.key")
+}
+
+/// Writes that key.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_device_key(dir: &Path) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let key = places.dir.join("device.key");
+    let key = device_key(dir);
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&key)?;
     writeln!(file, "{}", "5a".repeat(32))?;
+    Ok(key)
+}
+
+pub(super) fn start_device(places: &Places) -> anyhow::Result<(Process, Record)> {
+    write_device_key(&places.dir)?;
     start_device_again(places)
 }
 
@@ -94,7 +124,7 @@ pub fn start_device_again(places: &Places) -> anyhow::Result<(Process, Record)> 
     let record = places.dir.join("device.jsonl");
     let mut command = Command::new(binary("trocar-sim-device")?);
     command.arg("--listen").arg(places.device.to_string());
-    command.arg("--key-file").arg(places.dir.join("device.key")).arg("--state").arg(places.dir.join("device.state"));
+    command.arg("--key-file").arg(device_key(&places.dir)).arg("--state").arg(places.dir.join("device.state"));
     command.arg("--record").arg(&record).arg("--local-motion");
     let mut device = Process::start("trocar-sim-device", &mut command)?;
     device.line(PATIENCE, |l| l.contains("listening") || l.contains("ready"))?;

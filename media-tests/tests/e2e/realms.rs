@@ -6,24 +6,24 @@ use crate::{number, runtime};
 use anyhow::{Context, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role::Client;
 use trocar_media_tests::http_builder;
 use trocar_media_tests::netns::{Hospital, Hospitals, inside};
 use trocar_media_tests::process::{Process, binary, trocar};
 use trocar_media_tests::sink::some_offer;
 use trocar_media_tests::stack::{PATIENCE, path, summary};
 use trocar_media_tests::story::Story;
-use trocar_media_tests::theatre::Talker;
+use trocar_media_tests::theatre::{Talker, gate_config, write_device_key};
 
 use Hospital::{North, South};
 
@@ -166,41 +166,18 @@ impl Told {
         let response = request.header("Sec-WebSocket-Key", "c29tZSBzaXh0ZWVuIGJ5dA==").send().await?;
         ensure!(response.status() == 101, "{response:?}");
         self.all += &format!("{:?}\n", response.headers());
-        let mut socket = response.upgrade().await?;
-        let hello = json!({"type": "hello", "token": token}).to_string();
-        // A text frame of up to 65,535 bytes under a mask of zeros (RFC 6455 section 5.2).
-        let mut frame = vec![0x81, 0xfe];
-        frame.extend_from_slice(&u16::try_from(hello.len())?.to_be_bytes());
-        frame.extend_from_slice(&[0; 4]);
-        frame.extend_from_slice(hello.as_bytes());
-        socket.write_all(&frame).await?;
-        socket.flush().await?;
+        let mut socket = WebSocketStream::from_raw_socket(response.upgrade().await?, Client, None).await;
+        socket.send(Message::text(json!({"type": "hello", "token": token}).to_string())).await?;
         let mut heard = String::new();
         while !heard.contains("\"welcome\"") {
-            heard = tokio::time::timeout(PATIENCE, text(&mut socket)).await.context("no welcome")??;
+            let message = tokio::time::timeout(PATIENCE, socket.next()).await.context("no welcome")?;
+            let message = message.with_context(|| format!("closed after {}", self.all))??;
+            ensure!(!message.is_close(), "closed: {message}");
+            heard = message.to_string();
             self.all += &heard;
         }
         ensure!(heard.contains("scope"), "the feed is not in {heard}");
         Ok(())
-    }
-}
-
-/// The next text frame of an event socket; other frames are passed over (RFC 6455 section 5.2).
-async fn text(socket: &mut reqwest::Upgraded) -> anyhow::Result<String> {
-    loop {
-        let (kind, short) = (socket.read_u8().await? & 0x0f, socket.read_u8().await?);
-        let len = match short {
-            126 => u64::from(socket.read_u16().await?),
-            127 => socket.read_u64().await?,
-            len => u64::from(len),
-        };
-        let mut payload = vec![0; usize::try_from(len)?];
-        socket.read_exact(&mut payload).await?;
-        let said = String::from_utf8_lossy(&payload).into_owned();
-        ensure!(kind != 8, "closed: {said}");
-        if kind == 1 {
-            return Ok(said);
-        }
     }
 }
 
@@ -360,27 +337,12 @@ fn gate(node: &Node) -> anyhow::Result<PathBuf> {
     let (dir, state) = (node.dir.path(), node.dir.path().join("state"));
     run(&["ca", "issue", "--dir", path(&state)?, "--realm", "north", "--role", "gate", "gate"], "")?;
     run(&["consent", "sign", "--dir", path(&state)?, "--realm", "north", "--session", node.text("/session")?], "")?;
-    let key = dir.join("device.key");
-    std::fs::OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&key)?
-        .write_all(&[b'5'; 64])?;
-    let file = |name: &str| state.join(name);
-    let mut t = String::new();
-    writeln!(t, "[session]\nid = {:?}\n", node.text("/session")?)?;
-    writeln!(t, "[identity]\ncert = {:?}\nkey = {:?}\n", file("gate.pem"), file("gate.key"))?;
-    writeln!(t, "[trust]\ndir = {:?}\nissuer = {:?}", node.text("/gate/trust")?, node.text("/gate/issuer")?)?;
-    writeln!(t, "issuer_key = {:?}\n", node.text("/gate/issuer_key")?)?;
-    writeln!(t, "[[relay]]\naddress = {:?}\n", node.text("/relay/control")?)?;
-    writeln!(t, "[store]\ndir = {:?}\n", dir.join("gate-store"))?;
     // Nothing is moved here: nobody answers at that address.
-    writeln!(t, "[device]\nkind = \"udp\"\naddress = \"127.0.0.1:7001\"\nkey_file = {key:?}\n")?;
-    writeln!(t, "[consent]\nfile = {:?}\n", file("consent.json"))?;
-    let config = dir.join("gate.toml");
-    std::fs::write(&config, t)?;
+    let device = SocketAddr::from(([127, 0, 0, 1], 7001));
+    let text = |pointer: &str| node.text(pointer).map(ToOwned::to_owned);
+    let (relay, key) = (node.text("/relay/control")?.parse()?, write_device_key(dir)?);
+    let (config, store) = (dir.join("gate.toml"), dir.join("gate-store"));
+    std::fs::write(&config, gate_config(text, &state, &[relay], &store, (device, &key))?)?;
     Ok(config)
 }
 

@@ -103,6 +103,8 @@ pub(crate) struct Signaling {
     pub(crate) invitation_hours: u64,
     /// Whether /metrics answers to other machines as well.
     pub(crate) metrics_open: bool,
+    /// Whether HTTPS takes TLS 1.2 as well.
+    pub(crate) tls12: bool,
 }
 
 /// The relay part.
@@ -236,6 +238,7 @@ impl Default for Signaling {
             key: None,
             invitation_hours: 24,
             metrics_open: false,
+            tls12: false,
         }
     }
 }

@@ -302,6 +302,7 @@ async fn start_signaling(
         loopback_http: config.signaling.loopback_http,
         admin_listen: config.admin.listen,
         tls: tls_identity(&files)?,
+        tls12: config.signaling.tls12,
         token_key_pkcs8: token_key(&config.dir)?,
         audit_key_pkcs8: Some(audit_key(&config.dir)?),
         audit_export: config.audit.repository()?,

@@ -151,13 +151,17 @@ impl App {
         let fingerprint = |bytes: &[u8]| SecretHash::of_bytes(bytes).short();
         let token =
             crate::token::token_public_key(&config.token_key_pkcs8).map_or_else(|_| String::new(), |k| fingerprint(&k));
-        let said = format!(
+        let mut said = format!(
             "trocar {}, issuer {}, token key {token}, certificate {}, configuration {}",
             env!("CARGO_PKG_VERSION"),
             config.issuer,
             fingerprint(&config.tls.cert_chain_pem),
             config.configured
         );
+        if config.tls12 {
+            tracing::warn!("HTTPS takes TLS 1.2 beside 1.3");
+            said.push_str(", TLS 1.2 beside 1.3");
+        }
         self.store.write(vec![event("started", None, None, &said)]).await
     }
 

@@ -1,5 +1,6 @@
 //! What signaling is told before it starts. Plain values: whoever assembles the process reads files and arguments.
 
+use crate::tls::Older;
 use axum::http::Uri;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +20,9 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// Certificate chain and key of the TLS listener.
     pub tls: TlsIdentity,
+    /// Whether the HTTPS listeners of page and API, the other realms' and the operators', speak TLS 1.2 beside 1.3: ECDHE with an AEAD cipher and
+    /// the extended master secret, nothing else of it.
+    pub tls12: bool,
     /// Ed25519 key that signs tokens, PKCS#8 DER (see [`crate::generate_token_key`]).
     pub token_key_pkcs8: Vec<u8>,
     /// Ed25519 key that signs heads of the audit chain, PKCS#8 DER; without one heads are not signed.
@@ -239,6 +243,10 @@ pub struct ConfigError {
 }
 
 impl Config {
+    pub(crate) fn older(&self) -> Older {
+        if self.tls12 { Older::Tls12 } else { Older::Nothing }
+    }
+
     /// Checks what the types do not.
     ///
     /// # Errors

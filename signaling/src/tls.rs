@@ -1,4 +1,4 @@
-//! TLS 1.3 for the public listener, aws-lc as the one provider.
+//! TLS 1.3 for the public listener, and 1.2 where it is asked for; aws-lc as the one provider.
 
 use crate::config::TlsIdentity;
 use rustls::pki_types::pem::PemObject;
@@ -23,13 +23,22 @@ pub enum TlsError {
     /// The leaf is no certificate.
     #[error("the first certificate of the chain cannot be read")]
     Leaf,
-    /// Certificate and key do not fit each other or TLS 1.3.
+    /// Certificate and key do not fit each other or the versions.
     #[error("certificate and key cannot be used: {0}")]
     Identity(#[from] rustls::Error),
 }
 
-/// The listener's configuration: TLS 1.3 only, no client certificates, HTTP/1.1.
-pub(crate) fn server_config(identity: &TlsIdentity) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+/// What a listener speaks besides TLS 1.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Older {
+    Nothing,
+    /// TLS 1.2 with forward secrecy and authenticated encryption, which is all that the provider has for it (RFC 9325 section 4.2), and
+    /// only with the extended master secret (RFC 7627), without which one connection may be taken for another.
+    Tls12,
+}
+
+/// The listener's configuration: no client certificates, HTTP/1.1.
+pub(crate) fn server_config(identity: &TlsIdentity, older: Older) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&identity.cert_chain_pem).collect::<Result<_, _>>().map_err(TlsError::Chain)?;
     if chain.is_empty() {
@@ -37,10 +46,15 @@ pub(crate) fn server_config(identity: &TlsIdentity) -> Result<Arc<rustls::Server
     }
     let key = PrivateKeyDer::from_pem_slice(&identity.key_pem).map_err(TlsError::Key)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let versions: &[_] = match older {
+        Older::Nothing => &[&rustls::version::TLS13],
+        Older::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+    };
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
+    config.require_ems = true;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -179,6 +179,30 @@ fn listeners_offer_tls_1_3_alone_with_its_strong_suites_and_nothing_that_is_old_
     runtime().block_on(quic_offers_the_same(&site))
 }
 
+#[test]
+fn where_tls_1_2_is_asked_for_it_comes_with_forward_secrecy_and_aead_alone() -> anyhow::Result<()> {
+    let elsewhere = Namespace::new()?;
+    let stack =
+        Stack::start_with(&format!("[signaling]\ntls12 = true\n[admin]\nlisten = \"{}:0\"\n", elsewhere.host()))?;
+    let older = ["AES256-GCM-SHA384", "CHACHA20-POLY1305", "AES128-GCM-SHA256"].map(|s| format!("ECDHE-ECDSA-{s}"));
+    let suites = older.into_iter().chain(SUITES.map(ToOwned::to_owned)).collect();
+    let wanted = Offer { versions: vec!["TLS 1.2", "TLS 1.3"], suites, ..to_people() };
+    let listeners = [("page and API", "/https"), ("operators", "/metrics")].map(|(name, at)| {
+        let (at, authority) = (address(&stack.text(at)?)?, stack.text("/ca_file")?.into());
+        let (certificate, dir) = (None, tempfile::tempdir()?);
+        Ok((Listener { name, at, authority, certificate, last_words: HTTP, dir }, wanted.clone()))
+    });
+    let listeners: Vec<_> = listeners.into_iter().collect::<anyhow::Result<_>>()?;
+    for ((listener, wanted), found) in listeners.iter().zip(scan(&listeners)?) {
+        table(listener.name, &found)?;
+        ensure!(found == *wanted, "{}: {found:#?}, not {wanted:#?}", listener.name);
+        // RFC 7627 section 5.3: who does not know the extended master secret may be turned away.
+        ensure!(openssl::hello(listener.at, 0x0303, true)? == Some(0), "TLS 1.2 by hand was refused");
+        ensure!(openssl::hello(listener.at, 0x0303, false)?.is_none(), "without the extended master secret");
+    }
+    Ok(())
+}
+
 async fn quic_offers_the_same(site: &Site) -> anyhow::Result<()> {
     let stack = &site.room.stack;
     let state = stack.dir.path().join("state");
@@ -250,8 +274,9 @@ fn a_careless_listener_is_found_out() -> anyhow::Result<()> {
     ensure!(found.protocols == ["h2"] && found.tickets == 2, "{found:#?}");
     ensure!(found.early_data && found.renegotiation && !found.wants_certificate, "{found:#?}");
     // What is said by hand is understood.
-    ensure!(openssl::hello(at, 0x0301)? == Some(0), "a hello by hand was refused");
-    ensure!(openssl::hello(at, 0x0300)?.is_none(), "OpenSSL has SSL 3.0 again");
+    ensure!(openssl::hello(at, 0x0301, true)? == Some(0), "a hello by hand was refused");
+    ensure!(openssl::hello(at, 0x0303, false)? == Some(0), "OpenSSL wants the extended master secret");
+    ensure!(openssl::hello(at, 0x0300, true)?.is_none(), "OpenSSL has SSL 3.0 again");
 
     let me = Identity::from_pem_files(&file, &key_file)?;
     runtime().block_on(async {

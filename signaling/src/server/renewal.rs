@@ -37,7 +37,7 @@ impl ServerHandle {
         name: &str,
         identity: &TlsIdentity,
     ) -> Result<(), TlsError> {
-        let config = server_config(identity)?;
+        let config = server_config(identity, self.older)?;
         crate::tls::check_time(identity)?;
         listener.send_replace(config);
         let shown = SecretHash::of_bytes(&identity.cert_chain_pem).short();

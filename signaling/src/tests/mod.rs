@@ -240,6 +240,7 @@ pub(super) fn config() -> Config {
         realm_policies: Vec::new(),
         store: StoreAt::Memory,
         metrics_open: false,
+        tls12: false,
         ice: crate::Ice::default(),
         webhooks: Vec::new(),
         control: None,

@@ -162,6 +162,17 @@ async fn older_tls_is_refused() {
 }
 
 #[tokio::test]
+async fn tls_1_2_is_spoken_where_it_is_asked_for_and_1_3_still() {
+    let world = Running::with(|c| c.tls12 = true).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let stream = TcpStream::connect(world.handle.https_addr()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = world.connector(&[version]).connect(name, stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
+    }
+}
+
+#[tokio::test]
 async fn slow_and_silent_clients_are_closed() {
     let world = Running::with(|c| c.limits.header_timeout = Duration::from_millis(200)).await;
     for addr in [world.handle.http_addr().unwrap(), world.handle.https_addr()] {

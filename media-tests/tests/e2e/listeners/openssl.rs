@@ -111,7 +111,7 @@ impl Listener {
     pub(super) fn scan(&self) -> anyhow::Result<Offer> {
         let mut versions = Vec::new();
         // SSL 3.0 to TLS 1.2, each with an offer to compress, which OpenSSL is built without; TLS 1.3 has none.
-        let hellos: Vec<_> = (0x0300..=0x0303).map(|v| hello(self.at, v)).collect::<anyhow::Result<_>>()?;
+        let hellos: Vec<_> = (0x0300..=0x0303).map(|v| hello(self.at, v, true)).collect::<anyhow::Result<_>>()?;
         if hellos.first().is_some_and(Option::is_some) {
             versions.push("SSL 3.0");
         }
@@ -269,8 +269,8 @@ pub(super) fn chosen(said: &str) -> Option<&str> {
 const OLD: [u16; 12] = [0xc009, 0xc00a, 0xc013, 0xc014, 0xc02b, 0xc02f, 0x002f, 0x0035, 0x009c, 0x000a, 0x0005, 0x0004];
 
 /// Says hello by hand as a client of that version which can compress, since no OpenSSL of today does SSL 3.0: the compression method of
-/// the answer, nothing where it is refused.
-pub(super) fn hello(to: SocketAddr, version: u16) -> anyhow::Result<Option<u8>> {
+/// the answer, nothing where it is refused. From TLS 1.0 on with or without the extended master secret (RFC 7627).
+pub(super) fn hello(to: SocketAddr, version: u16, extended: bool) -> anyhow::Result<Option<u8>> {
     let mut body = version.to_be_bytes().to_vec();
     body.extend([7; 32]);
     body.push(0);
@@ -278,8 +278,11 @@ pub(super) fn hello(to: SocketAddr, version: u16) -> anyhow::Result<Option<u8>> 
     body.extend(OLD.iter().flat_map(|suite| suite.to_be_bytes()));
     body.extend([2, 1, 0]);
     if version > 0x0300 {
-        // Which groups and points there are: without them OpenSSL takes no suite with elliptic curves.
-        body.extend([0, 14, 0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0]);
+        // Which groups, points and signatures there are: without them no suite with elliptic curves is taken.
+        let mut more = vec![0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0, 0, 13, 0, 4, 0, 2, 4, 3];
+        more.extend_from_slice(if extended { &[0, 23, 0, 0] } else { &[] });
+        body.extend(u16::try_from(more.len())?.to_be_bytes());
+        body.extend(more);
     }
     let mut record = vec![22];
     record.extend(version.to_be_bytes());

@@ -308,6 +308,7 @@ async fn start_signaling(
         audit_export: config.audit.repository()?,
         audit_retention: config.audit.retention(),
         consent_trust: config.consent.trust.clone(),
+        device_trust: Some(authority.trust_file()),
         configured: config.fingerprint(),
         issuer: issuer(config),
         audiences: vec![format!("relay.{}", config.realm), GATE_AUDIENCE.to_owned()],

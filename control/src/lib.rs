@@ -6,6 +6,7 @@
 //! - [`channel`]: mutual TLS 1.3 inside a tunnel, and the messages in it.
 //! - [`seal`]: HB, CMD and BEACON, sealed with keys from the channel's exporter.
 //! - [`consent`]: the patient's consent as a signed document; [`audit`]: the gate's audit chain, its check and its story.
+//! - [`joining`]: a device's certificate in place of a login.
 //! - [`signed`]: words that the owner of a certificate has signed.
 //! - [`clock`]: the clock of gate and stations.
 //! - [`evdev`]: Linux input events of pedals, buttons and gamepads, as bytes.
@@ -20,6 +21,7 @@ pub mod channel;
 pub mod clock;
 pub mod consent;
 pub mod evdev;
+pub mod joining;
 #[cfg(feature = "manual")]
 pub mod manual;
 pub mod seal;

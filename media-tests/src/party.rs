@@ -57,6 +57,7 @@ pub async fn expert_token(stack: &Stack, me: &Identity) -> anyhow::Result<String
         organisation: None,
         cnf: Some(me.hash()),
         break_glass: None,
+        device: None,
     };
     let page = stack.text("/page")?;
     let answer = crate::http_client()?.post(format!("{page}v1/join")).json(&join).send().await?;

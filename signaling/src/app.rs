@@ -20,6 +20,7 @@ use crate::store::{Row, Store, StoreError, Stored, StoredParticipant};
 use crate::token::{Bearing, TokenError, Tokens};
 use crate::webhooks::Hooks;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use trocar_proto::session::admission::{AdmitError, CertificateNews};
@@ -57,6 +58,8 @@ pub(crate) struct App {
     pub(crate) origins: Vec<String>,
     pub(crate) metrics_open: bool,
     pub(crate) ice: Ice,
+    /// Trust list of devices that join by themselves.
+    pub(crate) device_trust: Option<PathBuf>,
     /// Reads consent documents, where consent is required.
     pub(crate) notary: Option<Notary>,
     /// Gates that can be asked.
@@ -113,6 +116,7 @@ impl App {
             origins,
             metrics_open: config.metrics_open,
             ice: config.ice.clone(),
+            device_trust: config.device_trust.clone(),
             notary,
             gates: Gates::default(),
             link_tests: config.link_tests.clone(),
@@ -320,7 +324,7 @@ impl App {
         let broken_glass = self.admit_who(&session, role, who, joined).await?;
         let person = who.person;
         // Whoever is known is shown by the name that is known.
-        let name = person.map(|p| p.name.as_str()).or(shown.name);
+        let name = person.map(|p| p.name.as_str()).or(who.device.map(|d| d.name.as_str())).or(shown.name);
         let stored = StoredParticipant {
             session: session.clone(),
             participant: secret::participant_id()?,
@@ -338,7 +342,11 @@ impl App {
             role: Some(role),
             realm: Some(stored.realm.clone()),
             patient: self.live().patient_of(&session),
-            detail: person.map(|p| format!("account {}", p.account)).unwrap_or_default(),
+            detail: match (person, who.device) {
+                (Some(person), _) => format!("account {}", person.account),
+                (None, Some(device)) => format!("device {device}"),
+                (None, None) => String::new(),
+            },
             ..Entry::now("joined").of(&session).by(&stored.participant)
         };
         let alarm = stored.broken_glass.as_ref().map(|glass| break_glass::joined_entry(&stored, glass, who));

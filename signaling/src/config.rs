@@ -34,6 +34,9 @@ pub struct Config {
     /// Directory with the trust list of those who sign consent (`ca.pem`, `crl.pem`). With it nobody but the role local sees or hears anything
     /// of a session before a document that consents to it was handed in.
     pub consent_trust: Option<PathBuf>,
+    /// Trust list (PEM; a `crl.pem` beside it counts) of devices that join by their certificate where an invitation of the role publisher asks for
+    /// a login. Without one none do.
+    pub device_trust: Option<PathBuf>,
     /// What this node was configured with, in a few words or as a hash: stands in the record of each start.
     pub configured: String,
     /// This node's id: `iss` of its tokens, and always one of their audiences.

@@ -51,6 +51,9 @@ pub enum SessionError {
     /// Nobody comes in by break-glass here, or not now.
     #[error(transparent)]
     BreakGlass(crate::break_glass::BreakGlassRefused),
+    /// A device's certificate opens no other role.
+    #[error("a certificate takes the place of a login in the role publisher, and this invitation is for {}", .0.name())]
+    DeviceRole(trocar_proto::session::role::Role),
     /// People of that realm may do nothing in that role here.
     #[error("no realm_policy of this node lets people of realm {from} do anything as {} in a session of realm {to}", .role.name())]
     RealmDenied {

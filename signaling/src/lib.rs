@@ -23,6 +23,7 @@ mod break_glass;
 mod config;
 mod consent;
 mod control;
+mod devices;
 #[doc(hidden)]
 pub mod doors;
 mod error;

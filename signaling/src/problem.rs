@@ -29,6 +29,7 @@ pub(crate) const BREAK_GLASS_OFF: Kind = (403, "break-glass-off", "This node tak
 pub(crate) const BREAK_GLASS_ROLE: Kind = (403, "break-glass-role", "This role is not joined by break-glass");
 pub(crate) const BREAK_GLASS_UNNEEDED: Kind = (409, "break-glass-unneeded", "No break-glass is needed");
 pub(crate) const LOGIN_UNFINISHED: Kind = (401, "login-unfinished", "The login came to nothing");
+pub(crate) const DEVICE_REFUSED: Kind = (403, "device-refused", "The certificate does not take the place of a login");
 pub(crate) const PASSKEY_REFUSED: Kind = (401, "passkey-refused", "The passkey does not log in here");
 pub(crate) const PASSKEY_LINK: Kind = (403, "passkey-link-invalid", "The link is not good any more");
 pub(crate) const PASSKEY_UNUSABLE: Kind = (422, "passkey-unusable", "The passkey cannot be registered");
@@ -224,6 +225,7 @@ impl From<SessionError> for Refusal {
             SessionError::BreakGlass(BreakGlassRefused::TooOften(seconds)) => {
                 Self::new(TOO_MANY, detail).field("break_glass").retry_after(seconds)
             }
+            SessionError::DeviceRole(_) => Self::new(DEVICE_REFUSED, detail).field("device"),
             SessionError::RealmDenied { .. } => Self::new(REALM_DENIED, detail).field("realm_policy"),
             SessionError::NoConsent => Self::new(CONSENT_MISSING, detail).field("session"),
             SessionError::ConsentRefused(_) => Self::new(CONSENT_INVALID, detail).field("serial"),

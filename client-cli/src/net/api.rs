@@ -2,12 +2,15 @@
 
 use super::link::InvitationLink;
 use super::tls::https_client;
+use anyhow::Context as _;
 use reqwest::{Method, StatusCode};
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use trocar_control::joining;
+use trocar_control::trust::Identity;
 use trocar_proto::session::api::{
     FeedInfo, FeedPaths, Invitation, InvitationRequest, JoinRequest, LegRequest, RoqBinding, SessionInfo, TokenGrant,
 };
@@ -38,6 +41,7 @@ pub(crate) struct Api {
     http: reqwest::Client,
     link: InvitationLink,
     cnf: Option<CertHash>,
+    device: Option<Arc<Identity>>,
     name: String,
     grant: Arc<Mutex<TokenGrant>>,
 }
@@ -53,10 +57,34 @@ impl Api {
         cnf: impl Into<Option<CertHash>>,
         name: &str,
     ) -> anyhow::Result<Self> {
-        let cnf = cnf.into();
+        Self::enter(link, trust, (cnf.into(), None), name).await
+    }
+
+    /// The same for a device that publishes by itself: where the invitation asks for a login, its certificate takes that place, if it is one of
+    /// the role publisher.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub(crate) async fn join_as_device(
+        link: InvitationLink,
+        trust: &[CertificateDer<'static>],
+        device: Identity,
+        name: &str,
+    ) -> anyhow::Result<Self> {
+        let cnf = device.hash();
+        let device = Some(device).filter(|d| d.name().role == joining::ROLE).map(Arc::new);
+        Self::enter(link, trust, (Some(cnf), device), name).await
+    }
+
+    async fn enter(
+        link: InvitationLink,
+        trust: &[CertificateDer<'static>],
+        (cnf, device): (Option<CertHash>, Option<Arc<Identity>>),
+        name: &str,
+    ) -> anyhow::Result<Self> {
         let http = client(trust)?;
-        let grant = redeem(&http, &link, cnf, name, emergency()).await?;
-        Ok(Self { http, link, cnf, name: name.to_owned(), grant: Arc::new(Mutex::new(grant)) })
+        let grant = redeem(&http, &link, (cnf, device.as_deref()), name, emergency()).await?;
+        Ok(Self { http, link, cnf, device, name: name.to_owned(), grant: Arc::new(Mutex::new(grant)) })
     }
 
     /// The present token and who it is for.
@@ -72,7 +100,7 @@ impl Api {
     /// Joins again with the same invitation, as a new participant: after signaling has forgotten this one.
     pub(crate) async fn rejoin(&self) -> anyhow::Result<()> {
         // An emergency is claimed once: what comes back by itself after its time was over would be no end.
-        let grant = redeem(&self.http, &self.link, self.cnf, &self.name, None).await?;
+        let grant = redeem(&self.http, &self.link, (self.cnf, self.device.as_deref()), &self.name, None).await?;
         *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = grant;
         Ok(())
     }
@@ -185,22 +213,31 @@ pub(crate) fn client(trust: &[CertificateDer<'static>]) -> anyhow::Result<reqwes
 async fn redeem(
     http: &reqwest::Client,
     link: &InvitationLink,
-    cnf: Option<CertHash>,
+    (cnf, device): (Option<CertHash>, Option<&Identity>),
     name: &str,
     break_glass: Option<BreakGlass>,
 ) -> anyhow::Result<TokenGrant> {
-    let body = JoinRequest {
+    let mut body = JoinRequest {
         invitation: link.secret.clone(),
         name: Some(name.to_owned()),
         organisation: None,
         cnf,
         break_glass,
+        device: None,
     };
     let mut request = http.post(link.base.join("v1/join")?).json(&body);
     if let Some(identity) = std::env::var(IDENTITY).ok().filter(|i| !i.trim().is_empty()) {
         request = request.bearer_auth(identity.trim());
     }
-    Ok(answer(request).await?.json().await?)
+    let answered = answer(request).await;
+    let asks = |e: &anyhow::Error| e.downcast_ref::<Refused>().is_some_and(|r| r.0.kind.ends_with(":identity-needed"));
+    if let (Some(device), Err(error)) = (device, &answered)
+        && asks(error)
+    {
+        body.device = Some(joining::sign(&link.secret, wall_now(), device).context("--cert")?);
+        return Ok(answer(http.post(link.base.join("v1/join")?).json(&body)).await?.json().await?);
+    }
+    Ok(answered?.json().await?)
 }
 
 /// That somebody comes in by break-glass, where the variable says why.

@@ -24,7 +24,7 @@ pub(crate) enum SessionCommand {
     Invite {
         #[command(flatten)]
         access: Access,
-        /// Role of whoever has the link: local, expert, observer, coordinator, engineer or recorder.
+        /// Role of whoever has the link: local, expert, observer, coordinator, engineer, recorder or publisher.
         #[arg(long)]
         role: Role,
         /// Hours that the link stays good, 1 to 168.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trocar_media_tests::browser::Browser;
-use trocar_media_tests::process::trocar;
+use trocar_media_tests::process::{Process, trocar};
 use trocar_media_tests::stack::{Stack, path};
 use trocar_media_tests::story::Story;
 use trocar_media_tests::{http_client, workspace};
@@ -170,6 +170,41 @@ fn logs_in_on_the_page(clinic: &Clinic, account: &str, code: impl Fn() -> String
     browser.wait("expert", "body[data-connection=open]", PATIENCE)?;
     let log = browser.call("log", "expert", json!({}))?;
     ensure!(log["errors"].as_array().is_some_and(Vec::is_empty), "errors on the page: {}", log["errors"]);
+    Ok(())
+}
+
+#[test]
+fn a_camera_that_nobody_logs_in_for_publishes_by_its_certificate() -> anyhow::Result<()> {
+    let stack = Stack::start_with("[identity]\nrequired = \"always\"\n")?;
+    let state = stack.dir.path().join("state");
+    run(&["ca", "issue", "--dir", path(&state)?, "--role", "publisher", "or-1"], "")?;
+    let (link, ca) = (stack.invitation("publisher")?, stack.text("/ca_file")?);
+    let (cert, key) = (state.join("or-1.pem"), state.join("or-1.key"));
+    let camera = ["publish", "--invite", &link, "--ca", &ca, "--source", "test", "--size", "320x240@30"];
+    let with = ["--cert", path(&cert)?, "--key", path(&key)?];
+    // The certificate beside the trust list is a station's, which belongs to a person; and the role local to the team.
+    let refused = |words: &[&str], why: &str| {
+        let out = Command::new(trocar()?).args(words).output()?;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        ensure!(!out.status.success() && said.contains(why), "{words:?}: {said}");
+        anyhow::Ok(())
+    };
+    refused(&camera, "log in")?;
+    let team = stack.invitation("local")?;
+    let words = [&["publish", "--invite", &team, "--ca", &ca, "--source", "test"], &with[..]].concat();
+    refused(&words, "role publisher")?;
+
+    let mut publisher = Process::trocar("trocar publish", &[&camera[..], &with[..]].concat())?;
+    publisher.line(PATIENCE, |l| l.starts_with("publishing "))?;
+    let story = Story::of(&state.join("trocar.db"))?;
+    let joined: Vec<_> = story.of_kind("joined").collect();
+    ensure!(joined.len() == 1, "{}", story.text);
+    ensure!(
+        joined[0]["detail"] == "device trocar://local/publisher/or-1" && joined[0]["name"] == "or-1",
+        "{}",
+        story.text
+    );
+    ensure!(story.of_kind("denied").count() == 1, "{}", story.text);
     Ok(())
 }
 

@@ -26,6 +26,23 @@ pub struct JoinRequest {
     /// In an emergency: without the login that the invitation asks for, where the node allows that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub break_glass: Option<BreakGlass>,
+    /// Of a device that publishes by itself: its certificate's word in place of the login that the invitation asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceProof>,
+}
+
+/// What a device signs to redeem an invitation without a login; in the role publisher alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeviceProof {
+    /// The certificate `trocar://REALM/publisher/NAME` and what leads to the node's trust list: PEM, leaf first, at most 8. Its hash is `cnf`.
+    pub certificate: String,
+    /// When it was signed, by the device's clock; good for a minute.
+    pub at: WallMicros,
+    /// By the certificate's key, ECDSA P-256 with SHA-256 (ASN.1) or Ed25519, base64: over `trocar-join-1` and, on a line each, the SHA-256 of
+    /// the invitation's secret, that of the certificate (both hexadecimal) and `at`.
+    pub signature: String,
 }
 
 /// Answer to `POST /v1/join` and `POST /v1/token`.

@@ -20,6 +20,8 @@ pub enum Role {
     Engineer,
     /// A recording device.
     Recorder,
+    /// A device that publishes by itself: camera, encoder, room.
+    Publisher,
 }
 
 /// One thing that somebody may do through signaling.
@@ -103,6 +105,12 @@ pub const ROLES: &[RoleRow] = &[
         who: "network engineer",
     },
     RoleRow { role: Role::Recorder, verbs: &[Verb::View], highest_grade: Grade::Observe, who: "recording device" },
+    RoleRow {
+        role: Role::Publisher,
+        verbs: &[Verb::Publish],
+        highest_grade: Grade::Observe,
+        who: "camera or encoder that publishes by itself",
+    },
 ];
 
 impl Role {
@@ -133,13 +141,14 @@ impl Role {
             Self::Coordinator => "coordinator",
             Self::Engineer => "engineer",
             Self::Recorder => "recorder",
+            Self::Publisher => "publisher",
         }
     }
 }
 
 /// The text was no role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a role is one of local, expert, observer, coordinator, engineer, recorder")]
+#[error("a role is one of local, expert, observer, coordinator, engineer, recorder, publisher")]
 pub struct UnknownRole;
 
 impl std::str::FromStr for Role {
@@ -172,7 +181,14 @@ mod tests {
             assert!(role.verbs().contains(&Verb::View));
             assert_eq!(role.name().parse(), Ok(role));
         }
-        assert_eq!(ROLES.len(), 6);
+        assert_eq!("publisher".parse(), Ok(Role::Publisher));
+        assert_eq!(ROLES.len(), 7);
+    }
+
+    #[test]
+    fn a_device_may_publish_and_nothing_else() {
+        assert_eq!(Role::Publisher.verbs(), &[Verb::Publish]);
+        assert_eq!(Role::Publisher.highest_grade(), Grade::Observe);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use trocar_control::trust::CertName;
 use trocar_proto::session::break_glass::{BrokenGlass, NEVER};
 use trocar_proto::session::claims::Claims;
 use trocar_proto::session::ids::{ParticipantId, RealmId, SessionId};
@@ -94,6 +95,8 @@ pub enum BreakGlassRefused {
 pub(crate) struct Who<'a> {
     /// Who it is, where that was said.
     pub(crate) person: Option<&'a Person>,
+    /// Which device it is, where its certificate was shown.
+    pub(crate) device: Option<&'a CertName>,
     /// That there is an emergency, where that was said.
     pub(crate) emergency: Option<Asked<'a>>,
     /// By which realm's listener it came; the node's own where left out.
@@ -190,7 +193,7 @@ impl Emergencies {
 }
 
 impl App {
-    /// Whether somebody may take up `role`: by the login that it asks for, or in an emergency without, and then what it is bound to.
+    /// Whether somebody may take up `role`: by the login that it asks for, as a device that publishes by itself, or in an emergency without, and then what it is bound to.
     pub(crate) async fn admit_who(
         &self,
         session: &SessionId,
@@ -198,6 +201,9 @@ impl App {
         who: Who<'_>,
         now: WallMicros,
     ) -> Result<Option<BrokenGlass>, SessionError> {
+        if let Some(device) = who.device {
+            return self.admit_device(device, role).await.map(|()| None);
+        }
         let Some(asked) = who.emergency else {
             let admitted = self.admit_person(role, who.person).await;
             return admitted.map(|()| None).map_err(|e| match e {

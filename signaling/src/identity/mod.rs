@@ -463,7 +463,7 @@ impl App {
         }
     }
 
-    async fn record(&self, entry: Entry) -> Result<(), SessionError> {
+    pub(crate) async fn record(&self, entry: Entry) -> Result<(), SessionError> {
         Ok(self.store.write(vec![Row::Event(Box::new(entry))]).await?)
     }
 }

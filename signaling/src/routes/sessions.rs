@@ -24,7 +24,7 @@ const DEFAULT_TTL_S: u64 = 86_400;
     responses(
         (status = 200, description = "A participant and its first token", body = TokenGrant),
         (status = 401, description = "identity-needed, second-factor-needed: show an identity of /v1/login as a bearer"),
-        (status = 403, description = "invitation-invalid, realm-denied, break-glass-off, break-glass-role"),
+        (status = 403, description = "invitation-invalid, device-refused, realm-denied, break-glass-off, break-glass-role"),
         (status = 409, description = "break-glass-unneeded"),
         (status = 429, description = "too-many-requests"),
     )
@@ -42,7 +42,11 @@ pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Resul
     let (name, organisation) = (cleaned(&body.name, "name")?, cleaned(&body.organisation, "organisation")?);
     let as_shown = Shown { name: name.as_deref(), organisation: organisation.as_deref() };
     let emergency = body.break_glass.as_ref().map(reason_of).transpose()?.map(|reason| Asked { reason, from });
-    let who = Who { person: person.as_ref(), emergency, realm: Some(&realm) };
+    let device = match body.device {
+        Some(proof) => Some(app.device(proof, (&body.invitation, body.cnf), (&realm, from)).await?),
+        None => None,
+    };
+    let who = Who { person: person.as_ref(), device: device.as_ref(), emergency, realm: Some(&realm) };
     let grant = app.join_as(&body.invitation, as_shown, body.cnf, who).await?;
     Ok(json(StatusCode::OK, &grant))
 }

@@ -56,9 +56,9 @@ pub(super) async fn open(
 ) -> Result<Response, Refusal> {
     let entry = caller.enter(&app, &path.session, Verb::Publish)?;
     let wish = Wish::of(request.uri())?;
-    if wish.purpose == Some(Purpose::Scope) && entry.role() != Role::Local {
+    if wish.purpose == Some(Purpose::Scope) && !matches!(entry.role(), Role::Local | Role::Publisher) {
         // Everybody would be shown it as the picture of the operation.
-        let detail = "scope is for the role local, who has the endoscope: leave purpose out, or say room or secondary";
+        let detail = "scope is for the roles local and publisher, who have the endoscope: leave purpose out, or say room or secondary";
         return Err(Refusal::new(PURPOSE_ROLE, detail).field("purpose"));
     }
     let offer = input::text(&app, request, SDP).await?;

@@ -230,6 +230,7 @@ pub(super) fn config() -> Config {
         audit_export: None,
         audit_retention: crate::audit::Retention::default(),
         consent_trust: None,
+        device_trust: None,
         configured: "test".to_owned(),
         issuer: "signaling-1".into(),
         audiences: vec!["relay-1".into(), "gate-1".into()],

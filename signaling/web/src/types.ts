@@ -1,7 +1,7 @@
 // What crosses the wire: the JSON of proto::session, field by field. Times are microseconds since the Unix epoch.
 
 export type WallMicros = number;
-export type Role = "local" | "expert" | "observer" | "coordinator" | "engineer" | "recorder";
+export type Role = "local" | "expert" | "observer" | "coordinator" | "engineer" | "recorder" | "publisher";
 export type FeedState = "waiting" | "live" | "stalled";
 export type LegState = "connecting" | "connected" | "closed";
 export type Purpose = "scope" | "room" | "voice" | "secondary";

@@ -437,6 +437,7 @@ export const en = {
     coordinator: "coordinator",
     engineer: "engineer",
     recorder: "recorder",
+    publisher: "camera",
   } satisfies Record<Role, string>,
   purpose: { scope: "endoscope", room: "room camera", voice: "voice", secondary: "secondary picture" } satisfies Record<
     Purpose,

@@ -461,6 +461,7 @@ export const ja: Strings = {
     coordinator: "調整担当",
     engineer: "技術担当",
     recorder: "記録装置",
+    publisher: "カメラ",
   },
   purpose: { scope: "内視鏡", room: "室内カメラ", voice: "音声", secondary: "補助映像" },
   span: {

@@ -248,6 +248,11 @@ impl<'a> Conversation<'a> {
                 reported.map_err(|e| Some((4403, e.to_string())))
             }
             Ok(ClientEvent::Chat { text }) => self.chat(socket, t1, &text).await,
+            // Whose leg it is, and whether anything waits for the word, the traces know.
+            Ok(ClientEvent::Shown { leg }) => {
+                self.app.live().trace(|t, now| t.leg_shown(now, &leg, self.participant));
+                Ok(())
+            }
             Ok(ClientEvent::ControlProbe { nonce }) => self.probe(&nonce),
             Ok(ClientEvent::ControlRequest { set, reason }) => {
                 let asked = control::request(self.app, self.session, self.participant, (set, &reason));

@@ -15,10 +15,13 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 use trocar_proto::session::clock::{ClockFilter, Exchange, Offset};
 use trocar_proto::session::event::{ClientEvent, SUBPROTOCOL, ServerEvent};
+use trocar_proto::session::ids::LegId;
 use trocar_proto::units::{Micros, WallMicros};
 
 /// Events that wait for the reader. Loss policy: reading the socket waits, and signaling drops or closes.
 const EVENTS: usize = 256;
+/// First pictures that signaling is to be told of. Loss policy: one more is not told, and its trace ends without.
+const SHOWN: usize = 8;
 /// The clock is asked for this often.
 const CLOCK_PERIOD: Duration = Duration::from_secs(1);
 /// A socket that does not open, or on which no clock reply comes, for this long is lost: TCP alone would notice a peer that
@@ -37,7 +40,31 @@ pub(crate) struct Events {
     /// Server clock minus ours; none while it is unknown: before the first exchange, without a socket, after our clock was
     /// set.
     pub(crate) clock: watch::Receiver<Option<Offset>>,
+    shown: mpsc::Sender<LegId>,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// Tells signaling, once, that a leg's first picture is on the screen.
+#[derive(Debug)]
+pub(crate) struct FirstShown {
+    leg: LegId,
+    shown: mpsc::Sender<LegId>,
+}
+
+impl FirstShown {
+    /// It is, now. Never waits.
+    pub(crate) fn tell(self) {
+        if self.shown.try_send(self.leg).is_err() {
+            tracing::debug!("signaling is not told of the first picture");
+        }
+    }
+}
+
+impl Events {
+    /// What the first picture of a leg of ours is told by.
+    pub(crate) fn first_shown(&self, leg: LegId) -> FirstShown {
+        FirstShown { leg, shown: self.shown.clone() }
+    }
 }
 
 impl Drop for Events {
@@ -50,13 +77,14 @@ impl Drop for Events {
 pub(crate) fn open(api: Api, trust: Vec<CertificateDer<'static>>, report: bool) -> Events {
     let (sender, events) = mpsc::channel(EVENTS);
     let (clock_out, clock) = watch::channel(None);
+    let (shown, mut shown_legs) = mpsc::channel(SHOWN);
     let task = tokio::spawn(async move {
         let origin = Instant::now();
         let mut wait = BACKOFF.0;
         while !sender.is_closed() {
             let began = Instant::now();
             let session = Session { api: &api, trust: &trust, report, origin, sender: &sender, clock: &clock_out };
-            if let Err(error) = session.run().await {
+            if let Err(error) = session.run(&mut shown_legs).await {
                 tracing::info!(error = format!("{error:#}"), "event socket");
             }
             // Before the reader is told, who may be slow to hear: nothing checks the offset any more.
@@ -68,7 +96,7 @@ pub(crate) fn open(api: Api, trust: Vec<CertificateDer<'static>>, report: bool) 
             tokio::time::sleep(wait).await;
         }
     });
-    Events { events, clock, task }
+    Events { events, clock, shown, task }
 }
 
 struct Session<'a> {
@@ -82,10 +110,13 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// One connection, from hello to its end.
-    async fn run(&self) -> anyhow::Result<()> {
+    async fn run(&self, shown: &mut mpsc::Receiver<LegId>) -> anyhow::Result<()> {
         let mut socket = timeout(REPLY_WITHIN, self.open()).await.context("signaling does not answer")??;
         // Not kept from one socket to the next: behind the same name may be another server now, with another clock.
         let mut clock = Clock::new(self.read());
+        // The message is the moment: what was shown while there was no socket is not told later.
+        while shown.try_recv().is_ok() {}
+        let mut traced = false;
         let mut tick = tokio::time::interval(CLOCK_PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -102,12 +133,16 @@ impl Session<'_> {
                         socket.send(text(&ClientEvent::Clock { t0 })?).await?;
                     }
                 }
+                Some(leg) = shown.recv() => if traced {
+                    socket.send(text(&ClientEvent::Shown { leg })?).await?;
+                },
                 message = socket.next() => {
                     let event = match message.context("closed")?? {
                         Message::Text(t) => serde_json::from_str::<ServerEvent>(&t)?,
                         Message::Close(frame) => bail!("closed by signaling: {frame:?}"),
                         _ => continue,
                     };
+                    traced |= matches!(event, ServerEvent::Welcome { traced: true, .. });
                     let ServerEvent::ClockReply { t0, t1, t2 } = event else {
                         if self.sender.send(Some(event)).await.is_err() {
                             return Ok(());

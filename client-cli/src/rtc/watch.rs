@@ -201,7 +201,8 @@ impl Leg {
             s.map.clear();
             s.leg = self.peer.resource.as_ref().and_then(super::resource::Resource::leg);
         }
-        sink.begin_leg();
+        let first = session.as_ref().and_then(|s| Some(s.events.first_shown(s.leg.clone()?)));
+        sink.begin_leg(first);
         let mut tick = tokio::time::interval(Sink::TICK);
         let mut second = Instant::now();
         loop {

@@ -234,7 +234,7 @@ impl Watcher<'_> {
                             return Ok(false);
                         }
                     }
-                    Heard::Up(connection) => self.handle_up(path, connection, reading),
+                    Heard::Up(connection) => self.handle_up(path, connection, binding, reading),
                     Heard::Lost(error) => {
                         tracing::warn!(path = self.path_name(path), %error, "connection to the relay lost");
                         reading.set_line(path, None);
@@ -273,9 +273,10 @@ impl Watcher<'_> {
     }
 
     /// A connection is open: our report tells the relay that the leg is to go there.
-    fn handle_up(&mut self, path: usize, connection: quinn::Connection, reading: &mut Reading) {
+    fn handle_up(&mut self, path: usize, connection: quinn::Connection, binding: &RoqBinding, reading: &mut Reading) {
         if !std::mem::replace(&mut reading.begun, true) {
-            self.sink.begin_leg();
+            let first = binding.leg.clone().map(|leg| self.events.first_shown(leg));
+            self.sink.begin_leg(first);
         }
         reading.merge.begin(path);
         reading.set_line(path, Some(connection));

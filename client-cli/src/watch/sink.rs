@@ -5,6 +5,7 @@ use super::window::{Display, Window};
 use crate::echo::Echo;
 use crate::ledger::{Ledger, digest};
 use crate::net::api::wall_now;
+use crate::net::events::FirstShown;
 use crate::tally::Tally;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub(crate) struct Sink {
     window: Option<Window>,
     /// Who is told which frames are shown.
     echo: Option<Arc<Echo>>,
+    /// Who is told that the leg's first picture is shown, until it is.
+    first: Option<FirstShown>,
     frames: Option<u64>,
     origin: Instant,
     asked: Option<Instant>,
@@ -68,6 +71,7 @@ impl Sink {
             display,
             window: None,
             echo: echo.map(Arc::new),
+            first: None,
             frames,
             origin: Instant::now(),
             asked: None,
@@ -84,9 +88,11 @@ impl Sink {
         self.tally.paths(of, paths);
     }
 
-    /// A leg begins.
-    pub(crate) fn begin_leg(&mut self) {
+    /// A leg begins; `first` hears when its first picture is shown: by the window, or where there is none when a frame is whole that
+    /// a decoder could begin with.
+    pub(crate) fn begin_leg(&mut self, first: Option<FirstShown>) {
         self.tally.begin_leg();
+        self.first = first;
     }
 
     /// What comes is in this codec, by its encoding name.
@@ -130,6 +136,15 @@ impl Sink {
         self.tally.complete(frame, age);
         let reference =
             self.echo.as_ref().map(|e| e.reference(frame.frame_id, frame.payloads.iter().map(Vec::as_slice)));
+        if frame.independent
+            && let Some(first) = self.first.take()
+        {
+            match &self.window {
+                Some(w) => w.tell_first(first),
+                None if self.display.is_none() => first.tell(),
+                None => {}
+            }
+        }
         match (&self.window, &self.echo, reference) {
             (Some(w), ..) => w.show(frame, origin, reference),
             (None, Some(echo), Some(reference)) if self.display.is_none() => echo.shown(&reference),

@@ -1,27 +1,31 @@
 //! Traces as a collector gets them.
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use trocar_media_tests::browser::Browser;
+use trocar_media_tests::process::trocar;
 use trocar_media_tests::stack::{PATIENCE, Stack};
 
 /// A collector that keeps the bodies of what is posted to `/v1/traces`.
-fn collector() -> anyhow::Result<(String, Receiver<Value>)> {
+fn collector() -> anyhow::Result<(String, Traces)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let endpoint = format!("http://{}", listener.local_addr()?);
     let (told, bodies) = sync_channel(1_024);
     std::thread::spawn(move || {
-        for stream in listener.incoming().flatten().take(16) {
+        for stream in listener.incoming().flatten().take(64) {
             let Ok(body) = take(stream) else { continue };
             if told.send(body).is_err() {
                 return;
             }
         }
     });
-    Ok((endpoint, bodies))
+    Ok((endpoint, Traces { bodies, came: VecDeque::new() }))
 }
 
 fn take(mut stream: TcpStream) -> anyhow::Result<Value> {
@@ -48,28 +52,105 @@ fn take(mut stream: TcpStream) -> anyhow::Result<Value> {
     }
 }
 
-#[test]
-fn a_viewers_way_from_the_invitation_to_the_first_frame_is_one_trace() -> anyhow::Result<()> {
-    let (endpoint, bodies) = collector()?;
-    let stack = Stack::start_with(&format!("[traces]\nendpoint = \"{endpoint}\"\nservice_name = \"or-7\"\n"))?;
-    let _publisher = stack.publish(&["--source", "test:320x240@30"])?;
-    ensure!(bodies.try_recv().is_err(), "the control: nobody views yet");
-    let _watch = stack.watch(&["--feed", "scope", "--transport", "webrtc"])?;
-    let body = bodies.recv_timeout(PATIENCE)?;
-    let text = body.to_string();
-    ensure!(text.contains("or-7"), "{text}");
-    let spans = body.pointer("/resourceSpans/0/scopeSpans/0/spans").and_then(Value::as_array).context("spans")?;
-    let names: Vec<&str> = spans.iter().filter_map(|s| s["name"].as_str()).collect();
-    ensure!(names == ["join", "redeem invitation", "negotiate", "connect", "first frame"], "{text}");
-    let nanos = |s: &Value, key: &str| s[key].as_str().and_then(|t| t.parse::<u64>().ok()).context("no time");
-    let (root, last) = (&spans[0], &spans[4]);
-    ensure!(nanos(root, "endTimeUnixNano")? == nanos(last, "endTimeUnixNano")?, "{text}");
-    for pair in spans[1..].windows(2) {
-        ensure!(nanos(&pair[0], "endTimeUnixNano")? <= nanos(&pair[1], "startTimeUnixNano")?, "{text}");
+/// Traces one by one: a request may bring several.
+struct Traces {
+    bodies: Receiver<Value>,
+    came: VecDeque<Vec<Value>>,
+}
+
+impl Traces {
+    /// The spans of the next one.
+    fn next(&mut self, patience: Duration) -> anyhow::Result<Vec<Value>> {
+        if self.came.is_empty() {
+            let body = self.bodies.recv_timeout(patience)?;
+            let spans = body.pointer("/resourceSpans/0/scopeSpans/0/spans").and_then(Value::as_array);
+            let spans = spans.with_context(|| format!("no spans in {body}"))?;
+            self.came.extend(spans.chunk_by(|a, b| a["traceId"] == b["traceId"]).map(<[Value]>::to_vec));
+        }
+        self.came.pop_front().context("a request without spans")
     }
-    let secret = stack.text("/tokens/observer")?;
-    ensure!(!text.contains(&secret) && !text.contains("Operating room"), "no secret and no title: {text}");
-    let sent = tokio::runtime::Runtime::new()?.block_on(stack.metric("trocar_signaling_traces_total"))?;
-    ensure!(sent == 1.0, "{sent}");
+
+    /// Whether none has come that was not taken.
+    fn is_quiet(&self) -> bool {
+        self.came.is_empty() && self.bodies.try_recv().is_err()
+    }
+}
+
+fn nanos(span: &Value, key: &str) -> anyhow::Result<u64> {
+    span[key].as_str().and_then(|t| t.parse().ok()).with_context(|| format!("no {key} in {span}"))
+}
+
+fn attribute<'a>(root: &'a Value, key: &str) -> anyhow::Result<&'a str> {
+    let found = root["attributes"].as_array().and_then(|all| all.iter().find(|a| a["key"] == key));
+    found.and_then(|a| a["value"]["stringValue"].as_str()).with_context(|| format!("no {key} in {root}"))
+}
+
+/// A trace of a join with these steps, one after the other, that ends with the last of them.
+fn is_join(spans: &[Value], steps: &[&str], until: &str) -> anyhow::Result<()> {
+    let names: Vec<&str> = spans.iter().filter_map(|s| s["name"].as_str()).collect();
+    ensure!(names == [&["join", "redeem invitation", "negotiate", "connect"], steps].concat(), "{names:?}");
+    let (root, last) = (&spans[0], &spans[spans.len() - 1]);
+    ensure!(nanos(root, "endTimeUnixNano")? == nanos(last, "endTimeUnixNano")?, "{spans:?}");
+    for pair in spans[1..].windows(2) {
+        ensure!(nanos(&pair[0], "endTimeUnixNano")? <= nanos(&pair[1], "startTimeUnixNano")?, "{spans:?}");
+    }
+    let said = attribute(root, "trocar.until")?;
+    ensure!(said == until, "until {said}");
     Ok(())
+}
+
+fn traces_to(endpoint: &str) -> String {
+    format!("[traces]\nendpoint = \"{endpoint}\"\nservice_name = \"or-7\"\n")
+}
+
+/// Waits until the node has counted so many traces as taken: it does that after the collector has answered.
+fn counted(stack: &Stack, want: f64) -> anyhow::Result<()> {
+    let began = Instant::now();
+    crate::runtime().block_on(async {
+        loop {
+            let sent = stack.metric("trocar_signaling_traces_total").await?;
+            if sent == want {
+                return Ok(());
+            }
+            ensure!(sent < want && began.elapsed() < PATIENCE, "{sent} traces, not {want}");
+            // The page is asked again; it has no event that a client could wait for.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+}
+
+#[test]
+fn a_viewers_way_from_the_invitation_to_the_picture_on_its_screen_is_one_trace() -> anyhow::Result<()> {
+    let (endpoint, mut traces) = collector()?;
+    let stack = Stack::start_with(&traces_to(&endpoint))?;
+    let _publisher = stack.publish(&["--source", "test:320x240@30"])?;
+    ensure!(traces.is_quiet(), "the control: nobody views yet");
+
+    let _webrtc = stack.watch(&["--feed", "scope", "--transport", "webrtc"])?;
+    let spans = traces.next(PATIENCE)?;
+    is_join(&spans, &["first frame", "shown"], "shown")?;
+    let (text, secret) = (json!(spans).to_string(), stack.text("/tokens/observer")?);
+    ensure!(!text.contains(&secret) && !text.contains("Operating room"), "no secret and no title: {text}");
+
+    let _native = stack.watch(&["--feed", "scope"])?;
+    is_join(&traces.next(PATIENCE)?, &["shown"], "shown")?;
+
+    let mut browser = Browser::start()?;
+    browser.join("observer", &stack.invitation("observer")?, "Dr.+Sato")?;
+    browser.wait("observer", ".tile[data-state=live]", PATIENCE)?;
+    is_join(&traces.next(PATIENCE)?, &["first frame", "shown"], "shown")?;
+    counted(&stack, 3.0)
+}
+
+/// The load's viewers say nothing: their join ends with what the relay said.
+#[test]
+fn of_a_viewer_that_says_nothing_the_trace_ends_with_the_relays_word() -> anyhow::Result<()> {
+    let (endpoint, mut traces) = collector()?;
+    let stack = Stack::start_with(&traces_to(&endpoint))?;
+    let (link, ca) = (stack.invitation("local")?, stack.text("/ca_file")?);
+    let shape = ["--publishers", "1", "--viewers", "1", "--bitrate", "1", "--ramp", "0.1", "--duration", "1", "--json"];
+    let load = Command::new(trocar()?).args(["load", "run", "--invite", &link, "--ca", &ca]).args(shape).output()?;
+    ensure!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+    is_join(&traces.next(PATIENCE)?, &[], "connected")?;
+    counted(&stack, 1.0)
 }

@@ -39,6 +39,13 @@ pub enum ClientEvent {
         /// 1 to [`super::api::MAX_CHAT_LEN`] characters; control characters other than line ends are refused.
         text: String,
     },
+    /// The first picture of one of my legs is on my screen now: the message is the moment, so that no clock of the client's is needed.
+    /// Only where [`ServerEvent::Welcome`] says `traced`; once for a leg. It goes into the trace of the client's own join and
+    /// nowhere else.
+    Shown {
+        /// The leg.
+        leg: LegId,
+    },
     /// How is the register? Forwarded to the gate; a later [`ServerEvent::Control`] that has this nonce among its answers was made by
     /// the gate after the client sent this. At most five a second.
     ControlProbe {
@@ -75,6 +82,9 @@ pub enum ServerEvent {
         /// What was written last, oldest first.
         #[serde(default)]
         chat: Vec<ChatMessage>,
+        /// Whether the server traces joins and wants [`ClientEvent::Shown`].
+        #[serde(default)]
+        traced: bool,
     },
     /// Somebody wrote something.
     Chat {

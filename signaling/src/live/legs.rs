@@ -295,7 +295,7 @@ impl Live {
             uncertainty_us: known.map_or(0, |(_, clock)| clock.uncertainty_us),
         };
         let (session_id, owner) = (session_id.clone(), found.owner.clone());
-        self.trace(|t, now| t.leg_shown(now, leg));
+        self.trace(|t, now| t.leg_sent(now, leg));
         self.send_lossy(&session_id, &owner, &event);
     }
 }

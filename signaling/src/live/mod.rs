@@ -251,6 +251,11 @@ impl Live {
         }
     }
 
+    /// Whether there are traces.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.traces.is_some()
+    }
+
     /// Whether one more session may be opened.
     pub(crate) fn may_open_session(&self) -> Result<(), SessionError> {
         if self.sessions.len() >= self.limits.sessions { Err(SessionError::Full("sessions")) } else { Ok(()) }
@@ -442,6 +447,7 @@ impl Live {
         swept.closings.extend(self.end_without_consent(wall));
         swept.forgotten.extend(self.forget_guests(now));
         self.invitations.retain(|_, i| i.expires > wall);
+        self.trace(|t, now| t.sweep(now));
         self.count();
         swept
     }

@@ -86,6 +86,7 @@ impl Live {
             now: wall,
             session: self.session(session)?.info(session),
             chat: self.session(session)?.chat.kept(),
+            traced: self.is_traced(),
         };
         let found = self.session(session)?;
         let feeds: Vec<_> = found.speaking.iter().filter(|f| found.feeds.contains_key(*f)).cloned().collect();

@@ -21,6 +21,7 @@ mod retention;
 mod serving;
 mod sockets;
 mod store;
+mod traces;
 mod webhooks;
 mod whep;
 mod whip;

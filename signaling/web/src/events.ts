@@ -29,6 +29,8 @@ interface Opening {
   openedMs: number;
   askedMs: number;
   welcome: boolean;
+  /** Signaling traces joins, and wants to hear of first pictures. */
+  traced: boolean;
 }
 
 export class EventSocket {
@@ -74,6 +76,11 @@ export class EventSocket {
   send(event: ClientEvent): boolean {
     if (this.#current?.welcome !== true || this.#link.kind === "lost") return false;
     return send(this.#current.socket, event);
+  }
+
+  /** A leg's first picture is on the screen. The message is the moment: where it cannot go now it is not sent later. */
+  tellShown(leg: string): void {
+    if (this.#current?.traced === true) this.send({ type: "shown", leg });
   }
 
   /** Something else reached the relay, or the system has a network again: tries at once. */
@@ -123,6 +130,7 @@ export class EventSocket {
       openedMs: nowMs,
       askedMs: -Infinity,
       welcome: false,
+      traced: false,
     };
     this.#racers.push(opening);
     socket.onopen = () => this.#handleOpen(opening);
@@ -157,6 +165,7 @@ export class EventSocket {
     }
     if (event.type === "welcome") {
       opening.welcome = true;
+      opening.traced = event.traced === true;
       // This may be another machine than the last time, so nothing learnt about its clock holds.
       this.#filter.reset();
       this.#backoff.handleSuccess();

@@ -27,6 +27,8 @@ export interface Surroundings {
   link(): Link;
   clock(nowMs: number): Offset | null;
   captures: CaptureMaps;
+  /** The leg's first picture is on the screen, now. */
+  shown(leg: string): void;
   /** How a participant is shown; empty while it is not here. */
   nameOf(participant: string): string;
 }
@@ -320,6 +322,8 @@ export class Feed {
     this.#frames += frame.newFrames;
     this.#rate.handleFrame(nowMs, this.#frames);
     this.#frame = frame;
+    const name = leg.id();
+    if (leg !== this.#frameLeg && name !== null) this.around.shown(name);
     this.#frameLeg = leg;
     this.#origin = null;
     this.#locate(nowMs);

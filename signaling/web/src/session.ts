@@ -257,6 +257,7 @@ export class Session {
         token: this.#token,
         iceServers: () => this.#ice.current(),
         captures: this.#captures,
+        shown: (leg: string) => this.#events.tellShown(leg),
         link: () => this.#events.link(),
         clock: (at: number) => this.#events.clock(at),
         nameOf: (participant: string) => this.#people.get(participant)?.name ?? "",

@@ -232,12 +232,13 @@ export type ClientEvent =
   | { type: "clock"; t0: WallMicros }
   | { type: "clock_report"; offset_us: number; uncertainty_us: number }
   | { type: "chat"; text: string }
+  | { type: "shown"; leg: string }
   | { type: "control_probe"; nonce: string }
   | { type: "control_request"; set: ControlSet; reason: string }
   | { type: "control_estop"; reason: string };
 
 export type ServerEvent =
-  | { type: "welcome"; participant: string; now: WallMicros; session: SessionInfo; chat?: ChatMessage[] }
+  | { type: "welcome"; participant: string; now: WallMicros; session: SessionInfo; chat?: ChatMessage[]; traced?: boolean }
   | { type: "chat"; message: ChatMessage }
   | { type: "clock_reply"; t0: WallMicros; t1: WallMicros; t2: WallMicros }
   | { type: "participant_joined"; participant: ParticipantInfo }

@@ -13,6 +13,7 @@ mod pipeline;
 use super::origin::Origin;
 use crate::echo::Echo;
 use crate::net::api::wall_now;
+use crate::net::events::FirstShown;
 use caption::{Shown, caption};
 use marks::Marks;
 use pipeline::{Decoder, Screen};
@@ -88,9 +89,9 @@ impl Display {
         let decoder = Decoder::start(codec, fmtp, clock_rate)?;
         let painted = Painted::default();
         let marks = self.marks.clone();
-        let told = (echo.is_some() || marks.is_some()).then(|| painted.tell(echo, marks.clone()));
-        let screen = Screen::start(told)?;
-        let shared = Arc::new(Shared { decoder, state: Mutex::default(), closed: AtomicBool::default() });
+        let first = Arc::new(Mutex::default());
+        let screen = Screen::start(painted.tell(echo, marks.clone(), Arc::clone(&first)))?;
+        let shared = Arc::new(Shared { decoder, state: Mutex::default(), closed: AtomicBool::default(), first });
         let for_painter = Arc::clone(&shared);
         let spawned = std::thread::Builder::new()
             .name("trocar-window".to_owned())
@@ -111,6 +112,23 @@ struct Shared {
     decoder: Decoder,
     state: Mutex<State>,
     closed: AtomicBool,
+    first: Arc<Mutex<Option<First>>>,
+}
+
+/// Who hears of the first picture that has this number or a higher one.
+struct First {
+    from: u64,
+    told: FirstShown,
+}
+
+/// Tells of the first picture, where it is waited for and this one is it or comes after it.
+fn tell_first(first: &Mutex<Option<First>>, number: u64) {
+    let mut waiting = first.lock().unwrap_or_else(PoisonError::into_inner);
+    let due = waiting.take_if(|f| f.from <= number);
+    drop(waiting);
+    if let Some(first) = due {
+        first.told.tell();
+    }
 }
 
 #[derive(Default)]
@@ -151,9 +169,10 @@ impl Painted {
 
     /// What the screen calls when it has shown a picture. One that is painted anew with a younger caption is told anew: the word
     /// about it may have been lost.
-    fn tell(&self, echo: Option<Arc<Echo>>, marks: Option<Marks>) -> pipeline::Shown {
+    fn tell(&self, echo: Option<Arc<Echo>>, marks: Option<Marks>, first: Arc<Mutex<Option<First>>>) -> pipeline::Shown {
         let painted = self.clone();
         Arc::new(move |number| {
+            tell_first(&first, number);
             marks.iter().for_each(|m| m.shown(number));
             let Some(echo) = &echo else { return };
             let reference = painted.lock().iter().find(|(n, _)| *n == number).map(|(_, r)| *r);
@@ -192,6 +211,12 @@ impl Window {
         }
         drop(state);
         self.shared.decoder.push(number, frame);
+    }
+
+    /// Has it told when the next frame that is shown from here on, or a later one, is on the screen.
+    pub(crate) fn tell_first(&self, told: FirstShown) {
+        let from = self.shared.state().pushed + 1;
+        *self.shared.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(First { from, told });
     }
 
     /// Something was lost.

@@ -196,8 +196,8 @@ pub(super) type Shown = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl Screen {
     /// Opens it, black.
-    pub(super) fn start(shown: Option<Shown>) -> Result<Self, WindowError> {
-        Self::start_on(&make("autovideosink", GOOD)?, shown)
+    pub(super) fn start(shown: Shown) -> Result<Self, WindowError> {
+        Self::start_on(&make("autovideosink", GOOD)?, Some(shown))
     }
 
     fn start_on(sink: &gst::Element, shown: Option<Shown>) -> Result<Self, WindowError> {

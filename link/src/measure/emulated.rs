@@ -346,6 +346,10 @@ const LINES: &[(&str, &str)] = &[
         "up.delay = { shape = 'normal', mean_ms = 9, sd_ms = 0.05 }\ndown.delay = { shape = 'normal', mean_ms = 9, sd_ms = 0.05 }",
     ),
     ("asymmetric", "up.delay = { shape = 'constant', ms = 40 }\ndown.delay = { shape = 'constant', ms = 8 }"),
+    (
+        "asymmetric rates",
+        "up.line = { mbit_s = 10, queue_ms = 100, overhead_bytes = 28 }\ndown.line = { mbit_s = 100, queue_ms = 100, overhead_bytes = 28 }\nup.delay = { shape = 'constant', ms = 2 }\ndown.delay = { shape = 'constant', ms = 2 }",
+    ),
     ("random loss", "up.loss = { model = 'random', percent = 2 }\ndown.loss = { model = 'random', percent = 0.5 }"),
     (
         "bursts",
@@ -457,7 +461,7 @@ fn loss_bursts_reordering_copies_and_damage_are_exact_and_delays_within_their_er
 
 #[test]
 fn a_wrong_clock_and_a_miscounted_packet_are_found() {
-    let profile: Profile = toml::from_str(LINES[4].1).unwrap();
+    let profile: Profile = toml::from_str(LINES[5].1).unwrap();
     let (_, e, all) = measured(&profile, 7, Clocks { offset: 5e6, ppm: 40.0 });
     let (_, spec, r, t) = &all[0];
     let check = |r: &Received, t: &Truth| agrees(r, t, &e, spec.duration_us as f64);

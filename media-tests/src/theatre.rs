@@ -191,6 +191,8 @@ pub struct Setting {
     pub store: Option<PathBuf>,
     /// More lines for the gate's configuration.
     pub gate: String,
+    /// Lines of the node's configuration; of one that has its relay in its own process and is on this machine.
+    pub node: String,
     /// The publisher's source.
     pub source: String,
     /// Gate and station get their wall clock from here (libfaketime): `+0`, later perhaps `+3600`.
@@ -210,6 +212,7 @@ impl Default for Setting {
         Self {
             store: None,
             gate: String::new(),
+            node: String::new(),
             source: "test:640x360@30".to_owned(),
             wall_clock: None,
             direct: false,
@@ -331,7 +334,8 @@ impl Room {
             }
             (stack, relays.into_iter().map(|relay| relay.process).collect())
         } else {
-            (far.as_ref().map_or_else(Stack::start, |far| Stack::start_at(&far.host()))?, Vec::new())
+            let here = || Stack::start_with(&setting.node);
+            (far.as_ref().map_or_else(here, |far| Stack::start_at(&far.host()))?, Vec::new())
         };
         let dir = stack.dir.path().to_owned();
         let name = far.as_ref().map(|far| far.name().to_owned());

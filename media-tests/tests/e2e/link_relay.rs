@@ -3,12 +3,14 @@
 use crate::number;
 use crate::turn::{SECRET, coturn};
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 use trocar_media_tests::netns::Namespace;
-use trocar_media_tests::process::trocar;
-use trocar_media_tests::stack::{Stack, path};
+use trocar_media_tests::process::{Process, trocar};
+use trocar_media_tests::stack::{PATIENCE, Stack, path};
+use trocar_media_tests::theatre::{Setting, Theatre};
 
 const ENABLED: &str = "[link_test]\nenabled = true\nlisten = \"127.0.0.1:0\"\n";
 
@@ -58,6 +60,41 @@ fn the_line_to_a_relay_is_measured_with_an_engineers_invitation() -> anyhow::Res
     let out = test(&[], &other.invitation("engineer")?, &json, &[])?;
     ensure!(said(&out).contains("[link_test] enabled = true"), "{}", said(&out));
     ensure!(rung(&report(&json)?, "ice-tcp")?["reachable"] == true, "the ways are tried all the same: {}", said(&out));
+    Ok(())
+}
+
+/// A measurement of a minute that has begun to send.
+fn begun(link: &str) -> anyhow::Result<Process> {
+    let arguments = ["link", "test", link, "-t", "60", "--profile", "consultation", "--max-rate", "1M"];
+    let mut running = Process::trocar("trocar link test", &arguments)?;
+    running.line(PATIENCE, |l| l.contains("] idle "))?;
+    Ok(running)
+}
+
+#[test]
+fn an_offer_of_control_ends_a_measurement_that_runs_and_none_begins_until_the_team_has_control_again()
+-> anyhow::Result<()> {
+    let mut theatre = Theatre::open_as(Setting { node: ENABLED.to_owned(), ..Setting::default() })?;
+    let link = theatre.stack.invitation("engineer")?;
+    let json = theatre.places.dir.join("line.json");
+    theatre.local(json!({ "act": "take" }))?;
+    let mut running = begun(&link)?;
+    theatre.local(json!({ "act": "offer", "set": "camera", "step": "clip the cystic duct" }))?;
+    ensure!(running.wait(PATIENCE)?.code() == Some(1), "{}", running.stderr());
+    let needed = "control of instruments is being handed over: the line is needed";
+    ensure!(running.stderr().contains(needed), "{}", running.stderr());
+    let out = test(&[], &link, &json, &[])?;
+    ensure!(out.status.code() == Some(1) && said(&out).contains("a measurement fills the line"), "{}", said(&out));
+
+    theatre.local(json!({ "act": "take" }))?;
+    let began = Instant::now();
+    // The answering end looks four times a second; it has no event that a client could wait for.
+    while test(&[], &link, &json, &[])?.status.code() == Some(1) {
+        ensure!(began.elapsed() < PATIENCE, "the team has control again, and nothing may be measured");
+    }
+    // The control: one that runs and whose line nobody needs goes on.
+    let mut running = begun(&link)?;
+    ensure!(running.wait(Duration::from_secs(2)).is_err(), "it ended by itself: {}", running.stderr());
     Ok(())
 }
 

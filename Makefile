@@ -27,7 +27,8 @@ demo: build ## a picture crosses the relay, and control of a simulated arm can b
 test: test-prepare test-page ## the whole suite; its last line is the summary
 	@cargo nextest run --workspace --no-fail-fast
 
-soak: test-prepare ## the tests that end-to-end runs keep short, at full length: minutes of 4K, churn, pairs of bad paths (half an hour)
+soak: test-prepare ## a site that works for an hour, watched for what grows; then the tests that `make test` keeps short, at full length (half an hour)
+	@cargo run -q -p trocar-media-tests --bin trocar-soak
 	@TROCAR_SOAK=1 TROCAR_RACES=10000 cargo nextest run --workspace --no-fail-fast -E 'package(trocar-media-tests)'
 
 check: setup-check ## formatting, lints, docs, purity of proto, licences and bans

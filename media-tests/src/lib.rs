@@ -20,9 +20,11 @@ pub mod process;
 pub mod repair_sim;
 pub mod sentinel;
 pub mod sink;
+pub mod soak;
 pub mod stack;
 pub mod story;
 pub mod theatre;
+pub mod vitals;
 
 /// Where what a person should look at is kept: `var/artifacts` below the workspace.
 ///

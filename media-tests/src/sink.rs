@@ -42,6 +42,7 @@ pub struct Viewer {
     http: reqwest::Client,
     base: String,
     session: String,
+    participant: String,
     token: String,
     tcp: bool,
 }
@@ -57,7 +58,18 @@ impl Viewer {
         let response = http.post(format!("{base}v1/join")).json(&body).send().await?.error_for_status()?;
         let grant: Value = response.json().await?;
         let text = |k: &str| grant.get(k).and_then(Value::as_str).map(ToOwned::to_owned).context("join");
-        Ok(Self { http, base: base.to_owned(), session: text("session")?, token: text("token")?, tcp: false })
+        let (session, participant, token) = (text("session")?, text("participant")?, text("token")?);
+        Ok(Self { http, base: base.to_owned(), session, participant, token, tcp: false })
+    }
+
+    /// Gives the place in the session back.
+    ///
+    /// # Errors
+    /// Where signaling refuses.
+    pub async fn leave(self) -> anyhow::Result<()> {
+        let url = format!("{}v1/sessions/{}/participants/{}", self.base, self.session, self.participant);
+        self.http.delete(url).bearer_auth(&self.token).send().await?.error_for_status()?;
+        Ok(())
     }
 
     /// The same viewer where no UDP gets through: its sinks connect by TCP (RFC 6544).

@@ -5,6 +5,7 @@ use super::{Case, Play, Row, Verdict};
 use crate::bench::ends::identity;
 use crate::process::Process;
 use crate::stack::Stack;
+use crate::vitals::resident_kib;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use std::cell::Cell;
@@ -297,16 +298,6 @@ pub(super) fn healthy(process: &Process) -> anyhow::Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
     ensure!(status.contains("State:") && !status.contains("State:\tZ"), "the process has ended:\n{said}");
     Ok(())
-}
-
-/// Resident memory of a process in KiB.
-///
-/// # Errors
-/// Where it has ended.
-pub(super) fn resident_kib(process: &Process) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).context("the process has ended")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("the process has ended")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod quicraw;
 mod raw;
 pub mod table;
 pub mod victim;
-mod ws;
+pub(crate) mod ws;
 
 use anyhow::Result;
 use arena::Arena;

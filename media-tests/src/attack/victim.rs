@@ -1,8 +1,9 @@
 //! What the harness must notice: a listener without any bound, which a flood makes grow and a word makes panic.
 
-use super::arena::{check_memory, healthy, resident_kib};
+use super::arena::{check_memory, healthy};
 use crate::process::{Process, binary};
 use crate::stack::PATIENCE;
+use crate::vitals::resident_kib;
 use anyhow::{Context as _, bail};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -9,12 +9,12 @@ use tokio::net::TcpStream;
 
 /// Text, continuation, ping, and the bit of the last fragment.
 pub(super) const CONTINUATION: u8 = 0;
-pub(super) const TEXT: u8 = 1;
+pub(crate) const TEXT: u8 = 1;
 pub(super) const PING: u8 = 9;
-pub(super) const FIN: u8 = 0x80;
+pub(crate) const FIN: u8 = 0x80;
 
 /// An open socket.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     pub(super) stream: TcpStream,
     /// What the server answered to the upgrade.
     pub(super) head: String,
@@ -30,7 +30,7 @@ pub(super) fn upgrade(to: SocketAddr, session: &str, more: &str) -> String {
 
 impl Socket {
     /// Opens one and says hello.
-    pub(super) async fn open(to: SocketAddr, session: &str, token: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn open(to: SocketAddr, session: &str, token: &str) -> anyhow::Result<Self> {
         let mut stream = TcpStream::connect(to).await?;
         let deflate = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
         stream.write_all(upgrade(to, session, deflate).as_bytes()).await?;
@@ -47,7 +47,7 @@ impl Socket {
     }
 
     /// A frame with that first byte.
-    pub(super) async fn send(&mut self, first: u8, payload: &[u8]) -> anyhow::Result<()> {
+    pub(crate) async fn send(&mut self, first: u8, payload: &[u8]) -> anyhow::Result<()> {
         let head = head_of(first, payload.len() as u64);
         // Masked by zeros, which changes nothing.
         self.stream.write_all(&[head.as_slice(), &[0; 4], payload].concat()).await?;
@@ -65,6 +65,16 @@ impl Socket {
             }
         });
         closed.await.ok().flatten()
+    }
+
+    /// Reads until a text is like this.
+    pub(crate) async fn text(&mut self, like: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+        loop {
+            let (first, payload) = self.frame().await?;
+            if first & 0x0f == TEXT && like(&String::from_utf8_lossy(&payload)) {
+                return Ok(());
+            }
+        }
     }
 
     async fn frame(&mut self) -> std::io::Result<(u8, Vec<u8>)> {

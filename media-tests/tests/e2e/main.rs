@@ -47,6 +47,7 @@ mod rtc;
 mod screen;
 mod simulcast;
 mod slow;
+mod soak;
 mod sound;
 mod traces;
 mod turn;

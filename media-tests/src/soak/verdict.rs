@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn stairs_and_a_slow_leak_and_one_in_noise_are_found_with_their_figures() {
-        let stairs = leak(Measure::Memory, (0..40).map(|r| 20_000 + 1_024 * (r / 8)));
-        assert!(stairs.as_ref().is_some_and(|s| s.contains("memory of it grew by 3072 KiB")), "{stairs:?}");
+        let stairs = leak(Measure::Memory, (0..40).map(|r| 20_000 + 2_048 * (r / 8)));
+        assert!(stairs.as_ref().is_some_and(|s| s.contains("memory of it grew by 4096 KiB")), "{stairs:?}");
         // Twenty KiB a round do not show in a dozen of rounds, and do in three hundred.
         let slow = |rounds| leak(Measure::Memory, (0..rounds).map(|r| 20_000 + 20 * r));
         assert_eq!(slow(12), None);

@@ -52,6 +52,7 @@ fn figure(status: &str, name: &str) -> anyhow::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -60,13 +61,23 @@ mod tests {
         let read = |name| figure(text, name).ok();
         assert_eq!((read("VmRSS:"), read("RssAnon:"), read("Threads:")), (Some(12_345), Some(678), Some(13)));
         assert_eq!(read("VmSwap:"), None);
-        let mut cat = Process::start("cat", Command::new("cat").stdin(Stdio::piped())).unwrap();
-        let vitals = Vitals::of(&cat).unwrap();
-        // Standard input, output and error.
-        assert_eq!((vitals.descriptors, vitals.threads), (3, 1));
+        let patience = std::time::Duration::from_secs(10);
+        // Whatever this process was started with goes on to both; the second one has one file more.
+        let running = |words: &str| {
+            let mut cat = Process::start("cat", Command::new("sh").args(["-c", words]).stdin(Stdio::piped())).unwrap();
+            let mut stdin = cat.stdin().unwrap();
+            // What answers has opened what it needs.
+            stdin.write_all(b"here\n").unwrap();
+            cat.line(patience, |l| l == "here").unwrap();
+            (cat, stdin)
+        };
+        let ((mut cat, stdin), (more, _stdin)) = (running("exec cat"), running("exec 8</dev/null; exec cat"));
+        let (vitals, with_one_more) = (Vitals::of(&cat).unwrap(), Vitals::of(&more).unwrap());
+        assert!(vitals.descriptors >= 3, "{vitals:?}");
+        assert_eq!((with_one_more.descriptors - vitals.descriptors, vitals.threads), (1, 1));
         assert!(resident_kib(&cat).unwrap() >= vitals.memory_kib);
-        drop(cat.stdin());
-        cat.wait(std::time::Duration::from_secs(10)).unwrap();
+        drop(stdin);
+        cat.wait(patience).unwrap();
         assert!(Vitals::of(&cat).is_err());
     }
 }

@@ -1,6 +1,5 @@
 //! What signaling is told before it starts. Plain values: whoever assembles the process reads files and arguments.
 
-use crate::tls::Older;
 use axum::http::Uri;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -246,10 +245,6 @@ pub struct ConfigError {
 }
 
 impl Config {
-    pub(crate) fn older(&self) -> Older {
-        if self.tls12 { Older::Tls12 } else { Older::Nothing }
-    }
-
     /// Checks what the types do not.
     ///
     /// # Errors

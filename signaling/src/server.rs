@@ -15,7 +15,7 @@ use crate::live::{CapturePoint, Closing};
 use crate::realms::{CameBy, RealmDoor};
 use crate::routes::{admin_router, router};
 use crate::store::{Store, StoreError};
-use crate::tls::{Older, TlsError, server_config};
+use crate::tls::{TlsError, server_config};
 use crate::token::TokenKeyError;
 use crate::traces::{Exporter as TraceExporter, Traces};
 use crate::webhooks::Hooks;
@@ -105,8 +105,8 @@ impl Server {
         dialer: Option<Arc<dyn Dialer>>,
     ) -> Result<ServerHandle, StartError> {
         config.check()?;
-        let older = config.older();
-        let (show, tls) = watch::channel(server_config(&config.tls, older)?);
+        let tls12 = config.tls12;
+        let (show, tls) = watch::channel(server_config(&config.tls, tls12)?);
         let (listener, https) = bind(config.listen).await?;
         let loopback = match config.loopback_http {
             Some(addr) => Some(bind(addr).await?),
@@ -117,7 +117,7 @@ impl Server {
             Some(addr) => Some(bind(addr).await?),
             None => None,
         };
-        let foreign = bind_realms(&config.realms, older).await?;
+        let foreign = bind_realms(&config.realms, tls12).await?;
         let signer = config.audit_key_pkcs8.as_deref().map(Signer::new).transpose()?;
         let offset = Offset::default();
         let store = Store::open(&config.store, crate::app::wall_clock(), signer, offset.clone())?;
@@ -162,7 +162,7 @@ impl Server {
         for courier in couriers {
             tasks.spawn(courier.run(app.figures.clone()));
         }
-        Ok(ServerHandle { app, https, http, admin: admin_addr, realms, tls: show, older, close, keepers, tasks })
+        Ok(ServerHandle { app, https, http, admin: admin_addr, realms, tls: show, tls12, close, keepers, tasks })
     }
 }
 
@@ -181,7 +181,7 @@ pub struct ServerHandle {
     admin: Option<SocketAddr>,
     realms: Vec<RealmPlace>,
     tls: watch::Sender<Arc<rustls::ServerConfig>>,
-    older: Older,
+    tls12: bool,
     close: watch::Sender<bool>,
     keepers: Vec<Arc<Gatekeeper>>,
     tasks: JoinSet<()>,
@@ -332,10 +332,10 @@ impl Foreign<'_> {
     }
 }
 
-async fn bind_realms(doors: &[RealmDoor], older: Older) -> Result<Vec<Foreign<'_>>, StartError> {
+async fn bind_realms(doors: &[RealmDoor], tls12: bool) -> Result<Vec<Foreign<'_>>, StartError> {
     let mut bound = Vec::new();
     for door in doors {
-        let tls = server_config(&door.tls, older)?;
+        let tls = server_config(&door.tls, tls12)?;
         let (listener, addr) = bind(door.listen).await?;
         bound.push(Foreign { door, listener, addr, tls });
     }

@@ -28,17 +28,10 @@ pub enum TlsError {
     Identity(#[from] rustls::Error),
 }
 
-/// What a listener speaks besides TLS 1.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Older {
-    Nothing,
-    /// TLS 1.2 with forward secrecy and authenticated encryption, which is all that the provider has for it (RFC 9325 section 4.2), and
-    /// only with the extended master secret (RFC 7627), without which one connection may be taken for another.
-    Tls12,
-}
-
-/// The listener's configuration: no client certificates, HTTP/1.1.
-pub(crate) fn server_config(identity: &TlsIdentity, older: Older) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+/// The listener's configuration: no client certificates, HTTP/1.1. With `tls12` TLS 1.2 beside 1.3, with forward secrecy and authenticated
+/// encryption, which is all that the provider has for it (RFC 9325 section 4.2), and only with the extended master secret (RFC 7627),
+/// without which one connection may be taken for another.
+pub(crate) fn server_config(identity: &TlsIdentity, tls12: bool) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&identity.cert_chain_pem).collect::<Result<_, _>>().map_err(TlsError::Chain)?;
     if chain.is_empty() {
@@ -46,10 +39,8 @@ pub(crate) fn server_config(identity: &TlsIdentity, older: Older) -> Result<Arc<
     }
     let key = PrivateKeyDer::from_pem_slice(&identity.key_pem).map_err(TlsError::Key)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let versions: &[_] = match older {
-        Older::Nothing => &[&rustls::version::TLS13],
-        Older::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-    };
+    let versions: &[_] =
+        if tls12 { &[&rustls::version::TLS13, &rustls::version::TLS12] } else { &[&rustls::version::TLS13] };
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
         .with_no_client_auth()

@@ -37,7 +37,7 @@ impl ServerHandle {
         name: &str,
         identity: &TlsIdentity,
     ) -> Result<(), TlsError> {
-        let config = server_config(identity, self.older)?;
+        let config = server_config(identity, self.tls12)?;
         crate::tls::check_time(identity)?;
         listener.send_replace(config);
         let shown = SecretHash::of_bytes(&identity.cert_chain_pem).short();

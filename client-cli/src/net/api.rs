@@ -57,7 +57,7 @@ impl Api {
         cnf: impl Into<Option<CertHash>>,
         name: &str,
     ) -> anyhow::Result<Self> {
-        Self::enter(link, trust, (cnf.into(), None), name).await
+        Self::join_as(link, trust, (cnf.into(), None), name).await
     }
 
     /// The same for a device that publishes by itself: where the invitation asks for a login, its certificate takes that place, if it is one of
@@ -65,23 +65,13 @@ impl Api {
     ///
     /// # Errors
     /// As [`Self::join`].
-    pub(crate) async fn join_as_device(
+    pub(crate) async fn join_as(
         link: InvitationLink,
         trust: &[CertificateDer<'static>],
-        device: Identity,
+        (cnf, device): (Option<CertHash>, Option<Identity>),
         name: &str,
     ) -> anyhow::Result<Self> {
-        let cnf = device.hash();
-        let device = Some(device).filter(|d| d.name().role == joining::ROLE).map(Arc::new);
-        Self::enter(link, trust, (Some(cnf), device), name).await
-    }
-
-    async fn enter(
-        link: InvitationLink,
-        trust: &[CertificateDer<'static>],
-        (cnf, device): (Option<CertHash>, Option<Arc<Identity>>),
-        name: &str,
-    ) -> anyhow::Result<Self> {
+        let device = device.filter(|d| d.name().role == joining::ROLE).map(Arc::new);
         let http = client(trust)?;
         let grant = redeem(&http, &link, (cnf, device.as_deref()), name, emergency()).await?;
         Ok(Self { http, link, cnf, device, name: name.to_owned(), grant: Arc::new(Mutex::new(grant)) })

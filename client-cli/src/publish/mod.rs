@@ -220,11 +220,8 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
     let room = resolve(&args)?;
     let (room, first) = tokio::task::spawn_blocking(move || open_first(&room).map(|first| (room, first))).await??;
 
-    let device = trocar_control::trust::Identity::new(identity.chain.clone(), identity.key.clone_key());
-    let api = match device {
-        Ok(device) => Api::join_as_device(link, &identity.trust, device, &room.name).await?,
-        Err(_) => Api::join(link, &identity.trust, cnf, &room.name).await?,
-    };
+    let device = trocar_control::trust::Identity::new(identity.chain.clone(), identity.key.clone_key()).ok();
+    let api = Api::join_as(link, &identity.trust, (Some(cnf), device), &room.name).await?;
     let _fresh = api.keep_fresh();
     let (tell, news) = mpsc::channel(room.plans.len().max(1) * 2);
     let (mut slots, mut supervisors) = (Vec::new(), JoinSet::new());

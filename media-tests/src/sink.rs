@@ -5,10 +5,12 @@ pub(crate) mod dtls;
 mod flood;
 mod wire;
 
-use anyhow::{Context, bail};
+use crate::attack::ws::Socket;
+use anyhow::{Context, bail, ensure};
 use dtls::{DtlsClient, Out, fingerprint};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceCreds, Protocol};
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,9 +69,47 @@ impl Viewer {
     /// # Errors
     /// Where signaling refuses.
     pub async fn leave(self) -> anyhow::Result<()> {
-        let url = format!("{}v1/sessions/{}/participants/{}", self.base, self.session, self.participant);
-        self.http.delete(url).bearer_auth(&self.token).send().await?.error_for_status()?;
+        self.ask(Method::DELETE, &format!("participants/{}", self.participant), None).await.map(drop)
+    }
+
+    /// Asks for a path of the session, the session itself where it is empty; the answer, null where it has no body.
+    ///
+    /// # Errors
+    /// Where signaling refuses, in its words.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        self.ask_api(method, format!("sessions/{}/{path}", self.session).trim_end_matches('/'), body).await
+    }
+
+    /// Takes a fresh token.
+    ///
+    /// # Errors
+    /// Where signaling refuses.
+    pub async fn refresh(&mut self) -> anyhow::Result<()> {
+        let grant = self.ask_api(Method::POST, "token", None).await?;
+        self.token = grant.get("token").and_then(Value::as_str).context("no token")?.to_owned();
         Ok(())
+    }
+
+    /// Opens its event socket and waits to be welcome. The page is plain HTTP on this machine.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub(crate) async fn events(&self) -> anyhow::Result<Socket> {
+        let at = self.base.trim_start_matches("http://").trim_end_matches('/').parse()?;
+        let mut socket = Socket::open(at, &self.session, &self.token).await?;
+        socket.text(|text| text.contains("welcome")).await?;
+        Ok(socket)
+    }
+
+    async fn ask_api(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let mut request = self.http.request(method, format!("{}v1/{path}", self.base)).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await?;
+        let (status, text) = (response.status(), response.text().await?);
+        ensure!(status.is_success(), "{path}: {status} {text}");
+        if text.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&text)?) }
     }
 
     /// The same viewer where no UDP gets through: its sinks connect by TCP (RFC 6544).

@@ -1,10 +1,10 @@
 //! The whole system as a user starts it: `trocar up`, publishers and viewers, each a process of its own.
 
 use crate::process::Process;
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A process gets this long to be up; machines under load are slow.
@@ -145,6 +145,23 @@ impl Stack {
             bail!("no {name} in:\n{text}");
         }
         Ok(values.iter().sum())
+    }
+
+    /// Waits until that figure is `wanted`.
+    ///
+    /// # Errors
+    /// Where it is not within [`PATIENCE`].
+    pub async fn until_metric(&self, name: &str, wanted: f64) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let found = self.metric(name).await;
+            if found.as_ref().is_ok_and(|is| *is == wanted) {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < PATIENCE, "{name} is not {wanted}: {found:?}");
+            // The page is asked again; it has no event that a client could wait for.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 

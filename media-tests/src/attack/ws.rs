@@ -1,7 +1,8 @@
 //! A WebSocket client (RFC 6455) that may break every rule.
 
 use super::raw;
-use anyhow::ensure;
+use crate::stack::PATIENCE;
+use anyhow::{Context as _, ensure};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -67,10 +68,12 @@ impl Socket {
         closed.await.ok().flatten()
     }
 
-    /// Reads until a text is like this.
+    /// Reads until a text is like this, for [`PATIENCE`] at most.
     pub(crate) async fn text(&mut self, like: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+        let end = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let (first, payload) = self.frame().await?;
+            let frame = tokio::time::timeout_at(end, self.frame()).await;
+            let (first, payload) = frame.context("no such text")??;
             if first & 0x0f == TEXT && like(&String::from_utf8_lossy(&payload)) {
                 return Ok(());
             }

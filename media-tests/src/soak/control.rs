@@ -3,12 +3,12 @@
 use super::site::Rest;
 use super::verdict::LOOKS;
 use super::{Watched, report};
-use crate::attack::{victim, ws};
-use crate::stack::{PATIENCE, Stack};
-use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use crate::attack::victim;
+use crate::sink::Viewer;
+use crate::stack::Stack;
+use anyhow::bail;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// What is sent to the victim each round.
@@ -21,19 +21,12 @@ const KEPT: usize = 1 << 20;
 pub fn left_open() -> anyhow::Result<(String, String)> {
     let stack = Stack::start()?;
     let page = stack.text("/page")?;
-    let at: SocketAddr = page.trim_start_matches("http://").trim_end_matches('/').parse()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let rest = Rest::of(&stack).await?;
         let (mut watched, mut open) = (Watched::default(), Vec::new());
         for _ in 0..LOOKS {
-            let body = json!({ "invitation": stack.text("/tokens/observer")?, "name": "Somebody" });
-            let join = crate::http_client()?.post(format!("{page}v1/join")).json(&body);
-            let grant: Value = join.send().await?.error_for_status()?.json().await?;
-            let text = |name: &str| grant.get(name).and_then(Value::as_str).context("a grant lacks something");
-            let mut socket = ws::Socket::open(at, text("session")?, text("token")?).await?;
-            tokio::time::timeout(PATIENCE, socket.text(|t| t.contains("welcome"))).await.context("no welcome")??;
-            open.push(socket);
+            open.push(Viewer::join(&page, &stack.text("/tokens/observer")?).await?.events().await?);
             watched.look(&[("trocar up", &stack.up)])?;
         }
         let Err(grown) = report::flat(&watched) else { bail!("open sockets were not noticed") };

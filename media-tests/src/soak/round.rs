@@ -2,7 +2,7 @@
 #![allow(clippy::indexing_slicing, reason = "a JSON value without that member gives null")]
 
 use super::site::Site;
-use crate::attack::ws::{FIN, Socket, TEXT};
+use crate::attack::ws::{FIN, TEXT};
 use crate::process::{Process, trocar};
 use crate::sentinel::boot_us;
 use crate::sink::Viewer;
@@ -188,53 +188,15 @@ async fn guests(stack: &Stack) -> anyhow::Result<()> {
         }
         viewer.leave().await?;
     }
-    let mut guest = Guest::join(stack, "local").await?;
-    let mut socket =
-        Socket::open(page.trim_start_matches("http://").trim_end_matches('/').parse()?, &guest.session, &guest.token)
-            .await?;
+    let mut guest = Viewer::join(&page, &stack.text("/tokens/local")?).await?;
+    let mut socket = guest.events().await?;
     socket.send(FIN | TEXT, &serde_json::to_vec(&json!({ "type": "chat", "text": "is the clip in view?" }))?).await?;
-    tokio::time::timeout(PATIENCE, socket.text(|text| text.contains("the clip in view")))
-        .await
-        .context("no chat")??;
-    guest.token = guest.ask(Method::POST, "token", None).await?["token"].as_str().context("no token")?.to_owned();
-    let session = format!("sessions/{}", guest.session);
+    socket.text(|text| text.contains("the clip in view")).await.context("no chat")?;
+    guest.refresh().await?;
     let invitation = json!({ "role": "observer", "ttl_s": 60 });
-    guest.ask(Method::POST, &format!("{session}/invitations"), Some(&invitation)).await?;
-    guest.ask(Method::GET, &session, None).await?;
-    guest.ask(Method::DELETE, &format!("{session}/participants/{}", guest.participant), None).await.map(drop)
-}
-
-/// Somebody who talks HTTP.
-struct Guest {
-    http: reqwest::Client,
-    base: String,
-    session: String,
-    participant: String,
-    token: String,
-}
-
-impl Guest {
-    async fn join(stack: &Stack, role: &str) -> anyhow::Result<Self> {
-        let (http, base) = (crate::http_client()?, stack.text("/page")?);
-        let mut guest = Self { http, base, session: String::new(), participant: String::new(), token: String::new() };
-        let body = json!({ "invitation": stack.text(&format!("/tokens/{role}"))?, "name": "Guest" });
-        let grant = guest.ask(Method::POST, "join", Some(&body)).await?;
-        let text = |name: &str| grant[name].as_str().map(ToOwned::to_owned).with_context(|| format!("no {name}"));
-        (guest.session, guest.participant, guest.token) = (text("session")?, text("participant")?, text("token")?);
-        Ok(guest)
-    }
-
-    /// Asks for a path of the API; the answer, null where it has no body.
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let mut request = self.http.request(method, format!("{}v1/{path}", self.base)).bearer_auth(&self.token);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let response = request.send().await?;
-        let (status, text) = (response.status(), response.text().await?);
-        ensure!(status.is_success(), "{path}: {status} {text}");
-        if text.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&text)?) }
-    }
+    guest.ask(Method::POST, "invitations", Some(&invitation)).await?;
+    guest.ask(Method::GET, "", None).await?;
+    guest.leave().await
 }
 
 /// Runs `trocar` to its end, which has to be one of these.

@@ -60,15 +60,8 @@ impl Site {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let rest = runtime.block_on(async {
             // Of the two viewers' legs the relay's figures tell a moment later.
-            let began = Instant::now();
-            loop {
-                let rest = Rest::of(&theatre.stack).await?;
-                if rest.0.ends_with(&[2.0]) {
-                    return Ok(rest);
-                }
-                ensure!(began.elapsed() < PATIENCE, "two viewers, and the node counts {rest:?}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            theatre.stack.until_metric(CONNECTED, 2.0).await?;
+            Rest::of(&theatre.stack).await
         })?;
         Ok(Self { theatre, browser, rest, scenario, runtime, rounds: 0, again: 0 })
     }

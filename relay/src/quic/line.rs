@@ -239,7 +239,7 @@ impl LineControl {
             }
             Pace::Tight => {
                 let base = self.control.base_delay_us().map_or(self.smoothed_us, i64::unsigned_abs);
-                bytes(rate, base + ACK_US)
+                bytes(rate, base + self.control.doubtful_delay_us() + ACK_US)
             }
         };
         window.clamp(least, WINDOW_MAX)

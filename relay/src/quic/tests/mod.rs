@@ -20,7 +20,7 @@ fn link(mbit_s: f64, one_way_ms: f64, loss_percent: f64) -> LinkConfig {
 
 fn config(there: LinkConfig, one_way_ms: f64, source: u64) -> Config {
     let back = link(1_000.0, one_way_ms, 0.0);
-    Config { there, back, source, streams: &[], shared: false, transport: |_| (), connected: |_| () }
+    Config { there, back, then: None, source, streams: &[], shared: false, transport: |_| (), connected: |_| () }
 }
 
 fn cubic(t: &mut quinn::TransportConfig) {
@@ -100,6 +100,36 @@ fn of_what_shares_a_line_voices_go_before_the_scope_and_the_scope_before_the_res
     let age = |s: &Seen| s.age_of(2, 4, 0.99);
     assert!(age(&ours) < 0.7 * age(&theirs), "{} ms, {} ms", age(&ours), age(&theirs));
     assert!(share(&theirs, 2) < 0.9, "the control: who comes first");
+}
+
+/// So much granted and sent on a way that is another one from the sixth second on.
+fn moved(before: LinkConfig, one_way_ms: f64, then: LinkConfig) -> Seen {
+    let c = config(before, one_way_ms, 20_000_000);
+    let connected: fn(&quinn_proto::Connection) = |c| granted_to(c.congestion_state(), Bitrate(20_000_000));
+    run(&Config { then: Some((6, then)), connected, ..c }, SECONDS)
+}
+
+fn jittery(one_way_ms: f64, more_ms: f64) -> LinkConfig {
+    let delay = Delay::Uniform { min_ms: one_way_ms, max_ms: one_way_ms + more_ms };
+    LinkConfig { delay, ..link(1_000.0, one_way_ms, 0.0) }
+}
+
+/// A radio cell, or a router's other line: the delay grows at once, and what was paced for the shorter way is not held back.
+#[test]
+fn a_longer_way_costs_no_frame() {
+    for (before, after) in [(0.2, 20.2), (1.0, 11.0), (5.0, 25.0), (15.0, 35.0), (15.0, 95.0)] {
+        for jitter in [0.0, 4.0] {
+            let s = moved(jittery(before, jitter), before, jittery(after, jitter));
+            let oldest = s.age(6, 0.999_99);
+            println!("{before} ms then {after} ms, jitter {jitter} ms: {} kept out, oldest {oldest:.1} ms", s.kept_out);
+            assert_eq!(s.kept_out, 0, "{before} ms then {after} ms, jitter {jitter} ms");
+            assert!(oldest < after + jitter + 100.0, "{oldest} ms");
+        }
+    }
+    let s = moved(link(30.0, 15.0, 0.0), 15.0, link(5.0, 15.0, 0.0));
+    println!("30 then 5 Mbit/s: {} kept out, queue p95 {:.1} ms", s.kept_out, s.queue(8, 0.95));
+    assert!(s.kept_out > 200, "the control: a way that takes a quarter of it");
+    assert!(s.queue(8, 0.95) < 50.0, "whose queue is not taken for its length: {} ms", s.queue(8, 0.95));
 }
 
 #[test]

@@ -71,6 +71,8 @@ impl End {
 pub(in crate::quic) struct Config {
     pub(in crate::quic) there: LinkConfig,
     pub(in crate::quic) back: LinkConfig,
+    /// From that second on the way there is this one.
+    pub(in crate::quic) then: Option<(u64, LinkConfig)>,
     /// Bits per second of the source, in frames.
     pub(in crate::quic) source: u64,
     /// What else leaves by the connection, where the source is the first of several: what each is for, and its bits per second.
@@ -93,6 +95,8 @@ pub(in crate::quic) struct Seen {
     waited: Vec<(u64, u64)>,
     /// When each datagram was made that was handed over.
     made: Vec<u64>,
+    /// Frames that were kept out, since too much waited.
+    pub(in crate::quic) kept_out: u64,
 }
 
 impl Seen {
@@ -154,7 +158,9 @@ pub(in crate::quic) fn run(config: &Config, seconds: u64) -> Seen {
     };
     let (mut near, mut far) = (end(1_000, None), end(2_000, Some(server)));
     near.connection = Some(near.endpoint.connect(origin, client, far.address, "localhost").unwrap());
-    let mut links = [Link::new(&config.there, 3).unwrap(), Link::new(&config.back, 4).unwrap()];
+    let mut ways = vec![(0, Link::new(&config.there, 3).unwrap(), config.there.delay.range().0)];
+    ways.extend(config.then.iter().map(|(s, c)| (s * 1_000_000, Link::new(c, 5).unwrap(), c.delay.range().0)));
+    let mut back = Link::new(&config.back, 4).unwrap();
     let (mut seen, mut source) = (Seen::default(), Frames::new(config));
     let mut out = Vec::new();
     for us in (0..seconds * 1_000_000).step_by(STEP_US as usize) {
@@ -164,22 +170,26 @@ pub(in crate::quic) fn run(config: &Config, seconds: u64) -> Seen {
             source.make(us, config, c, &mut seen);
         }
         near.drive(now, &mut out);
+        let way = ways.iter_mut().rev().find(|(from, ..)| *from <= us).map(|(_, link, _)| link).unwrap();
         for bytes in out.drain(..) {
-            let _ = links[0].handle_packet(at, bytes.len() as u32, bytes);
+            let _ = way.handle_packet(at, bytes.len() as u32, bytes);
         }
         far.drive(now, &mut out);
         for bytes in out.drain(..) {
-            let _ = links[1].handle_packet(at, bytes.len() as u32, bytes);
+            let _ = back.handle_packet(at, bytes.len() as u32, bytes);
         }
-        while let Some(d) = links[0].poll_departure(at) {
-            let Fate::Delivered { at: when, .. } = d.entry.fate else { continue };
-            seen.waited.push((when.0, when.since(d.entry.arrived) - config.there.delay.range().0));
-            far.handle(now, near.address, &d.payload);
+        for (_, way, delay) in &mut ways {
+            while let Some(d) = way.poll_departure(at) {
+                let Fate::Delivered { at: when, .. } = d.entry.fate else { continue };
+                seen.waited.push((when.0, when.since(d.entry.arrived) - *delay));
+                far.handle(now, near.address, &d.payload);
+            }
+            while way.poll_drop().is_some() {}
         }
-        while let Some(d) = links[1].poll_departure(at) {
+        while let Some(d) = back.poll_departure(at) {
             near.handle(now, far.address, &d.payload);
         }
-        links.iter_mut().for_each(|l| while l.poll_drop().is_some() {});
+        while back.poll_drop().is_some() {}
         if let Some((_, c)) = &mut far.connection {
             while let Some(d) = c.datagrams().recv() {
                 let made = u64::from_be_bytes(d[..8].try_into().unwrap());
@@ -249,6 +259,7 @@ impl Frames {
             return self.make_streams(us, config.shared, waiting, c);
         }
         if waiting > config.source / 8 * WAIT_MS / 1_000 {
+            seen.kept_out += 1;
             return;
         }
         for _ in 0..config.source / 8 / FPS / DATAGRAM as u64 {

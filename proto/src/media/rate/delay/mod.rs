@@ -5,6 +5,10 @@
 //!   Climb ───────────────────────────► Drain ──────────────────────────────────► Climb
 //!     ▲                                  │ the delay does not care: it was no queue of ours (another route)
 //!     └──────── rate as before ──────────┘ it fell faster than we drained: jitter, tolerated from then on
+//!
+//!          at once by so much, and even since                 it does not: another route, rate as before
+//!   Climb ───────────────────────────────────► Probe, whether ──────────────────────────────────────────► Climb
+//!                                              it falls       it does ──► Drain
 //! ```
 //!
 //! The delay of a packet is the receiver's clock minus ours; above its smallest value of 20 s it is queueing. What counts
@@ -42,6 +46,13 @@ const DRAIN_FULL_US: f64 = 250_000.0;
 /// Share of the delivered rate while a queue drains.
 const DRAIN_LOW: f64 = 0.3;
 const DRAIN_HIGH: f64 = 0.9;
+/// A delay that grew at once is asked whether it is a queue: for so long this share of what was sent is sent.
+const PROBE: f64 = 0.9;
+const PROBE_US: u64 = 150_000;
+/// It is none where less than this share of what a queue would lose by then has gone.
+const PROBE_FELL: f64 = 0.35;
+/// And what grew at once is at least this share of it.
+const PROBE_STEP: f64 = 0.7;
 /// Where the queue does not go, each further turn drains at this share of the last, so often at most.
 const DRAIN_DEEPER: f64 = 0.75;
 const TURNS: u8 = 3;
@@ -97,6 +108,19 @@ pub enum Pace {
 enum Phase {
     Climb,
     Drain(Drain),
+    Probe(Probe),
+}
+
+/// The delay grew at once: a queue gets shorter when less is sent, another route stays as long as it is.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    since: Micros,
+    /// The target before.
+    before: f64,
+    /// The queueing delay then.
+    queue: f64,
+    /// When the rate was lowered before.
+    lowered: Option<Micros>,
 }
 
 /// A queue is being drained.
@@ -229,6 +253,15 @@ impl DelayController {
         self.base.get()
     }
 
+    /// What is above the delay of the empty line and may be the way itself: as long as that is asked, in microseconds.
+    #[must_use]
+    pub const fn doubtful_delay_us(&self) -> u64 {
+        match self.phase {
+            Phase::Probe(_) | Phase::Drain(_) => self.queue as u64,
+            Phase::Climb => 0,
+        }
+    }
+
     /// How far ahead of their frame's time packets may leave.
     #[must_use]
     pub fn pace(&self, now: Micros) -> Pace {
@@ -236,7 +269,7 @@ impl DelayController {
         if clear && self.latest.iter().any(|rtt| *rtt < LAN_RTT_US) {
             return Pace::Open;
         }
-        let drains = matches!(self.phase, Phase::Drain(_));
+        let drains = !matches!(self.phase, Phase::Climb);
         let below = self.target < self.config.granted.0 as f64;
         if drains || below || self.state == LineState::Congested || self.judge.is_smooth(now) {
             return Pace::Tight;
@@ -278,11 +311,13 @@ impl DelayController {
         }
         match self.phase {
             Phase::Drain(drain) => self.drain(now, drain),
+            Phase::Probe(probe) => self.probe(now, probe),
             Phase::Climb => self.watch(now, elapsed),
         }
         let recently = self.lowered.is_some_and(|l| now.since(l) < CONGESTED_US);
         self.state = match self.phase {
             Phase::Drain(_) => LineState::Congested,
+            Phase::Probe(_) => LineState::Filling,
             Phase::Climb if recently => LineState::Congested,
             Phase::Climb if self.queue > self.threshold() || self.judge.is_looking() => LineState::Filling,
             Phase::Climb => LineState::Clear,
@@ -301,6 +336,10 @@ impl DelayController {
             if trend.slices >= 6 {
                 self.noise += 0.05 * (trend.noise - self.noise);
             }
+        }
+        if above && self.slices.step(self.noise).is_some_and(|step| step > PROBE_STEP * self.queue) {
+            self.begin_probe(now);
+            return;
         }
         let since = *self.above_since.get_or_insert(now);
         let sure = trend.slices >= 4 || (trend.slices >= 2 && self.queue > THRESHOLD_MAX_US);
@@ -325,6 +364,40 @@ impl DelayController {
             Verdict::Hold => {}
             Verdict::Nothing => self.climb(now, elapsed),
         }
+    }
+
+    /// A little less than what is sent.
+    fn begin_probe(&mut self, now: Micros) {
+        let Some(sent) = self.slices.sent(SENT_US) else { return };
+        let probe = Probe { since: now, before: self.target, queue: self.queue, lowered: self.lowered };
+        self.target = self.bounded(PROBE * sent.min(self.target));
+        self.phase = Phase::Probe(probe);
+        self.above_since = None;
+    }
+
+    /// Whether the delay falls, judged by packets that were sent since less is.
+    fn probe(&mut self, now: Micros, probe: Probe) {
+        let Some(sent) = self.slices.newest().map(|s| Micros(s.first_sent)) else { return };
+        if sent < probe.since.plus(PROBE_US) {
+            return;
+        }
+        self.target = probe.before;
+        let would_fall = ((1.0 - PROBE) * PROBE_US as f64).min(probe.queue);
+        if probe.queue - self.queue > PROBE_FELL * would_fall {
+            self.cut(now, false);
+            return;
+        }
+        self.another_route(now);
+        self.phase = Phase::Climb;
+        self.lowered = probe.lowered;
+    }
+
+    /// What was taken for a queue is the way's own length.
+    fn another_route(&mut self, now: Micros) {
+        if let Some(low) = self.slices.low(LOW_US) {
+            self.base.begin(now.0, low);
+        }
+        self.queue = 0.0;
     }
 
     /// Down to what was delivered, and below it until the queue is gone.
@@ -388,10 +461,7 @@ impl DelayController {
             self.begin_drain(now, Drain { turn: 0, grew: true, ..again });
         } else if drain.turn >= TURNS || (drain.turn > 0 && self.queue > 0.7 * drain.queue) {
             // It does not care for our rate: another route, or somebody else's queue.
-            if let Some(low) = self.slices.low(LOW_US) {
-                self.base.begin(now.0, low);
-            }
-            self.queue = 0.0;
+            self.another_route(now);
             self.finish(now, if drain.grew { drain.before.min(drain.capacity) } else { drain.before });
         } else {
             self.begin_drain(now, Drain { turn: drain.turn + 1, ..again });
@@ -450,7 +520,7 @@ impl RateController for DelayController {
         Bitrate(match self.pace(now) {
             Pace::Open => self.config.granted.0.saturating_mul(LAN_GRANTS).max(LAN_PACE),
             Pace::Ahead => target.saturating_mul(2),
-            Pace::Tight if matches!(self.phase, Phase::Drain(_)) => target,
+            Pace::Tight if !matches!(self.phase, Phase::Climb) => target,
             Pace::Tight if self.judge.is_smooth(now) => target.saturating_add(target / 50),
             // All of it in use, for a while: something waits for the line all the time, and the pace is the rate.
             Pace::Tight if self.full => target.saturating_add(target / 20),

@@ -1,6 +1,7 @@
 //! Senders with a controller each, a line that they share, receivers that feed back: on one virtual clock.
 
 use crate::link::config::{Blackout, Delay, Line, Loss};
+use crate::link::trace::Trace;
 use crate::link::{Fate, Link, LinkConfig};
 use crate::media::rate::{LineState, Pacer, PacketResult, RateController, SentLog};
 use crate::media::twcc::Recorder;
@@ -91,6 +92,14 @@ impl Seen {
         ends.find(|t| self.goodput(*t, t + 0.5) >= rate).map_or(f64::INFINITY, |t| t + 0.5 - from)
     }
 
+    /// Quantile of the queueing delay at the line, in milliseconds.
+    pub(super) fn queueing(&self, from: f64, to: f64, share: f64) -> f64 {
+        let within = |q: &&(u64, u64)| (from * 1e6..to * 1e6).contains(&(q.0 as f64));
+        let mut all: Vec<u64> = self.queueing.iter().filter(within).map(|q| q.1).collect();
+        all.sort_unstable();
+        all.get((all.len() as f64 * share) as usize).map_or(0.0, |q| *q as f64 / 1_000.0)
+    }
+
     /// Bits per second that were sent over a time in seconds.
     pub(super) fn sent(&self, from: f64, to: f64) -> f64 {
         let part = &self.sent[(from * 10.0) as usize..(to * 10.0) as usize];
@@ -108,10 +117,7 @@ impl Seen {
 
     /// 95th percentile of the queueing delay at the line, in milliseconds.
     pub(super) fn queueing_p95(&self, from: f64, to: f64) -> f64 {
-        let within = |q: &&(u64, u64)| (from * 1e6..to * 1e6).contains(&(q.0 as f64));
-        let mut all: Vec<u64> = self.queueing.iter().filter(within).map(|q| q.1).collect();
-        all.sort_unstable();
-        all.get(all.len() * 95 / 100).map_or(0.0, |q| *q as f64 / 1_000.0)
+        self.queueing(from, to, 0.95)
     }
 }
 
@@ -148,6 +154,17 @@ impl Bucket {
 /// A line with a rate and a queue.
 pub(super) fn line(mbit_s: f64, queue_ms: f64, one_way_ms: f64) -> LinkConfig {
     let line = Line { mbit_s: Some(mbit_s), queue_ms: Some(queue_ms), ..Line::default() };
+    LinkConfig { line: Some(line), delay: Delay::Constant { ms: one_way_ms }, ..LinkConfig::default() }
+}
+
+/// A line that sends nothing at all for so long, once: what came meanwhile waits.
+pub(super) fn stalls(mbit_s: f64, one_way_ms: f64, at_ms: u64, for_ms: u64) -> LinkConfig {
+    let stall = at_ms..at_ms + for_ms;
+    let each_ms = 12_000.0 / (mbit_s * 1e3);
+    let times = (0..).map(|n| (f64::from(n) * each_ms) as u64).take_while(|ms| *ms <= 60_000);
+    let text: String = times.filter(|ms| !stall.contains(ms)).map(|ms| format!("{ms}\n")).collect();
+    let trace = Some(Trace::parse(&text).unwrap());
+    let line = Line { trace, queue_ms: Some(300.0), ..Line::default() };
     LinkConfig { line: Some(line), delay: Delay::Constant { ms: one_way_ms }, ..LinkConfig::default() }
 }
 

@@ -67,6 +67,15 @@ pub(super) struct Trend {
     pub(super) slices: usize,
 }
 
+/// Slices that a step is seen by, before it and after it at least.
+const STEP_BEFORE: usize = 2;
+const STEP_AFTER: usize = 3;
+/// Delays of either side are within this share of the step, or within the noise where there is more: of a slope that is as wide as the
+/// step, never.
+const STEP_FLAT: f64 = 0.12;
+const STEP_NOISE: f64 = 3.0;
+const STEP_FLAT_MAX: f64 = 0.3;
+
 /// The newest slices, oldest first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Slices {
@@ -151,6 +160,28 @@ impl Slices {
         rate
     }
 
+    /// By how much the delay grew from one slice to the next, in microseconds, where it was even before and has been even since: a queue
+    /// grows and goes, another route is there at once. `noise` is the usual one of the delay.
+    pub(super) fn step(&self, noise: f64) -> Option<f64> {
+        let newest = self.newest()?.first_sent;
+        let recent = self.closed.iter().rev().take_while(|s| s.first_sent + TREND_US >= newest);
+        let mut delays = [0.0; TREND_SLICES];
+        let mut n = 0;
+        for (slot, delay) in delays.iter_mut().zip(recent.filter_map(|s| s.delay)) {
+            *slot = delay.0 as f64;
+            n += 1;
+        }
+        // Newest first.
+        let delays = delays.get(..n)?;
+        (STEP_AFTER..=n.checked_sub(STEP_BEFORE)?).find_map(|at| {
+            let (after, before) = delays.split_at_checked(at)?;
+            let (after, before) = (Span::of(after), Span::of(before.get(..STEP_BEFORE)?));
+            let step = (after.low - before.low).max(0.0);
+            let flat = (STEP_NOISE * noise).clamp(STEP_FLAT * step, STEP_FLAT_MAX * step);
+            (step > flat && after.width() <= flat && before.width() <= flat).then_some(step)
+        })
+    }
+
     /// The line through the smallest delays of the newest slices, by the median of all slopes between two of them
     /// (Theil 1950, Sen 1968): up to 29 % of outliers do not move it.
     pub(super) fn trend(&self) -> Trend {
@@ -186,6 +217,23 @@ impl Slices {
     }
 }
 
+/// Between which values some are.
+struct Span {
+    low: f64,
+    high: f64,
+}
+
+impl Span {
+    fn of(values: &[f64]) -> Self {
+        let fold = |s: Self, v: &f64| Self { low: s.low.min(*v), high: s.high.max(*v) };
+        values.iter().fold(Self { low: f64::INFINITY, high: f64::NEG_INFINITY }, fold)
+    }
+
+    fn width(&self) -> f64 {
+        self.high - self.low
+    }
+}
+
 /// The middle value; 0 of nothing.
 fn median(values: &mut [f64]) -> f64 {
     let middle = values.len() / 2;
@@ -193,4 +241,40 @@ fn median(values: &mut [f64]) -> f64 {
         return 0.0;
     }
     *values.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Micros;
+
+    /// A packet a millisecond for 400 ms, each as late as this says.
+    fn with(delay_us: impl Fn(u64) -> u64) -> Slices {
+        let mut slices = Slices::default();
+        for at in (0..400_000).step_by(1_000) {
+            let arrived = Some((at + delay_us(at)).cast_signed());
+            slices.take(&PacketResult { bytes: 1_200, sent: Micros(at), arrived });
+        }
+        slices
+    }
+
+    #[test]
+    fn a_step_is_one_that_is_even_before_and_since() {
+        let step = |delay: &dyn Fn(u64) -> u64, noise| with(delay).step(noise);
+        let longer = |at: u64| if at < 280_000 { 15_000 } else { 35_000 };
+        assert_eq!(step(&longer, 0.0), Some(20_000.0));
+        let noisy = |at: u64| longer(at) + at % 7 * 500;
+        assert!(step(&noisy, 700.0).is_some_and(|s| (18_000.0..22_000.0).contains(&s)));
+        for (name, delay) in [
+            ("nothing", &(|_| 15_000_u64) as &dyn Fn(u64) -> u64),
+            ("a queue that grows", &|at| 15_000 + at / 10),
+            ("one that grows fast", &|at| 15_000 + at.saturating_sub(280_000)),
+            ("one that came at once and goes", &|at| if at < 280_000 { 15_000 } else { 35_000 - (at - 280_000) / 5 }),
+            ("a shorter way", &|at| if at < 280_000 { 35_000 } else { 15_000 }),
+            ("too new to be known", &|at| if at < 360_000 { 15_000 } else { 35_000 }),
+        ] {
+            assert_eq!(step(delay, 0.0), None, "{name}");
+        }
+        assert_eq!(Slices::default().step(0.0), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! The controller against the emulator's line, heard of by transport-wide feedback and by acknowledgements. What is
 //! asserted has a margin over what is printed.
 
-use super::rig::{Back, Rig, Seen, Source, bursts, dark, jitter, line, random_loss, wide};
+use super::rig::{Back, Rig, Seen, Source, bursts, dark, jitter, line, random_loss, stalls, wide};
 use super::*;
 
 const TWCC: Back = Back::Twcc { lost: 0.0 };
@@ -191,6 +191,27 @@ fn another_route_is_taken_for_a_queue_for_a_moment_only() {
                 let mean = s.target(14.0, 20.0) / 20e6;
                 println!("15 → {after} ms, {back:?}, {source:?}: {mean:.3}, lowest {:.3}", s.lowest(0.0, 20.0) / 20e6);
                 assert!(mean >= least, "{mean}");
+            }
+        }
+    }
+}
+
+/// What a full line kept during a stall grew at once as well and stays: it is a queue all the same, and goes when less is sent.
+#[test]
+fn a_queue_that_came_at_once_is_not_taken_for_another_route() {
+    for (mbit_s, grant) in [(20.0, 20.0), (19.0, 20.0), (50.0, 50.0)] {
+        for stall in [20, 50, 90] {
+            for back in [TWCC, Back::Acks] {
+                for source in sources(grant) {
+                    let rig = Rig::new(&[(0, stalls(mbit_s, 15.0, 8_000, stall))], 15.0);
+                    let s = alone(rig, grant, source, back, 20.0);
+                    let (at, later) = (s.queueing(8.0, 8.3, 0.95), s.queueing(9.5, 20.0, 0.5));
+                    println!(
+                        "{mbit_s} of {grant} Mbit/s, {stall} ms, {back:?}, {source:?}: {at:.1} ms, then {later:.1} ms"
+                    );
+                    assert!(at > 0.7 * stall as f64, "the stall is there: {at} ms");
+                    assert!(later < 25.0, "the queue stands: {later} ms");
+                }
             }
         }
     }

@@ -1,16 +1,17 @@
 //! Traces as a collector gets them.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trocar_media_tests::browser::Browser;
 use trocar_media_tests::process::trocar;
 use trocar_media_tests::stack::{PATIENCE, Stack};
+use trocar_media_tests::theatre::{Setting, Theatre};
 
 /// A collector that keeps the bodies of what is posted to `/v1/traces`.
 fn collector() -> anyhow::Result<(String, Traces)> {
@@ -142,4 +143,70 @@ fn of_a_viewer_that_says_nothing_the_trace_ends_with_the_relays_word() -> anyhow
     ensure!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
     is_join(&traces.next(PATIENCE)?, &[], "connected")?;
     counted(&stack, 1.0)
+}
+
+fn wall_nanos() -> anyhow::Result<u64> {
+    Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?)
+}
+
+/// Offers and takes back, until signaling has heard of it: it looks for a gate twice a second. Such a handover grants nothing.
+fn until_the_gate_is_heard(theatre: &mut Theatre, traces: &mut Traces) -> anyhow::Result<()> {
+    for _ in 0..10 {
+        theatre.local(json!({ "act": "take" }))?;
+        theatre.local(json!({ "act": "offer", "set": "instruments", "step": "clip the cystic duct" }))?;
+        theatre.gate_shows("the offer", |v| v["mode"] == "offered")?;
+        // The station's word of this offer is not to be taken for that of the next.
+        theatre.station.until("the offer", |v| v["event"] == "offer")?;
+        theatre.local(json!({ "act": "take" }))?;
+        let Ok(found) = traces.next(Duration::from_secs(3)) else { continue };
+        ensure!(found[0]["name"] == "handover" && attribute(&found[0], "trocar.granted")? == "false", "{found:?}");
+        return Ok(());
+    }
+    bail!("signaling does not hear the gate")
+}
+
+/// A handover that grants comes after those that come to nothing: on a busy machine local has to offer again.
+fn granted(traces: &mut Traces) -> anyhow::Result<Vec<Value>> {
+    loop {
+        let found = traces.next(PATIENCE)?;
+        ensure!(found[0]["name"] == "handover", "{found:?}");
+        if attribute(&found[0], "trocar.granted")? == "true" {
+            return Ok(found);
+        }
+    }
+}
+
+#[test]
+fn a_handover_from_the_offer_until_the_team_has_control_again_is_one_trace() -> anyhow::Result<()> {
+    let (endpoint, mut traces) = collector()?;
+    let mut theatre = Theatre::open_as(Setting { node: traces_to(&endpoint), ..Setting::default() })?;
+    is_join(&traces.next(PATIENCE)?, &["shown"], "shown")?;
+    until_the_gate_is_heard(&mut theatre, &mut traces)?;
+
+    let before = wall_nanos()?;
+    theatre.remote("instruments", 50)?;
+    let operates = wall_nanos()?;
+    theatre.take()?;
+    let found = granted(&mut traces)?;
+    let after = wall_nanos()?;
+
+    let names: Vec<&str> = found.iter().filter_map(|s| s["name"].as_str()).collect();
+    // A state that lasts shorter than from one STATUS to the next may be missed; the order is the register's.
+    let states = ["handover", "offered", "ready", "granting", "remote"];
+    let places: Vec<Option<usize>> = names.iter().map(|name| states.iter().position(|s| s == name)).collect();
+    ensure!(places.iter().all(Option::is_some) && places.is_sorted_by(|a, b| a < b), "{names:?}");
+    ensure!(names.get(1) == Some(&"offered") && names.last() == Some(&"remote"), "{names:?}");
+    let (root, first, last) = (&found[0], &found[1], &found[found.len() - 1]);
+    let (begin, end) = (nanos(root, "startTimeUnixNano")?, nanos(root, "endTimeUnixNano")?);
+    ensure!(before < begin && begin < operates && end < after, "{before} {operates} {after}: {root}");
+    ensure!(begin == nanos(first, "startTimeUnixNano")? && end == nanos(last, "endTimeUnixNano")?, "{found:?}");
+    for pair in found[1..].windows(2) {
+        ensure!(nanos(&pair[0], "endTimeUnixNano")? == nanos(&pair[1], "startTimeUnixNano")?, "{found:?}");
+    }
+    // On a busy machine the gate may have stopped the expert itself, before local took.
+    match attribute(root, "trocar.ended")? {
+        "local" => ensure!(operates < end, "the team had control before it took it: {root}"),
+        other => ensure!(other == "hold", "{root}"),
+    }
+    Ok(())
 }

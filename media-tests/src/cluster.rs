@@ -1,11 +1,16 @@
 //! Signaling and relays, each a process of its own.
 
+use crate::line::Line;
 use crate::process::{Process, binary};
 use crate::stack::{PATIENCE, Stack, path};
 use anyhow::Context as _;
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
+
+/// Last number of the loopback address of the first relay's line; the next ones are those of the others.
+const FIRST_OF_A_LINE: u8 = 31;
 
 /// One relay of a cluster.
 pub struct ClusterRelay {
@@ -17,6 +22,18 @@ pub struct ClusterRelay {
     pub report: Value,
     /// The process.
     pub process: Process,
+    /// Where it says that it is reached, when that leads through a line that can be cut.
+    pub line: Option<Line>,
+}
+
+impl ClusterRelay {
+    /// Its own QUIC address, past any line.
+    ///
+    /// # Errors
+    /// Where it did not say one.
+    pub fn quic(&self) -> anyhow::Result<SocketAddr> {
+        text(&self.report, "/listeners/0/quic")?.parse().context("listeners[0].quic")
+    }
 }
 
 /// A running cluster.
@@ -33,16 +50,32 @@ impl Cluster {
     /// # Errors
     /// Where one is not up within [`PATIENCE`].
     pub fn start(relays: &[(&str, &[&str])]) -> anyhow::Result<Self> {
+        Self::start_behind(relays, &[])
+    }
+
+    /// The same. Those named in `behind` say an address that leads to them through a line: other relays come by it, and who is not to
+    /// names [`ClusterRelay::quic`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_behind(relays: &[(&str, &[&str])], behind: &[&str]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let state = dir.path().join("state");
         let mut running = Vec::new();
-        for (name, takes) in relays {
+        for (last, (name, takes)) in (FIRST_OF_A_LINE..).zip(relays) {
             let arguments = ["ca", "issue", "--dir", path(&state)?, "--role", "relay", "--host", "127.0.0.1", name];
             let mut issue = Process::trocar("trocar ca issue", &arguments)?;
             anyhow::ensure!(issue.wait(PATIENCE)?.success(), "{}", issue.stderr());
             let file = dir.path().join(format!("{name}.toml"));
-            let (report, process) = start_relay(&file, name, "127.0.0.1:0")?;
-            running.push(ClusterRelay { name: (*name).to_owned(), takes: format!("{takes:?}"), report, process });
+            let at = behind.contains(name).then_some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
+            let (report, process) = start_relay(&file, name, "127.0.0.1:0", at)?;
+            let (name, takes) = ((*name).to_owned(), format!("{takes:?}"));
+            let mut relay = ClusterRelay { name, takes, report, process, line: None };
+            if let Some(at) = at {
+                let quic = relay.quic()?;
+                relay.line = Some(Line::between((at, quic.port()).into(), quic)?);
+            }
+            running.push(relay);
         }
         let file = dir.path().join("trocar.toml");
         std::fs::write(&file, configuration(&running, "127.0.0.1:0", "127.0.0.1:0")?)?;
@@ -75,8 +108,9 @@ impl Cluster {
     pub fn start_relay_again(&mut self, name: &str) -> anyhow::Result<()> {
         let file = self.stack.dir.path().join(format!("{name}.toml"));
         let relay = self.relay(name)?;
+        anyhow::ensure!(relay.line.is_none(), "{name} has a line, which leads to where it was");
         let admission = text(&relay.report, "/admission")?;
-        (relay.report, relay.process) = start_relay(&file, name, &admission)?;
+        (relay.report, relay.process) = start_relay(&file, name, &admission, None)?;
         Ok(())
     }
 
@@ -104,12 +138,21 @@ fn configuration(relays: &[ClusterRelay], https: &str, page: &str) -> anyhow::Re
     Ok(t)
 }
 
-fn start_relay(file: &std::path::Path, name: &str, admission: &str) -> anyhow::Result<(Value, Process)> {
-    let t = format!(
+/// `reached` is an address that is not its own and leads to it.
+fn start_relay(
+    file: &std::path::Path,
+    name: &str,
+    admission: &str,
+    reached: Option<IpAddr>,
+) -> anyhow::Result<(Value, Process)> {
+    let mut t = format!(
         "cert = \"state/{name}.pem\"\nkey = \"state/{name}.key\"\ntrust = \"state/ca.pem\"\n\
          [admission]\nlisten = \"{admission}\"\n\
          [[listener]]\nrealm = \"local\"\nwebrtc = \"127.0.0.1:0\"\nquic = \"127.0.0.1:0\"\n"
     );
+    if let Some(reached) = reached {
+        write!(t, "advertise = [\"{reached}\"]\nserver_name = \"127.0.0.1\"\n")?;
+    }
     std::fs::write(file, t)?;
     let mut command = Command::new(binary("trocar-relay")?);
     command.args(["run", "--json", "--config", path(file)?]);

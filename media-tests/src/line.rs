@@ -48,7 +48,15 @@ impl Line {
     /// # Errors
     /// Where no socket can be had.
     pub fn to(server: SocketAddr) -> anyhow::Result<Self> {
-        let front = UdpSocket::bind("127.0.0.1:0")?;
+        Self::between(([127, 0, 0, 1], 0).into(), server)
+    }
+
+    /// The same at an address of one's own choice.
+    ///
+    /// # Errors
+    /// As [`Self::to`].
+    pub fn between(front: SocketAddr, server: SocketAddr) -> anyhow::Result<Self> {
+        let front = UdpSocket::bind(front)?;
         let address = front.local_addr()?;
         let switches = Arc::new(Switches::default());
         let carried = Carrier {

@@ -13,14 +13,14 @@ use trocar_media_tests::stack::{PATIENCE, Stack, path, summary};
 const PICTURE: [&str; 2] = ["--source", "test:1280x720@30"];
 
 /// The lines of `/metrics` with that name and label.
-async fn figure(stack: &Stack, name: &str, label: &str) -> anyhow::Result<Option<f64>> {
+pub(crate) async fn figure(stack: &Stack, name: &str, label: &str) -> anyhow::Result<Option<f64>> {
     let text = http_client()?.get(stack.text("/metrics")?).send().await?.error_for_status()?.text().await?;
     let line = text.lines().find(|l| l.starts_with(name) && l.contains(label));
     line.map(|l| l.rsplit(' ').next().unwrap_or_default().parse().context(l.to_owned())).transpose()
 }
 
 /// Waits until a figure has a value; how long that took.
-fn until(stack: &Stack, name: &str, label: &str, wanted: f64) -> anyhow::Result<Duration> {
+pub(crate) fn until(stack: &Stack, name: &str, label: &str, wanted: f64) -> anyhow::Result<Duration> {
     let began = Instant::now();
     runtime().block_on(async {
         loop {
@@ -35,7 +35,7 @@ fn until(stack: &Stack, name: &str, label: &str, wanted: f64) -> anyhow::Result<
     })
 }
 
-fn publish(cluster: &Cluster, more: &[&str]) -> anyhow::Result<Process> {
+pub(crate) fn publish(cluster: &Cluster, more: &[&str]) -> anyhow::Result<Process> {
     let all: Vec<&str> = PICTURE.iter().chain(more).copied().collect();
     cluster.stack.publish(&all)
 }

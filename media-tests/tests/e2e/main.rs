@@ -15,6 +15,7 @@ mod browser;
 mod certificates;
 mod churn;
 mod cluster;
+mod cluster_paths;
 mod codecs;
 mod consultation;
 mod control_bench;

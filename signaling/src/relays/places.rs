@@ -13,6 +13,10 @@ use trocar_proto::session::event::LegState;
 use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Purpose};
 use trocar_proto::session::ids::{CertHash, LegId, ParticipantId, PublicationId, RealmId, SessionId};
 use trocar_proto::session::remote::RelayHello;
+use trocar_proto::units::WallMicros;
+
+/// Paths that are to bring a protected feed.
+const EXPECTED: u8 = 2;
 
 /// How a relay stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +81,8 @@ struct Home {
     /// When it was written down.
     turn: u64,
     state: FeedState,
-    paths: u8,
+    /// How many paths bring it; none until the relay said it.
+    paths: Option<u8>,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +98,15 @@ impl Placed {
         let any = |s| self.homes.iter().any(|h| h.state == s);
         [FeedState::Live, FeedState::Stalled].into_iter().find(|s| any(*s)).unwrap_or(FeedState::Waiting)
     }
+}
+
+/// A feed's copy at a relay that fetches it.
+#[derive(Debug, Clone)]
+struct Mirror {
+    /// When it was written down.
+    turn: u64,
+    /// How many homes it comes from there; none until the relay said it.
+    paths: Option<u8>,
 }
 
 #[derive(Debug, Clone)]
@@ -133,7 +147,7 @@ pub(super) struct Places {
     legs: BTreeMap<LegId, Vec<PlacedLeg>>,
     publications: BTreeMap<PublicationId, PlacedLeg>,
     voices: BTreeMap<LegId, SessionId>,
-    mirrors: BTreeMap<(FeedKey, usize), u64>,
+    mirrors: BTreeMap<(FeedKey, usize), Mirror>,
     upstreams: BTreeMap<LegId, Upstream>,
     /// Feeds that a relay is being asked to open, and what it said of them before its answer came.
     asked: BTreeMap<(FeedKey, usize), Option<FeedDescriptor>>,
@@ -258,7 +272,7 @@ impl Places {
         publication: Option<&PublicationId>,
     ) {
         let turn = self.next_turn();
-        let home = Home { member, turn, state: FeedState::Waiting, paths: 0 };
+        let home = Home { member, turn, state: FeedState::Waiting, paths: None };
         let said = self.asked.remove(&(key.clone(), member)).flatten();
         let placed = self.feeds.entry(key.clone()).or_insert_with(|| Placed {
             publisher: publisher.clone(),
@@ -303,7 +317,10 @@ impl Places {
     /// A relay fetches a feed.
     pub(super) fn note_mirror(&mut self, key: FeedKey, member: usize) {
         let turn = self.next_turn();
-        self.mirrors.insert((key, member), turn);
+        let place = (key, member);
+        // One that is mended is the one that it was.
+        let paths = self.mirrors.get(&place).and_then(|m| m.paths);
+        self.mirrors.insert(place, Mirror { turn, paths });
     }
 
     /// A relay says that it has no mirror where one was thought to be.
@@ -459,7 +476,10 @@ impl Places {
                 }
                 outcome.tell.push(RelayEvent::Publication { publication, state });
             }
-            RelayEvent::CascadeClosed { key } => outcome.acts.extend(self.forget_mirror(&key, member)),
+            RelayEvent::CascadeClosed { key } => {
+                outcome.acts.extend(self.forget_mirror(&key, member));
+                outcome.tell.extend(self.paths_now(&key, crate::app::wall_clock()));
+            }
             RelayEvent::State(_) | RelayEvent::FeedClosed { .. } => {}
             other => outcome.tell.push(other),
         }
@@ -486,12 +506,25 @@ impl Places {
         }
     }
 
-    /// A protected feed at two homes has one path to each.
+    /// What a home says of its paths counts, and what a relay says that fetches: where one of two ways to it is gone, its viewers are
+    /// as unprotected as if it were the publisher's.
     fn hear_paths(&mut self, member: usize, key: FeedKey, paths: FeedPaths) -> Option<RelayEvent> {
         let placed = self.feeds.get_mut(&key)?;
-        let home = placed.homes.iter_mut().find(|h| h.member == member)?;
-        home.paths = paths.alive;
-        let alive = placed.homes.iter().map(|h| h.paths).fold(0, u8::saturating_add).min(paths.expected);
-        Some(RelayEvent::Paths { key, paths: FeedPaths { alive, ..paths } })
+        if let Some(home) = placed.homes.iter_mut().find(|h| h.member == member) {
+            home.paths = Some(paths.alive);
+        } else {
+            self.mirrors.get_mut(&(key.clone(), member))?.paths = Some(paths.alive);
+        }
+        self.paths_now(&key, paths.since)
+    }
+
+    /// How many paths bring a protected feed. One at two homes has one path to each, and a relay that fetches it one from each; from a
+    /// single home it is fetched once, which is no loss. None where no home said anything: it is not protected.
+    fn paths_now(&self, key: &FeedKey, since: WallMicros) -> Option<RelayEvent> {
+        let placed = self.feeds.get(key)?;
+        let brought = placed.homes.iter().filter_map(|h| h.paths).reduce(u8::saturating_add)?;
+        let fetched = self.mirrors.iter().filter(|((k, _), _)| k == key && placed.homes.len() > 1);
+        let alive = fetched.filter_map(|(_, m)| m.paths).fold(brought.min(EXPECTED), u8::min);
+        Some(RelayEvent::Paths { key: key.clone(), paths: FeedPaths { expected: EXPECTED, alive, since } })
     }
 }

@@ -3,7 +3,7 @@
 use super::{Act, Member, Outcome, Owed, Placed, PlacedLeg, Places, Standing, Upstream};
 use std::collections::BTreeSet;
 use trocar_proto::session::admission::{FeedKey, RelayEvent};
-use trocar_proto::session::api::{FeedPaths, FeedState};
+use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::ids::{LegId, PublicationId};
 use trocar_proto::session::remote::{FeedHeld, FeedOrigin, LegShape, RelayHello, RelayState};
@@ -53,7 +53,7 @@ impl Places {
         let mirrors: Vec<FeedKey> = self
             .mirrors
             .iter()
-            .filter(|((key, m), at)| lost(*m, **at) && !state.cascades.contains(key))
+            .filter(|((key, m), at)| lost(*m, at.turn) && !state.cascades.contains(key))
             .map(|((key, _), _)| key.clone())
             .collect();
         let ended =
@@ -92,16 +92,13 @@ impl Places {
                 outcome.tell.push(RelayEvent::FeedClosed { key });
             } else {
                 let (state, since) = (placed.state(), crate::app::wall_clock());
-                if placed.descriptor.protected {
-                    let alive = placed.homes.iter().map(|h| h.paths).fold(0, u8::saturating_add).min(2);
-                    let paths = FeedPaths { expected: 2, alive, since };
-                    outcome.tell.push(RelayEvent::Paths { key: key.clone(), paths });
-                }
+                outcome.tell.extend(self.paths_now(&key, since));
                 outcome.tell.push(RelayEvent::FeedState { key, state, since });
             }
         }
         for key in ended.mirrors {
             outcome.acts.extend(self.forget_mirror(&key, member));
+            outcome.tell.extend(self.paths_now(&key, crate::app::wall_clock()));
         }
         for leg in ended.upstreams {
             outcome.acts.extend(self.lose_upstream(&leg));
@@ -151,8 +148,7 @@ impl Places {
             }
         }
         for key in state.cascades {
-            let turn = self.next_turn();
-            self.mirrors.insert((key, member), turn);
+            self.note_mirror(key, member);
         }
         outcome.tell.push(RelayEvent::State(Box::new(told)));
     }

@@ -107,8 +107,6 @@ fn states_of_mirrors_are_nobodys_business() {
     let state = |state| RelayEvent::FeedState { key: key(), state, since: WallMicros(5) };
     assert_eq!(places.hear(1, state(FeedState::Stalled)).tell, []);
     assert_eq!(places.hear(0, state(FeedState::Live)).tell, [state(FeedState::Live)]);
-    let paths = RelayEvent::Paths { key: key(), paths: FeedPaths { expected: 2, alive: 1, since: WallMicros(6) } };
-    assert_eq!(places.hear(1, paths).tell, []);
 }
 
 #[test]
@@ -128,6 +126,29 @@ fn a_feed_with_two_homes_is_live_while_one_brings_it_and_has_the_paths_of_both()
     let outcome = places.fall(0).unwrap();
     assert!(outcome.tell.iter().all(|e| !matches!(e, RelayEvent::FeedClosed { .. })), "{outcome:?}");
     assert_eq!(places.homes(&key()), [1]);
+}
+
+#[test]
+fn a_feed_that_a_relay_fetches_from_two_homes_is_unprotected_while_one_of_the_ways_is_gone() {
+    let paths = |alive| RelayEvent::Paths { key: key(), paths: FeedPaths { expected: 2, alive, since: WallMicros(6) } };
+    let (mut places, _) = fetched();
+    places.hear(0, paths(2));
+    assert_eq!(places.hear(1, paths(1)).tell, [paths(2)], "a single home brings it to others once");
+    let mut places = three();
+    for home in [0, 1] {
+        places.note_feed(home, &key(), &publisher(), &scope(), None);
+        places.hear(home, paths(1));
+    }
+    assert_eq!(places.hear(2, paths(1)).tell, [], "a relay that was not known to fetch it");
+    places.note_mirror(key(), 2);
+    assert_eq!(places.hear(2, paths(2)).tell, [paths(2)]);
+    assert_eq!(places.hear(2, paths(1)).tell, [paths(1)], "a line between two relays");
+    places.note_mirror(key(), 2);
+    assert_eq!(places.hear(0, paths(1)).tell, [paths(1)], "one that is mended is not whole yet");
+    assert_eq!(places.hear(2, paths(2)).tell, [paths(2)]);
+    places.hear(2, paths(1));
+    let told = places.hear(2, RelayEvent::CascadeClosed { key: key() }).tell;
+    assert!(matches!(&told[..], [RelayEvent::Paths { paths: p, .. }] if p.alive == 2), "nobody views there: {told:?}");
 }
 
 #[test]

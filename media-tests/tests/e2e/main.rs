@@ -39,6 +39,7 @@ mod operating;
 mod passkeys;
 mod paths;
 mod peers;
+mod pinned;
 mod readme;
 mod realms;
 mod refusals;

@@ -45,6 +45,58 @@ fn rfc_7714_section_16_2_1_aes_256() {
     assert_eq!(seal_sample(Profile::Aes256Gcm), want.replace(' ', ""));
 }
 
+/// RFC 7714 section 17, as its four examples have it: "Mars", index 0x5d4.
+const RTCP_SAMPLE: &str = "81c8000d4d6172734e5450314e545032525450200000042a0000e9304c756e61\
+                           deadbeefdeadbeefdeadbeefdeadbeefdeadbeef";
+const RTCP_INDEX: u32 = 0x5d4;
+
+fn rtcp_keys(profile: Profile) -> SessionKey {
+    let (key, mut salt) = (bytes(KEY), [0; 14]);
+    salt[..12].copy_from_slice(&bytes(SALT));
+    SessionKey::new(profile, &key[..profile.key_len()], salt, &[0; 20]).unwrap()
+}
+
+/// The example's packet is sealed as it is there, and comes back out of it.
+fn rtcp_is(profile: Profile, want: &str) {
+    let (keys, plain, mars) = (rtcp_keys(profile), bytes(RTCP_SAMPLE), Ssrc(0x4d61_7273));
+    let mut p = plain.clone();
+    keys.seal_rtcp(mars, RTCP_INDEX, &mut p).unwrap();
+    assert_eq!(hex::encode(&p), want.replace(' ', ""));
+    assert_eq!(keys.rtcp_index(&p).unwrap(), RTCP_INDEX);
+    let end = keys.open_rtcp(mars, RTCP_INDEX, &mut p).unwrap();
+    assert_eq!(p[..end], plain);
+    // The control: another index, another packet.
+    let mut other = plain.clone();
+    keys.seal_rtcp(mars, RTCP_INDEX + 1, &mut other).unwrap();
+    assert_ne!(hex::encode(&other), want.replace(' ', ""));
+    assert!(keys.open_rtcp(mars, RTCP_INDEX, &mut other).is_err());
+}
+
+#[test]
+fn rfc_7714_section_17_1_aes_128() {
+    rtcp_is(
+        Profile::Aes128Gcm,
+        "81c8000d4d61727363e94885dcdab67ca727d7662f6b7e997ff5c0f76c06f32dc676a5f1730d6fda4ce09b4686303ded0bb9275b\
+         c84aa45896cf4d2fc5abf87245d9eade800005d4",
+    );
+}
+
+#[test]
+fn rfc_7714_section_17_2_aes_256() {
+    rtcp_is(
+        Profile::Aes256Gcm,
+        "81c8000d4d617273d50ae4d1f5ce5d304ba297e47d470c282c3ece5dbffe0a50a2eaa5c1110555be8415f658c61de0476f1b6fad\
+         1d1eb30c4446839f57ff6f6cb26ac3be800005d4",
+    );
+}
+
+/// Sections 17.3 and 17.4 only sign. Nobody who speaks DTLS-SRTP sends that, and it is refused, whatever its tag.
+#[test]
+fn rfc_7714_section_17_3_what_is_not_encrypted_is_refused() {
+    let tagged = format!("{RTCP_SAMPLE}841dd9683dd78ec92ae58790125f62b3000005d4");
+    assert!(matches!(rtcp_keys(Profile::Aes128Gcm).rtcp_index(&bytes(&tagged)), Err(SrtpError::Malformed)));
+}
+
 const PROFILES: [Profile; 3] = [Profile::Aes128Gcm, Profile::Aes256Gcm, Profile::Aes128CmSha1];
 
 fn pair(profile: Profile) -> (Srtp, Srtp) {

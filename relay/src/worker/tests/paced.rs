@@ -4,7 +4,7 @@
 use super::*;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
-use trocar_proto::media::ext::transport_sequence;
+use trocar_proto::media::ext::{PLAYOUT_DELAY_URI, element, transport_sequence};
 use trocar_proto::media::rtp::Header;
 use trocar_proto::media::twcc::Feedback;
 
@@ -15,6 +15,8 @@ struct Browser {
     socket: UdpSocket,
     srtp: Srtp,
     transport_cc: u8,
+    /// Id of the playout delay, where it was agreed to.
+    playout_delay: Option<u8>,
 }
 
 /// One packet as the browser sees it.
@@ -23,17 +25,22 @@ struct Came {
     seq: u16,
     marker: bool,
     transport: Option<u16>,
+    playout_delay: Option<[u8; 3]>,
 }
 
 impl Browser {
     fn join(w: &mut World, name: &str) -> Self {
+        Self::join_with(w, name, include_str!("../../webrtc/sdp/offers/chromium-whep.sdp"))
+    }
+
+    fn join_with(w: &mut World, name: &str, offer: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20).unwrap();
         let from = Remote::udp(socket.local_addr().unwrap());
         let leg = LegId::new(name).unwrap();
         let grant = grant_of(&leg);
-        let offer = include_str!("../../webrtc/sdp/offers/chromium-whep.sdp").replace('\n', "\r\n");
+        let offer = offer.replace('\n', "\r\n");
         let answer = w.core.open_webrtc_leg(grant, &offer, w.now).unwrap().sdp;
         let of = |name: &str| answer.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
         let Some(super::super::state::Resource::Peer(peer)) = w.core.leg_by_id.get(&leg).copied() else {
@@ -45,12 +52,12 @@ impl Browser {
         w.core.handle_datagram(0, from, to, w.now, &mut check(&ours, &theirs));
         let srtp = |client| Srtp::from_dtls(Profile::Aes128Gcm, &[7; 56], client).unwrap();
         w.core.connected(peer, srtp(false), w.now);
-        let transport_cc = answer
-            .lines()
-            .find_map(|l| l.strip_prefix("a=extmap:").filter(|l| l.contains("transport-wide-cc")))
-            .and_then(|l| l.split(' ').next()?.parse().ok())
-            .unwrap();
-        Self { leg: w.core.peers[peer].legs[0], peer, socket, srtp: srtp(true), transport_cc }
+        let extension = |uri: &str| {
+            let line = answer.lines().find_map(|l| l.strip_prefix("a=extmap:").filter(|l| l.contains(uri)))?;
+            line.split(' ').next()?.parse::<u8>().ok()
+        };
+        let (transport_cc, playout_delay) = (extension("transport-wide-cc").unwrap(), extension(PLAYOUT_DELAY_URI));
+        Self { leg: w.core.peers[peer].legs[0], peer, socket, srtp: srtp(true), transport_cc, playout_delay }
     }
 
     /// What has come since the last call: STUN and RTCP are passed over.
@@ -71,7 +78,9 @@ impl Browser {
             let packet = &data[..len];
             let h = Header::parse(packet).unwrap();
             let transport = transport_sequence(&h, packet, self.transport_cc);
-            out.push(Came { seq: h.seq, marker: h.marker, transport });
+            let delay = self.playout_delay.and_then(|id| element(&h, packet, id));
+            let playout_delay = delay.map(|d| d.try_into().unwrap());
+            out.push(Came { seq: h.seq, marker: h.marker, transport, playout_delay });
         }
     }
 }
@@ -115,6 +124,25 @@ impl World {
     fn near(&mut self, b: &Browser) {
         self.core.legs[b.leg].viewer.round_trip_us = Some(300);
     }
+}
+
+#[tokio::test]
+async fn key_frames_say_that_pictures_are_to_be_shown_at_once_to_whoever_understands_that() {
+    let mut w = World::new();
+    let feed = w.feed("VP8", "");
+    let offer = include_str!("../../webrtc/sdp/offers/chromium-whep.sdp");
+    let without: String = offer.lines().filter(|l| !l.contains("playout-delay")).map(|l| format!("{l}\n")).collect();
+    let mut knows = Browser::join(&mut w, "knows");
+    let mut not = Browser::join_with(&mut w, "not", &without);
+    assert!(knows.playout_delay.is_some() && not.playout_delay.is_none());
+    w.large(feed, true, 2);
+    w.large(feed, false, 2);
+    w.pass(100);
+    // Minimum and maximum of nothing at all, in each packet of the key frame, for any of them may be lost.
+    let said = |b: &mut Browser| b.came().iter().map(|c| c.playout_delay).collect::<Vec<_>>();
+    assert_eq!(said(&mut knows), [Some([0; 3]), Some([0; 3]), None, None]);
+    not.playout_delay = knows.playout_delay;
+    assert_eq!(said(&mut not), [None; 4], "the control: who did not ask for it is told nothing");
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 use crate::native::{ledger, same_frames};
 use crate::{number, runtime, span};
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use trocar_media_tests::browser::Browser;
 use trocar_media_tests::process::{Process, trocar};
 use trocar_media_tests::stack::{PATIENCE, Stack, path, scope_fixture, summary};
 
@@ -180,6 +181,31 @@ fn a_publisher_loses_nothing_when_one_of_its_paths_is_cut_and_everybody_knows_wi
 #[test]
 fn a_viewer_loses_nothing_when_one_of_its_paths_is_cut_and_knows_within_a_second() -> anyhow::Result<()> {
     cut_and_mend(Part::Down, "datagram")
+}
+
+#[test]
+fn a_page_says_which_feed_is_protected_and_that_it_is_not_when_a_path_is_cut() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let relay = stack.text("/relay/quic")?;
+    let mut ways = [Way::open(&relay, &[])?, Way::open(&relay, &[])?];
+    let [one, other] = [ways[0].option(), ways[1].option()];
+    let picture = ["--source", "test:320x240@30", "--bitrate", "1"];
+    let _publisher = stack.publish(&[&picture[..], &["--path", &one, "--path", &other]].concat())?;
+    // The control: a feed that comes by one path says nothing of the kind.
+    let _plain = stack.publish(&[&picture[..], &["--feed", "room", "--purpose", "room"]].concat())?;
+    let mut browser = Browser::start()?;
+    browser.join("expert", &stack.invitation("expert")?, "Dr.+Sato")?;
+    let tile = |feed: &str, paths: &str| format!(".tile[data-feed={feed}][data-paths=\"{paths}\"]");
+    browser.wait("expert", &tile("scope", "protected"), PATIENCE)?;
+    browser.wait("expert", &tile("room", ""), PATIENCE)?;
+    ways[0].cut()?;
+    let lost = tile("scope", "unprotected");
+    browser.wait("expert", &lost, PATIENCE)?;
+    let said = browser.call("text", "expert", json!({ "selector": format!("{lost} .paths") }))?;
+    ensure!(said.to_string().contains("UNPROTECTED since"), "{said}");
+    browser.wait("expert", &tile("room", ""), PATIENCE)?;
+    ways[0].mend()?;
+    browser.wait("expert", &tile("scope", "protected"), PATIENCE)
 }
 
 #[test]

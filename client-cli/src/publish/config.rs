@@ -1,7 +1,7 @@
 //! The file of `trocar publish --config`: every camera and microphone of an operating room. TOML, typed; a key that nobody
 //! knows is refused by name.
 
-use super::plan::{Plan, PurposeArg, RoqModeArg, Wanted};
+use super::plan::{Plan, PurposeArg, RoqModeArg, USUAL_BUDGET_MS, Wanted};
 use super::proof::{self, Proof};
 use crate::media::Codec;
 use crate::net::address::Address;
@@ -59,6 +59,8 @@ struct FeedConfig {
     proof_source: Option<u16>,
     #[serde(rename = "roq-mode")]
     roq_mode: Option<RoqModeArg>,
+    /// Milliseconds.
+    budget: Option<u32>,
 }
 
 impl RoomConfig {
@@ -147,6 +149,7 @@ impl FeedConfig {
             audio_frame: self.audio_frame,
             ledger: None,
             mode: RoqMode::Datagram,
+            budget_ms: self.budget.unwrap_or(USUAL_BUDGET_MS),
             protected: false,
             proof: gate.map(|gate| Proof { gate: gate.clone(), source: self.proof_source.unwrap_or(1) }),
             prefix,
@@ -195,6 +198,7 @@ mod tests {
             (format!("paths = ['eth0']\n{}", feed("source = 'test'")), "LOCAL_IP is right"),
             (format!("paths = ['10.0.0.1', '10.0.0.1']\n{}", feed("source = 'test'")), "the same path twice"),
             (feed("source = 'test'\nroq-mode = 'x'"), "unknown variant `x`"),
+            (feed("source = 'test'\nbudget = 0"), "feed scope: budget is 1 to 10000 milliseconds, not 0"),
             (feed("source = 'test'\nproof-source = 2"), "proof-source goes with frame-proof"),
             (
                 format!("frame-proof = 'g:1'\n{}\n[[feed]]\nname = 'b'\nsource = 'test'", feed("source = 'test'")),

@@ -21,7 +21,7 @@ use crate::stop::Stop;
 use anyhow::Context;
 use config::RoomConfig;
 use hub::{Hub, Slot};
-use plan::{Plan, PurposeArg, RoqModeArg, Size, Wanted};
+use plan::{Plan, PurposeArg, RoqModeArg, Size, USUAL_BUDGET_MS, Wanted};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub(crate) struct PublishArgs {
     /// A file with every feed of an operating room (configs/or-room.toml is one), instead of the options below.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "source", "size", "looped", "passthrough", "codec", "bitrate", "feed", "purpose", "audio", "audio_bitrate",
-        "audio_frame", "ledger", "frame_proof", "proof_source", "roq_mode", "path",
+        "audio_frame", "ledger", "frame_proof", "proof_source", "roq_mode", "budget", "path",
     ])]
     config: Option<PathBuf>,
     /// Where the picture comes from: `test`, `test:1920x1080@60`, `file:PATH`, `v4l2:/dev/video0`, `decklink:0`, `screen`,
@@ -106,6 +106,9 @@ pub(crate) struct PublishArgs {
     /// How packets go by RTP over QUIC: one per datagram, or a stream per frame, reset at the frame's deadline.
     #[arg(long, value_enum, default_value = "datagram", conflicts_with = "whip")]
     roq_mode: RoqModeArg,
+    /// Milliseconds from capture to display: what is lost is repaired as long as it comes within them, and given up after that.
+    #[arg(long, value_name = "MS", default_value_t = USUAL_BUDGET_MS, conflicts_with = "whip")]
+    budget: u32,
     /// Local address that the packets leave by, as LOCAL_IP, or LOCAL_IP=HOST:PORT for another address of the relay. Given twice,
     /// every packet goes by both: the feed is protected, and goes on without a gap when one path fails.
     #[arg(long, value_name = "LOCAL_IP", conflicts_with = "whip")]
@@ -172,6 +175,7 @@ fn resolve(args: &PublishArgs) -> anyhow::Result<Room> {
         audio_frame: args.audio_frame,
         ledger: args.ledger.clone(),
         mode: args.roq_mode.into(),
+        budget_ms: args.budget,
         protected: paths.len() > 1,
         proof: args.frame_proof.clone().map(|gate| proof::Proof { gate, source: args.proof_source }),
         prefix: "--".to_owned(),

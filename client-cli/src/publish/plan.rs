@@ -14,6 +14,11 @@ use trocar_proto::session::feed::{FeedDescriptor, MediaKind, Purpose, RoqMode, T
 use trocar_proto::session::ids::FeedId;
 use trocar_proto::units::Bitrate;
 
+/// Capture to display, where nothing else is said, in milliseconds.
+pub(super) const USUAL_BUDGET_MS: u32 = 200;
+/// What a feed's budget may be.
+const BUDGETS_MS: std::ops::RangeInclusive<u32> = 1..=10_000;
+
 /// What `--purpose` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,6 +94,8 @@ pub(super) struct Wanted {
     pub(super) ledger: Option<PathBuf>,
     /// Datagrams, or a stream per frame.
     pub(super) mode: RoqMode,
+    /// Capture to display.
+    pub(super) budget_ms: u32,
     /// Over two paths.
     pub(super) protected: bool,
     /// Where the frames of the operating field are reported.
@@ -108,6 +115,7 @@ pub(super) struct Plan {
     /// Bits per second of a forwarded stream, where they were told.
     told_bits: Option<u64>,
     mode: RoqMode,
+    budget_ms: u32,
     protected: bool,
     pub(super) ledger: Option<PathBuf>,
     /// Of the operating field, where its frames are reported.
@@ -129,6 +137,10 @@ impl Wanted {
     /// # Errors
     /// Names the option, and what would be right.
     pub(super) fn plans(&self) -> anyhow::Result<Vec<Plan>> {
+        if !BUDGETS_MS.contains(&self.budget_ms) {
+            let (least, most) = (BUDGETS_MS.start(), BUDGETS_MS.end());
+            bail!("{}budget is {least} to {most} milliseconds, not {}", self.prefix, self.budget_ms);
+        }
         let mut plans = Vec::new();
         if let Some(source) = &self.source {
             plans.push(self.picture(source)?);
@@ -193,6 +205,7 @@ impl Wanted {
             },
             told_bits: self.bitrate.map(|mbps| (mbps * 1e6) as u64),
             mode: self.mode,
+            budget_ms: self.budget_ms,
             protected: self.protected,
             ledger: self.ledger.clone(),
             proof,
@@ -226,6 +239,7 @@ impl Wanted {
             purpose: Purpose::Voice,
             told_bits: None,
             mode: self.mode,
+            budget_ms: self.budget_ms,
             protected: self.protected,
             ledger: self.ledger.clone().filter(|_| self.source.is_none()),
             proof: None,
@@ -318,7 +332,7 @@ impl Plan {
             height: info.height,
             fps: info.fps,
             max_bitrate: Bitrate(grant),
-            budget_ms: 200,
+            budget_ms: self.budget_ms,
             header_extensions,
             priority: 0,
             protected: self.protected,
@@ -348,6 +362,7 @@ pub(super) mod tests {
             audio_frame: None,
             ledger: None,
             mode: RoqMode::Datagram,
+            budget_ms: USUAL_BUDGET_MS,
             protected: false,
             proof: None,
             prefix: "--".to_owned(),

@@ -49,9 +49,9 @@ load: build ## load from this machine: 4K to 16 viewers, 500 light viewers, and 
 link-peers: build ## `trocar link test` beside iperf3 and SRT over the same emulated lines (docs/LINK.md; three minutes)
 	@cargo run -q -p trocar-media-tests --bin trocar-link-peers
 
-repair: build ## deadline repair: the simulated cells that have a target, and five real ones
-	@cargo run -q -p trocar-media-tests --bin trocar-repair-sim -- --targets
-	@cargo run -q -p trocar-media-tests --bin trocar-repair-sim -- --real
+repair: build ## deadline repair: every simulated cell, as often as its bound needs, and five real ones (docs/DESIGN.md; half an hour)
+	@cargo run -q -p trocar-media-tests --bin trocar-repair-sim -- --keep
+	@cargo run -q -p trocar-media-tests --bin trocar-repair-sim -- --real --keep
 
 glass: test-prepare ## glass to glass, from the time in the pixels: a native window and a browser
 	@TROCAR_SOAK=1 cargo nextest run --workspace -E 'package(trocar-media-tests) and test(/^glass::/)' --success-output final

@@ -6,7 +6,9 @@
 //! times as fast as the feed. By default the way from the publisher to the relay is bad and the viewer is near the relay.
 
 pub mod bounds;
+pub mod judge;
 pub mod real;
+pub mod table;
 mod world;
 
 use trocar_proto::media::fec::policy::Plan;
@@ -109,6 +111,13 @@ impl Cell {
             Loss::Random { percent } if percent <= 5.0 && self.round_trip_us <= 30_000 => Some(0.999),
             _ => None,
         }
+    }
+
+    /// Packets of so many frames, without repeats and redundancy.
+    #[must_use]
+    pub fn sources(&self, frames: u64) -> f64 {
+        let frame = self.mbit_s * 1e6 / 8.0 * self.frame_us as f64 / 1e6;
+        frames as f64 * (frame / world::PACKET as f64).ceil().max(1.0)
     }
 
     /// Runs it.

@@ -13,8 +13,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use trocar_proto::link::LinkConfig;
-use trocar_proto::link::config::{Delay, Line, Loss as LinkLoss};
+use trocar_proto::link::config::{Blackout, Delay, Line, Loss as LinkLoss};
+use trocar_proto::link::{Direction, LinkConfig, Record};
+
+/// Bytes of a UDP payload from which on it is taken for one with packets of a picture.
+const PICTURE: u32 = 1_000;
 
 /// The pictures of a cell: which recording has its rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +36,8 @@ impl Pictures {
             Self::Scope => (50.0, 16_667),
             Self::Line => (20.0, 33_333),
         };
-        // As `trocar publish` announces a recording.
-        Cell { frame_us, budget_us: 200_000, granted: 2.0, ..Cell::new(mbit_s, loss, round_trip_ms, frames) }
+        // Twice the rate is what `trocar publish` asks for.
+        Cell { frame_us, granted: 2.0, ..Cell::new(mbit_s, loss, round_trip_ms, frames) }
     }
 }
 
@@ -53,10 +56,15 @@ pub const CELLS: [(Pictures, Loss, u64); 5] = [
 pub struct Seen {
     /// Frames that were sent between the first and the last one that the viewer had.
     pub frames: u64,
-    /// Of those, the ones that the viewer had whole, and as they were sent.
+    /// Of those, the ones that the viewer had whole, as they were sent, and within the budget.
     pub whole: u64,
+    /// Those that it had whole, and later.
+    pub late: u64,
     /// How many times frames were missing in a row, be it one or many.
     pub gaps: u64,
+    /// Where the line was dark: how long after that the publisher sent no packet of a picture, by the emulator's ledger, in microseconds;
+    /// the middle one of all times. The simulated one sends all the time.
+    pub silent_us: Option<u64>,
 }
 
 impl Seen {
@@ -86,6 +94,10 @@ pub fn run(pictures: Pictures, cell: &Cell, seconds: u64) -> anyhow::Result<Seen
     let mut impair = Command::new(trocar()?);
     let to = stack.text("/relay/quic")?;
     impair.args(["impair", "--listen", "127.0.0.1:0", "--to", &to, "--json", "--seed", "5", "--profile", there]);
+    let did = stack.dir.path().join("impair.jsonl");
+    if !config.blackout.is_empty() {
+        impair.args(["--ledger", path(&did)?]);
+    }
     let mut impair = Process::start("impair", &mut impair)?;
     let ready: Value = serde_json::from_str(&impair.line(PATIENCE, |l| l.contains("\"ready\""))?)?;
     let way = format!("127.0.0.1={}", ready["listen"].as_str().context("listen")?);
@@ -95,33 +107,70 @@ pub fn run(pictures: Pictures, cell: &Cell, seconds: u64) -> anyhow::Result<Seen
         Pictures::Line => line_fixture()?,
     };
     let source = format!("file:{}", path(&file)?);
+    let budget = (cell.budget_us / 1_000).to_string();
     let fixed = ["--source", &source, "--loop", "--passthrough", "--ledger", path(&sent)?, "--path", &way];
-    let mut publisher = stack.publish(&fixed)?;
+    let mut publisher = stack.publish(&[&fixed[..], &["--budget", &budget]].concat())?;
     let seconds = seconds.to_string();
     let mut viewer = stack.watch(&["--duration", &seconds, "--ledger", path(&came)?])?;
     summary(&mut viewer, Duration::from_secs(120))?;
     ensure!(viewer.wait(PATIENCE)?.success(), "{}", viewer.stderr());
     publisher.stop()?;
-    compare(&ledger(&sent)?, &ledger(&came)?)
+    impair.stop()?;
+    let seen = compare(&ledger(&sent)?, &ledger(&came)?, cell.budget_us)?;
+    let did = if config.blackout.is_empty() { Vec::new() } else { crate::ledger::read(&did)? };
+    Ok(Seen { silent_us: silent(&did, &config.blackout), ..seen })
 }
 
-fn compare(sent: &BTreeMap<u64, String>, came: &BTreeMap<u64, String>) -> anyhow::Result<Seen> {
+/// How long after each dark time nothing of a picture came to the emulator from the publisher: the middle one.
+fn silent(ledger: &[Record], dark: &[Blackout]) -> Option<u64> {
+    let of_picture: Vec<u64> =
+        ledger.iter().filter(|r| r.direction == Direction::Up && r.len >= PICTURE).map(|r| r.arrived_us).collect();
+    let last = of_picture.last().copied()?;
+    let mut all = Vec::new();
+    for d in dark {
+        let every = d.every_ms.unwrap_or(1e12);
+        let ends = (0..).map(|n| ((d.start_ms + d.length_ms + f64::from(n) * every) * 1e3) as u64);
+        for end in ends.take_while(|end| *end < last) {
+            // They stand in the order in which they went on, not in that in which they came.
+            all.extend(of_picture.iter().filter(|at| **at >= end).min().map(|at| at - end));
+        }
+    }
+    all.sort_unstable();
+    all.get(all.len() / 2).copied()
+}
+
+fn compare(sent: &Ledger, came: &Ledger, budget_us: u64) -> anyhow::Result<Seen> {
     let (first, last) = came.keys().next().zip(came.keys().last()).context("no frame came")?;
-    let counted = || sent.range((first + WARM_UP).min(*last)..=*last);
-    let is_whole = |(frame, sum): (&u64, &String)| came.get(frame) == Some(sum);
-    let kept: Vec<bool> = counted().map(is_whole).collect();
+    let counted: Vec<_> = sent.range((first + WARM_UP).min(*last)..=*last).collect();
+    let same = |f: &(&u64, &Frame)| came.get(f.0).filter(|c| c.sum == f.1.sum);
+    let ages: Vec<i64> = counted.iter().filter_map(same).filter_map(|c| c.age_us).collect();
+    let came_at_all = counted.iter().filter_map(same).count();
+    ensure!(ages.len() == came_at_all, "{} of {came_at_all} frames have an age", ages.len());
+    let in_time = |c: &Frame| c.age_us.is_some_and(|age| age <= budget_us as i64);
+    let kept: Vec<bool> = counted.iter().map(|f| same(f).is_some_and(in_time)).collect();
+    let late = came_at_all - kept.iter().filter(|kept| **kept).count();
     let whole = kept.iter().filter(|kept| **kept).count();
     let gaps = kept.windows(2).filter(|pair| pair[0] && !pair[1]).count() + usize::from(kept.first() == Some(&false));
-    Ok(Seen { frames: kept.len() as u64, whole: whole as u64, gaps: gaps as u64 })
+    let [frames, whole, late, gaps] = [kept.len(), whole, late, gaps].map(|n| n as u64);
+    Ok(Seen { frames, whole, late, gaps, silent_us: None })
 }
 
-/// Frame numbers and checksums.
-fn ledger(file: &Path) -> anyhow::Result<BTreeMap<u64, String>> {
+/// A frame of a ledger. Those that came have an age, where it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Frame {
+    sum: String,
+    age_us: Option<i64>,
+}
+
+type Ledger = BTreeMap<u64, Frame>;
+
+fn ledger(file: &Path) -> anyhow::Result<Ledger> {
     let text = std::fs::read_to_string(file)?;
     let lines = text.lines().map(|l| {
         let v: Value = serde_json::from_str(l)?;
         let frame = v["frame"].as_u64().context("frame")?;
-        Ok((frame, v["sha256"].as_str().context("sha256")?.to_owned()))
+        let sum = v["sha256"].as_str().context("sha256")?.to_owned();
+        Ok((frame, Frame { sum, age_us: v["age_us"].as_i64() }))
     });
     lines.collect()
 }
@@ -164,28 +213,55 @@ mod tests {
     }
 
     #[test]
+    fn the_silence_after_the_dark_is_that_of_packets_of_pictures() {
+        let came = |ms: u64, len: u64| {
+            let text = format!(
+                r#"{{"direction":"up","client":0,"seq":0,"copy":false,"len":{len},"arrived_us":{ms}000,"fate":"lost"}}"#
+            );
+            serde_json::from_str::<Record>(&text).unwrap()
+        };
+        let dark = [Blackout { start_ms: 100.0, length_ms: 50.0, every_ms: Some(1_000.0) }];
+        let ledger = [
+            came(99, 1_200),
+            came(120, 1_200),
+            came(151, 80),
+            came(190, 1_200),
+            came(1_160, 1_200),
+            came(2_000, 1_200),
+        ];
+        assert_eq!(silent(&ledger, &dark), Some(40_000), "40 and 10 ms");
+        assert_eq!(silent(&ledger, &[]), None);
+    }
+
+    #[test]
     fn what_is_seen_agrees_within_the_bounds_and_not_beyond() {
         let sim = |in_time| Outcome { frames: 4_000, in_time, ..Outcome::default() };
-        let seen = |whole| Seen { frames: 300, whole, gaps: 300 - whole };
+        let seen = |whole| Seen { frames: 300, whole, late: 0, gaps: 300 - whole, silent_us: None };
         assert!(seen(300).agrees(&sim(4_000)) && seen(298).agrees(&sim(3_990)));
         assert!(!seen(270).agrees(&sim(4_000)), "a tenth is missing");
         assert!(!seen(300).agrees(&sim(3_600)), "better than can be");
         assert!(seen(265).agrees(&sim(3_600)));
         // Thirty missing one by one say more than three times ten.
-        let in_a_row = |gaps| Seen { frames: 300, whole: 246, gaps };
+        let in_a_row = |gaps| Seen { frames: 300, whole: 246, late: 0, gaps, silent_us: None };
         assert!(
             !in_a_row(54).agrees(&sim(3_600)) && in_a_row(6).agrees(&sim(3_600)) && !in_a_row(6).agrees(&sim(4_000))
         );
     }
 
     #[test]
-    fn frames_count_from_the_first_after_the_line_is_known_to_the_last_that_came() {
-        let of = |frames: std::ops::Range<u64>| frames.map(|f| (f, f.to_string())).collect::<BTreeMap<_, _>>();
+    fn frames_count_from_the_first_after_the_line_is_known_to_the_last_that_came_where_they_came_in_time() {
+        let frame = |sum: String, age_us| Frame { sum, age_us: Some(age_us) };
+        let of = |frames: std::ops::Range<u64>| frames.map(|f| (f, frame(f.to_string(), 1_000))).collect::<Ledger>();
         let (sent, mut came) = (of(0..1_000), of(100..900));
         came.remove(&150);
         came.remove(&500);
-        came.insert(600, "torn".to_owned());
-        assert_eq!(compare(&sent, &came).unwrap(), Seen { frames: 900 - 100 - WARM_UP, whole: 620 - 2, gaps: 2 });
-        assert!(compare(&sent, &BTreeMap::new()).is_err());
+        came.insert(600, frame("torn".to_owned(), 1_000));
+        came.insert(700, frame("700".to_owned(), 100_001));
+        came.insert(800, frame("800".to_owned(), 100_000));
+        let seen = Seen { frames: 900 - 100 - WARM_UP, whole: 620 - 3, late: 1, gaps: 3, silent_us: None };
+        assert_eq!(compare(&sent, &came, 100_000).unwrap(), seen);
+        assert!(compare(&sent, &Ledger::new(), 100_000).is_err());
+        came.insert(400, Frame { sum: "400".to_owned(), age_us: None });
+        assert!(compare(&sent, &came, 100_000).is_err(), "an age that is not known");
     }
 }

@@ -21,7 +21,7 @@ use trocar_proto::units::{Bitrate, Micros, Ssrc, WallMicros};
 /// The clock moves by this, in microseconds: what happens between is seen at its end.
 const STEP_US: u64 = 200;
 /// Bytes of a packet.
-const PACKET: usize = 1_120;
+pub(super) const PACKET: usize = 1_120;
 /// Frames before those that are counted: until the line is known.
 pub(super) const WARM_UP: u64 = 180;
 /// The relay's line to a viewer nearby: round trip in microseconds.
@@ -189,7 +189,7 @@ impl World {
         let id = self.captured.len() as u32;
         self.captured.push(self.now);
         let frame_us = self.cell.frame_us;
-        let packets = ((self.cell.mbit_s * 1e6 / 8.0 * frame_us as f64 / 1e6) / PACKET as f64).ceil().max(1.0) as u64;
+        let packets = self.cell.sources(1) as u64;
         for i in 0..packets {
             let marks = FrameMarks {
                 start: i == 0,

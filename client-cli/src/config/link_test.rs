@@ -57,5 +57,5 @@ impl LinkTest {
 
 fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     let text = String::deserialize(from)?;
-    crate::link::mbit_s(&text).map_err(serde::de::Error::custom)
+    trocar_link::rate::mbit_s(&text).map_err(serde::de::Error::custom)
 }

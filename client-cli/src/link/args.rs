@@ -3,6 +3,7 @@
 use crate::net::path::PathSpec;
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
+use trocar_link::rate::mbit_s;
 
 /// Longest key, in bytes.
 const KEY_BYTES_MAX: u64 = 4_096;
@@ -65,20 +66,6 @@ pub(crate) struct TestArgs {
     pub(super) runs: Option<u32>,
 }
 
-/// A rate in Mbit/s.
-pub(crate) fn mbit_s(s: &str) -> Result<f64, String> {
-    let wrong = || "a number of bits per second with k, M or G is right, as in 50M or 400k".to_owned();
-    let (number, unit) = s.split_at_checked(s.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let factor = match unit {
-        "k" => 1e-3,
-        "M" => 1.0,
-        "G" => 1e3,
-        _ => return Err(wrong()),
-    };
-    let value = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    if (0.1..=10_000.0).contains(&value) { Ok(value) } else { Err("100k to 10G are right".to_owned()) }
-}
-
 /// A time in seconds, with or without its unit.
 pub(super) fn seconds(s: &str) -> Result<f64, String> {
     let number = s.strip_suffix('s').unwrap_or(s);
@@ -106,13 +93,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_and_times_have_units_and_mistakes_are_told_what_is_right() {
-        assert_eq!((mbit_s("50M"), mbit_s("400k"), mbit_s("1G")), (Ok(50.0), Ok(0.4), Ok(1_000.0)));
+    fn times_have_units_and_mistakes_are_told_what_is_right() {
         assert_eq!((seconds("30"), seconds("2.5s")), (Ok(30.0), Ok(2.5)));
-        for bad in ["", "50", "M", "é", "-1M", "NaNM"] {
-            assert!(mbit_s(bad).is_err(), "{bad}");
-        }
-        assert!(mbit_s("100G").unwrap_err().contains("100k to 10G"));
         for bad in ["", "0", "s", "1e9", "nan"] {
             assert!(seconds(bad).is_err_and(|e| e.contains("30s")), "{bad}");
         }

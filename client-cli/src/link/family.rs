@@ -1,13 +1,12 @@
 //! Whether the other family of addresses gets through as well.
 
-use super::clock::Clock;
 use super::route::Route;
 use super::session::{TRY_EVERY, drawn};
-use super::socket::{Nothing, Socket};
 use anyhow::bail;
 use std::time::Instant;
 use trocar_link::measure::packet::{Header, Key, Kind};
 use trocar_link::measure::responder::opening;
+use trocar_link::sockets::{Clock, Nothing, Socket};
 
 /// Whether a `trocar link serve` answers at an address at all: a hello and its cookie.
 pub(super) fn answers(route: Route, clock: Clock) -> anyhow::Result<()> {

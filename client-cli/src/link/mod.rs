@@ -1,25 +1,21 @@
 //! `trocar link`: is this line fit for surgery? See docs/LINK.md.
 
 mod args;
-mod clock;
 mod family;
 mod flows;
 mod ice;
 mod ladder;
 mod quic;
 mod relay;
-pub(crate) mod responding;
 mod route;
 mod run;
-mod sender;
 mod serve;
 mod session;
 mod show;
-mod socket;
 mod turn;
 mod wire;
 
-pub(crate) use args::{LinkCommand, mbit_s};
+pub(crate) use args::LinkCommand;
 use args::{TestArgs, read_key};
 
 use crate::cli::Ends;

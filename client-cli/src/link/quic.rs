@@ -4,14 +4,13 @@ use super::ice::Reached;
 use super::wire::{Udp, Wire as _};
 use anyhow::Context as _;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trocar_link::measure::message::QuicDoor;
+use trocar_link::sockets::QUIC_NAME;
 
-/// The name in the certificate.
-const NAME: &str = "trocar-link";
 /// A handshake that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions that make a round trip, how soon one is asked again, and how long each is.
@@ -19,42 +18,6 @@ const KNOCKS: usize = 5;
 const KNOCK_EVERY: Duration = Duration::from_millis(200);
 const KNOCK_FOR: Duration = Duration::from_secs(3);
 const INITIAL_BYTES: usize = 1_200;
-/// Connections at a time. Loss policy: one more is refused.
-const CONNECTIONS_MAX: usize = 16;
-
-/// Opens the door at this address or, where that is taken, beside it; to be called on a runtime.
-///
-/// # Errors
-/// Where there is no port, or no certificate can be made.
-pub(super) fn open(at: SocketAddr) -> anyhow::Result<(quinn::Endpoint, QuicDoor)> {
-    let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).context("certificate for QUIC")?;
-    let certificate = made.cert.der().clone();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let config = quinn::ServerConfig::with_single_cert(vec![certificate.clone()], key)?;
-    let any = SocketAddr::new(at.ip(), 0);
-    let endpoint = quinn::Endpoint::server(config.clone(), at).or_else(|_| quinn::Endpoint::server(config, any))?;
-    let port = endpoint.local_addr()?.port();
-    Ok((endpoint, QuicDoor { port, certificate: hex::encode(certificate) }))
-}
-
-/// Takes connections until the endpoint closes. Nobody gets more than came from there before it has shown a token (RFC 9000 section
-/// 8.1.2), and nothing is said over a connection.
-pub(super) async fn serve(endpoint: quinn::Endpoint) {
-    while let Some(incoming) = endpoint.accept().await {
-        if !incoming.remote_address_validated() {
-            // It could be retried, or it is gone: either is well.
-            let _ = incoming.retry();
-        } else if endpoint.open_connections() > CONNECTIONS_MAX {
-            incoming.refuse();
-        } else if let Ok(connecting) = incoming.accept() {
-            tokio::spawn(async move {
-                if let Ok(connection) = connecting.await {
-                    let _ = tokio::time::timeout(TIMEOUT, connection.closed()).await;
-                }
-            });
-        }
-    }
-}
 
 /// Connects: the round trip that QUIC measured, in microseconds.
 ///
@@ -69,7 +32,7 @@ pub(super) fn reach(to: SocketAddr, door: &QuicDoor) -> anyhow::Result<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let endpoint = quinn::Endpoint::client(any)?;
-        let connecting = endpoint.connect_with(config, to, NAME)?;
+        let connecting = endpoint.connect_with(config, to, QUIC_NAME)?;
         let connection = tokio::time::timeout(TIMEOUT, connecting).await.context("no answer within 5 s")??;
         let rtt = connection.rtt().as_secs_f64() * 1e6;
         connection.close(0_u32.into(), b"that was all");
@@ -123,6 +86,7 @@ fn initial(source: [u8; 8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trocar_link::sockets::{open_quic as open, serve_quic as serve};
 
     #[test]
     fn a_connection_tells_whether_quic_gets_through() {

@@ -1,6 +1,5 @@
 //! One measurement of a line, from the first packet to the result.
 
-use super::clock::Clock;
 use super::family::answers;
 use super::flows::{Flows, Ran};
 use super::ladder;
@@ -20,6 +19,7 @@ use trocar_link::measure::quantiles::quantiles;
 use trocar_link::measure::ramp::{Idle, Ramp};
 use trocar_link::measure::schedule::{FlowSpec, Shape};
 use trocar_link::result::{self, Direction, LinkResult, Quantiles, VideoFlow};
+use trocar_link::sockets::Clock;
 
 /// AF41 (RFC 4594: interactive video) and ECT(0).
 const MARK: u8 = (34 << 2) | 2;

@@ -1,10 +1,10 @@
 //! `trocar link serve`: the end that is measured against.
 
-use super::responding::{Opened, Responding, Who};
 use crate::stop::Stop;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use trocar_link::measure::responder::Limits;
+use trocar_link::sockets::{Opened, Responding, Who};
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Highest rate that it sends or takes, in bits per second.
-    #[arg(long, value_name = "RATE", value_parser = super::args::mbit_s, default_value = "1G")]
+    #[arg(long, value_name = "RATE", value_parser = trocar_link::rate::mbit_s, default_value = "1G")]
     max_rate: f64,
     /// Longest measurement, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 900.0, value_parser = super::args::seconds)]

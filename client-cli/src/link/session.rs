@@ -1,9 +1,6 @@
 //! A session with `trocar link serve`, from the measuring end: a thread reads, a thread pings, and whoever measures asks and waits.
 
-use super::clock::Clock;
 use super::route::{Route, Secret};
-use super::sender::{Flow, Progress};
-use super::socket::{Nothing, Socket};
 use anyhow::{Context as _, bail};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use serde::de::DeserializeOwned;
@@ -25,6 +22,7 @@ use trocar_link::measure::packet::{
 };
 use trocar_link::measure::responder::opening;
 use trocar_link::measure::schedule::FlowSpec;
+use trocar_link::sockets::{Clock, Flow, Nothing, Progress, Socket};
 
 /// A peer that says nothing for so long is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);

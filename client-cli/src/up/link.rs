@@ -2,12 +2,12 @@
 //! in, and not while an expert operates.
 
 use crate::config::LinkTest;
-use crate::link::responding::{Opened, Responding, Who};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use trocar_link::measure::responder::Limits;
+use trocar_link::sockets::{Opened, Responding, Who};
 use trocar_proto::handover::message::Mode;
 use trocar_proto::session::link_test::LinkTestGrant;
 use trocar_relay::Relay;

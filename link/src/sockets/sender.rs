@@ -2,43 +2,52 @@
 
 use super::clock::Clock;
 use super::socket::Socket;
+use crate::measure::Stamp;
+use crate::measure::packet::{Header, Key, Kind};
+use crate::measure::schedule::{FlowSpec, Schedule};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use trocar_link::measure::Stamp;
-use trocar_link::measure::packet::{Header, Key, Kind};
-use trocar_link::measure::schedule::{FlowSpec, Schedule};
 
 /// Closer than this to a packet's time the thread does not sleep: that is how late the kernel wakes it anyhow.
 const SPIN: Duration = Duration::from_micros(60);
 
 /// A flow that is to be sent.
-pub(super) struct Flow {
-    pub(super) socket: Socket,
-    pub(super) to: Arc<Mutex<SocketAddr>>,
-    pub(super) from_responder: bool,
-    pub(super) session: u64,
-    pub(super) phase: u16,
-    pub(super) key: Key,
-    pub(super) spec: FlowSpec,
-    pub(super) clock: Clock,
+pub struct Flow {
+    /// By which socket.
+    pub socket: Socket,
+    /// To whom: looked at before each packet.
+    pub to: Arc<Mutex<SocketAddr>>,
+    /// Which end this is.
+    pub from_responder: bool,
+    /// The session.
+    pub session: u64,
+    /// Number of the flow in it.
+    pub phase: u16,
+    /// The session's key.
+    pub key: Key,
+    /// What is sent.
+    pub spec: FlowSpec,
+    /// By which clock.
+    pub clock: Clock,
     /// When it begins.
-    pub(super) begin: Stamp,
+    pub begin: Stamp,
 }
 
 /// How far it is, for others to look at.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
-    pub(super) stop: AtomicBool,
+pub struct Progress {
+    /// Set by whoever wants it to end.
+    pub stop: AtomicBool,
     /// Packets that the system took.
-    pub(super) sent: AtomicU32,
+    pub sent: AtomicU32,
 }
 
 impl Flow {
     /// Sends until the flow ends or is stopped; how many packets were sent. One that the system does not take counts as sent: it is
     /// lost, and the other end will say so.
-    pub(super) fn run(&self, progress: &Progress) -> u32 {
+    pub fn run(&self, progress: &Progress) -> u32 {
         let mut bytes = Vec::new();
         let mut sent = 0;
         for due in Schedule::new(self.spec).into_iter().flatten() {

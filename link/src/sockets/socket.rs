@@ -1,6 +1,7 @@
 //! UDP sockets of the measurement: nothing is fragmented, each packet is stamped by the kernel when it comes, and its mark is read.
 
 use super::clock::Clock;
+use crate::measure::Stamp;
 use anyhow::Context as _;
 use nix::sys::socket::sockopt::{ReceiveTimestampns, UdpGroSegment};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt};
@@ -9,7 +10,6 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
-use trocar_link::measure::Stamp;
 
 /// Buffers in bytes; the kernel gives what it allows.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -24,7 +24,7 @@ struct Control([u8; CONTROL_BYTES]);
 
 /// A socket. Clones share it.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub struct Socket {
     inner: UdpSocket,
     clock: Clock,
     connected: bool,
@@ -32,18 +32,20 @@ pub(super) struct Socket {
 
 /// What came.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Came {
-    pub(super) len: usize,
-    pub(super) from: SocketAddr,
+pub struct Came {
+    /// Bytes.
+    pub len: usize,
+    /// Who sent it.
+    pub from: SocketAddr,
     /// When the kernel had it.
-    pub(super) at: Stamp,
+    pub at: Stamp,
     /// DSCP × 4 + ECN.
-    pub(super) tos: u8,
+    pub tos: u8,
 }
 
 /// Why nothing came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nothing {
+pub enum Nothing {
     /// It was quiet.
     Quiet,
     /// The other machine said that nobody listens there.
@@ -54,7 +56,10 @@ pub(super) enum Nothing {
 
 impl Socket {
     /// On an address of our own.
-    pub(super) fn bind(local: SocketAddr, clock: Clock) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// Names the address.
+    pub fn bind(local: SocketAddr, clock: Clock) -> anyhow::Result<Self> {
         Self::open(local, clock, false)
     }
 
@@ -84,7 +89,10 @@ impl Socket {
     }
 
     /// On a free port of `from` (or of any address), towards `to` and nobody else.
-    pub(super) fn connect(from: Option<IpAddr>, to: SocketAddr, clock: Clock) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// Names the address.
+    pub fn connect(from: Option<IpAddr>, to: SocketAddr, clock: Clock) -> anyhow::Result<Self> {
         let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let mut socket = Self::open(SocketAddr::new(from.unwrap_or(any), 0), clock, true)?;
         socket.inner.connect(to).with_context(|| format!("cannot reach {to}"))?;
@@ -93,28 +101,43 @@ impl Socket {
     }
 
     /// On the port of another socket of ours, which is connected elsewhere: what comes from `to` comes here.
-    pub(super) fn twin(local: SocketAddr, to: SocketAddr, clock: Clock) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// Names the address.
+    pub fn twin(local: SocketAddr, to: SocketAddr, clock: Clock) -> anyhow::Result<Self> {
         let mut socket = Self::open(local, clock, true)?;
         socket.inner.connect(to).with_context(|| format!("cannot reach {to}"))?;
         socket.connected = true;
         Ok(socket)
     }
 
-    pub(super) fn another(&self) -> anyhow::Result<Self> {
+    /// The same socket again, for another thread.
+    ///
+    /// # Errors
+    /// Where there are no descriptors left.
+    pub fn another(&self) -> anyhow::Result<Self> {
         Ok(Self { inner: self.inner.try_clone()?, clock: self.clock, connected: self.connected })
     }
 
-    pub(super) fn local(&self) -> anyhow::Result<SocketAddr> {
+    /// Its own address.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local(&self) -> anyhow::Result<SocketAddr> {
         Ok(self.inner.local_addr()?)
     }
 
     /// How much the kernel holds of what comes, in bytes.
-    pub(super) fn buffer_bytes(&self) -> usize {
+    #[must_use]
+    pub fn buffer_bytes(&self) -> usize {
         SockRef::from(&self.inner).recv_buffer_size().unwrap_or(0)
     }
 
     /// The next packet, waiting for it for a moment.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<Came, Nothing> {
+    ///
+    /// # Errors
+    /// That none came, and why.
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<Came, Nothing> {
         let mut control = Control([0; CONTROL_BYTES]);
         let mut parts = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::empty();
@@ -141,7 +164,10 @@ impl Socket {
     }
 
     /// Sends; `tos` other than 0 marks the packet. A packet that is too large for the way's first part is an error.
-    pub(super) fn send(&self, bytes: &[u8], to: SocketAddr, tos: u8) -> std::io::Result<()> {
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn send(&self, bytes: &[u8], to: SocketAddr, tos: u8) -> std::io::Result<()> {
         if tos == 0 {
             let sent = if self.connected { self.inner.send(bytes) } else { self.inner.send_to(bytes, to) };
             return match sent {

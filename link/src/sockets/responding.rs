@@ -1,9 +1,12 @@
-//! The end that is measured against, with its sockets and threads: `trocar link serve` and a node with `[link_test]` run it. None of its
+//! The end that is measured against, with its sockets and threads: `trocar link serve` and relays with `[link_test]` run it. None of its
 //! threads carries media.
 
 use super::clock::Clock;
 use super::sender::{Flow, Progress};
 use super::socket::{Nothing, Socket};
+use crate::measure::packet::PACKET_BYTES_MAX;
+use crate::measure::responder::{Datagram, Doors, Limits, Output, Responder};
+use crate::measure::{PORT, Stamp};
 use anyhow::Context as _;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use std::collections::BTreeMap;
@@ -13,9 +16,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use trocar_link::measure::packet::PACKET_BYTES_MAX;
-use trocar_link::measure::responder::{Datagram, Doors, Limits, Output, Responder};
-use trocar_link::measure::{PORT, Stamp};
 
 /// Flows that end at a time and are not yet noted. Loss policy: their threads wait.
 const ENDED: usize = 64;
@@ -29,7 +29,7 @@ const ROUND_US: Stamp = 500_000;
 const GRANT_MORE_US: Stamp = 30_000_000;
 
 /// Who may measure.
-pub(crate) enum Who {
+pub enum Who {
     /// Whoever has this key; an empty one is everybody's.
     HasKey(Vec<u8>),
     /// Whoever was given a grant.
@@ -37,33 +37,38 @@ pub(crate) enum Who {
 }
 
 /// How it is opened.
-pub(crate) struct Opened {
+pub struct Opened {
     /// Where, UDP and TCP; the next two ports are used too. All addresses where left out.
-    pub(crate) listen: Option<SocketAddr>,
+    pub listen: Option<SocketAddr>,
     /// Who may measure.
-    pub(crate) who: Who,
+    pub who: Who,
     /// What they may.
-    pub(crate) limits: Limits,
+    pub limits: Limits,
     /// What it calls itself.
-    pub(crate) program: String,
+    pub program: String,
     /// Who began, who ended.
-    pub(crate) note: fn(&str),
+    pub note: fn(&str),
 }
 
 /// What lets one measurement in.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Grant {
-    pub(crate) number: u32,
-    pub(crate) key: [u8; 32],
+pub struct Grant {
+    /// Its number: the upper half of what the client draws.
+    pub number: u32,
+    /// Its key.
+    pub key: [u8; 32],
 }
 
 /// It runs. [`Responding::stop`] ends it.
-pub(crate) struct Responding {
+pub struct Responding {
     server: Arc<Server>,
     threads: Vec<JoinHandle<()>>,
-    pub(crate) listen: SocketAddr,
-    pub(crate) second_port: u16,
-    pub(crate) quic_port: u16,
+    /// Where it answers, UDP and TCP.
+    pub listen: SocketAddr,
+    /// UDP, for how a NAT maps.
+    pub second_port: u16,
+    /// UDP, for QUIC.
+    pub quic_port: u16,
     seconds_max: f64,
 }
 
@@ -93,7 +98,7 @@ impl Responding {
     ///
     /// # Errors
     /// Names the port that cannot be opened.
-    pub(crate) fn start(runtime: &tokio::runtime::Handle, opened: Opened) -> anyhow::Result<Self> {
+    pub fn start(runtime: &tokio::runtime::Handle, opened: Opened) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let first = match opened.listen {
             Some(at) => Socket::bind(at, clock)?,
@@ -144,7 +149,7 @@ impl Responding {
     ///
     /// # Errors
     /// Where there are no random numbers.
-    pub(crate) fn grant(&self) -> anyhow::Result<Option<Grant>> {
+    pub fn grant(&self) -> anyhow::Result<Option<Grant>> {
         let (mut number, mut key) = ([0; 4], [0; 32]);
         let random = SystemRandom::new();
         random.fill(&mut number).and_then(|()| random.fill(&mut key)).ok().context("no random numbers")?;
@@ -156,17 +161,18 @@ impl Responding {
     }
 
     /// Measurements that run now.
-    pub(crate) fn running(&self) -> usize {
+    #[must_use]
+    pub fn running(&self) -> usize {
         locked(&self.server.responder).sessions()
     }
 
     /// Ends everything within a few hundredths of a second, and forgets what was let in.
-    pub(crate) fn end_all(&self, why: &str) {
+    pub fn end_all(&self, why: &str) {
         *locked(&self.server.end) = Some(why.to_owned());
     }
 
     /// Closes, and waits until its threads have ended.
-    pub(crate) fn stop(self) {
+    pub fn stop(self) {
         self.server.stopped.store(true, Ordering::Relaxed);
         for flow in locked(&self.server.flows).values() {
             flow.progress.stop.store(true, Ordering::Relaxed);

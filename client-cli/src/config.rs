@@ -3,12 +3,10 @@
 mod audit;
 mod identity;
 mod limits;
-mod link_test;
 mod realms;
 mod relay;
 
 pub(crate) use limits::Limits;
-pub(crate) use link_test::LinkTest;
 pub(crate) use realms::Realm;
 pub(crate) use relay::{Apart, Task};
 
@@ -22,6 +20,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trocar_proto::session::ids::RealmId;
+use trocar_relay::link_test::LinkTest;
 
 /// One node that is relay and signaling.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -407,7 +406,10 @@ impl Config {
         self.limits.check()?;
         self.identity.check()?;
         self.traces.load().map_or(Ok(()), |t| t.check())?;
-        self.link_test.check(r.apart().is_empty(), &r.advertise)?;
+        self.link_test.check(("relay.advertise", !r.advertise.is_empty()))?;
+        if self.link_test.enabled && !r.apart().is_empty() {
+            bail!("link_test.enabled: the relays run apart; [link_test] in the configuration of each of them is right");
+        }
         self.audit.check()?;
         if !(1..=4_096).contains(&r.max_feeds) || !(1..=65_536).contains(&r.max_legs) {
             bail!("relay.max_feeds is 1 to 4096 and relay.max_legs is 1 to 65536");

@@ -158,7 +158,10 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
     let stations = StationTokens::default();
     let (media, events) = Media::start(&config, &authority, &stations).await?;
     let answering = media.link_tests(&config)?;
-    let link_tests = answering.clone().map(|a| a as Arc<dyn LinkTests>);
+    let link_tests = answering.clone().map(|answering| {
+        let here = link::Here { answering, realm: config.realm.clone() };
+        Arc::new(here) as Arc<dyn LinkTests>
+    });
     let server = start_signaling(&config, &authority, (&media, link_tests), events).await?;
     stations.ask(&server);
     let session = session(&server, &config).await?;

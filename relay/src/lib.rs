@@ -15,6 +15,7 @@
 pub mod control;
 mod doors;
 pub mod frames;
+pub mod link_test;
 pub mod metrics;
 pub mod quic;
 pub mod remote;
@@ -316,10 +317,11 @@ impl Relay {
         Some(snapshot)
     }
 
-    /// What the control rendezvous says of the gates that are there; nothing where there is none. Asks no media worker.
-    pub async fn control_figures(&self) -> Vec<metrics::LegFigures> {
-        let Some(control) = &self.control else { return Vec::new() };
-        tokio::time::timeout(CONTROL_FIGURES, control.figures()).await.unwrap_or_default()
+    /// What the control rendezvous says of the gates that are there; nothing of them where there is no rendezvous, and no answer where it is too
+    /// busy to say. Asks no media worker.
+    pub async fn control_figures(&self) -> Option<Vec<metrics::LegFigures>> {
+        let Some(control) = &self.control else { return Some(Vec::new()) };
+        tokio::time::timeout(CONTROL_FIGURES, control.figures()).await.ok()
     }
 
     /// Closes connections and stops the workers and the rendezvous.

@@ -263,8 +263,15 @@ mod tests {
         assert_eq!(without_secret(flags[0]), "https://relay:8443/#invitation=...");
         let addresses = ["192.0.2.1:4436", "[2001:db8::1]:4436"].map(|a| a.parse().unwrap()).to_vec();
         let key = "0b".repeat(32);
-        let mut grant =
-            LinkTestGrant { addresses, quic: Vec::new(), grant: 7, key, mbit_s_max: 200.0, seconds_max: 40.0 };
+        let mut grant = LinkTestGrant {
+            relay: None,
+            addresses,
+            quic: Vec::new(),
+            grant: 7,
+            key,
+            mbit_s_max: 200.0,
+            seconds_max: 40.0,
+        };
         let with = plan_of(&plan, &grant, &args).unwrap();
         assert_eq!(with.routes[0].1.to, grant.addresses[0]);
         assert_eq!(with.other_family, Ok(grant.addresses[1]));

@@ -1,6 +1,5 @@
 //! What carries media: a relay in this process, or those that run apart.
 
-use super::link::Answering;
 use super::{Addresses, Events, hosts, subject};
 use crate::admission::{InProcess, StationTokens};
 use crate::ca::{Authority, OF_REALMS, Use};
@@ -13,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use trocar_proto::session::ids::RealmId;
 use trocar_relay::control::ControlListener;
+use trocar_relay::link_test::{Answering, watch_operated};
 use trocar_relay::quic::Identity;
 use trocar_relay::worker::{Limits, RealmListener};
 use trocar_relay::{CertificateFiles, Relay, RelayConfig};
@@ -91,7 +91,9 @@ impl Media {
     /// Answers measurements of the line beside the relay in this process, where the configuration asks for it.
     pub(super) fn link_tests(&self, config: &Config) -> anyhow::Result<Option<Arc<Answering>>> {
         let Self::Here(relay, _) = self else { return Ok(None) };
-        Answering::start(&config.link_test, &config.relay.advertise, relay).context("link_test")
+        let program = format!("trocar {} relay", env!("CARGO_PKG_VERSION"));
+        let listeners = [(config.realm.clone(), config.relay.advertise.clone())];
+        Answering::start(&config.link_test, program, &listeners, relay, watch_operated(relay)).context("link_test")
     }
 
     /// The files of the relay in this process are read again, changed or not. Those apart look at their own.

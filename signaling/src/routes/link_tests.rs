@@ -6,14 +6,13 @@ use crate::audit::Entry;
 use crate::error::SessionError;
 use crate::guard::Bearer;
 use crate::input::Names;
-use crate::link_tests::LinkTestRefused;
 use crate::problem::{INTERNAL, LINK_TEST_BUSY, LINK_TEST_OPERATED, LINK_TESTS_UNUSED, Refusal};
 use crate::store::Row;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use std::sync::Arc;
-use trocar_proto::session::link_test::LinkTestGrant;
+use trocar_proto::session::link_test::{LinkTestGrant, LinkTestRefused};
 use trocar_proto::session::role::Verb;
 
 /// `POST /v1/sessions/{session}/link-tests`: ports and a fresh key for one measurement. It fills the line, so it is for the role engineer
@@ -56,6 +55,7 @@ fn refusal(why: &LinkTestRefused) -> Refusal {
     let kind = match why {
         LinkTestRefused::Operated(_) => LINK_TEST_OPERATED,
         LinkTestRefused::Busy => LINK_TEST_BUSY,
+        LinkTestRefused::Unused => LINK_TESTS_UNUSED,
         LinkTestRefused::Failed(_) => INTERNAL,
     };
     Refusal::new(kind, why.to_string()).field("session")

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::audit;
-use crate::link_tests::{LinkTestRefused, LinkTests};
-use trocar_proto::session::link_test::LinkTestGrant;
+use crate::link_tests::LinkTests;
+use trocar_proto::session::link_test::{LinkTestGrant, LinkTestRefused};
 
 /// Answers as it is told.
 struct FakeTests(Mutex<Option<LinkTestRefused>>);
@@ -13,6 +13,7 @@ impl LinkTests for FakeTests {
         match self.0.lock().unwrap().clone() {
             Some(why) => Err(why),
             None => Ok(LinkTestGrant {
+                relay: None,
                 addresses: vec!["192.0.2.1:4436".parse().unwrap()],
                 quic: vec!["192.0.2.1:4433".parse().unwrap()],
                 grant: 7,

@@ -1,25 +1,25 @@
-//! `[link_test]` of the configuration: answering measurements of the line to this node.
+//! `[link_test]` of a configuration, of `trocar up` and of a relay that runs apart: answering measurements of the line.
 
 use anyhow::bail;
 use serde::{Deserialize, Deserializer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use trocar_link::measure::PORT;
 
-/// Answering `trocar link test`. Off unless it is asked for: a measurement fills the line of a node that may carry an operation.
+/// Answering `trocar link test`. Off unless it is asked for: a measurement fills the line of a relay that may carry an operation.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct LinkTest {
+pub struct LinkTest {
     /// Whether measurements are answered.
-    pub(crate) enabled: bool,
+    pub enabled: bool,
     /// Address, UDP and TCP; QUIC and a second UDP port take the next two. Port 0 takes free ones.
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// Highest rate that is sent or taken, such as "200M".
     #[serde(deserialize_with = "rate")]
-    pub(crate) max_rate: f64,
+    pub max_rate: f64,
     /// Longest measurement in seconds, 10 to 900.
-    pub(crate) max_seconds: u64,
+    pub max_seconds: u64,
     /// Whether one may run while an expert operates.
-    pub(crate) while_operating: bool,
+    pub while_operating: bool,
 }
 
 impl Default for LinkTest {
@@ -35,21 +35,16 @@ impl Default for LinkTest {
 }
 
 impl LinkTest {
-    /// What the types do not say. `has_relay` is whether the relay is in this process, `advertise` where clients reach it.
-    pub(super) fn check(&self, has_relay: bool, advertise: &[IpAddr]) -> anyhow::Result<()> {
+    /// What the types do not say. `named` is the key that has the addresses that clients reach the relay at, and whether it has any.
+    ///
+    /// # Errors
+    /// Names the key and says what would be right.
+    pub fn check(&self, (named, is_given): (&str, bool)) -> anyhow::Result<()> {
         if !(10..=900).contains(&self.max_seconds) {
             bail!("link_test.max_seconds = {}: 10 to 900 is right", self.max_seconds);
         }
-        if self.enabled && !has_relay {
-            bail!(
-                "link_test.enabled: the relays run apart from this process; `trocar link serve --key-file` beside each of them is right"
-            );
-        }
-        if self.enabled && advertise.is_empty() && self.listen.ip().is_unspecified() {
-            bail!(
-                "link_test.listen = {}: relay.advertise has to name the addresses that clients reach it at",
-                self.listen
-            );
+        if self.enabled && !is_given && self.listen.ip().is_unspecified() {
+            bail!("link_test.listen = {}: {named} has to name the addresses that clients reach it at", self.listen);
         }
         Ok(())
     }

@@ -157,11 +157,8 @@ pub(crate) async fn run(args: UpArgs, config: Config) -> anyhow::Result<()> {
     let authority = Authority::open_or_create(&config.dir, &config.realm)?;
     let stations = StationTokens::default();
     let (media, events) = Media::start(&config, &authority, &stations).await?;
-    let answering = media.link_tests(&config)?;
-    let link_tests = answering.clone().map(|answering| {
-        let here = link::Here { answering, realm: config.realm.clone() };
-        Arc::new(here) as Arc<dyn LinkTests>
-    });
+    let answering = media.answering(&config)?;
+    let link_tests = media.link_tests(&config, answering.as_ref());
     let server = start_signaling(&config, &authority, (&media, link_tests), events).await?;
     stations.ask(&server);
     let session = session(&server, &config).await?;

@@ -66,7 +66,7 @@ pub use identity::{
     Account, AccountError, AccountName, Accounts, ClientSecret, DEFAULT_AMR, Groups, IdentityConfig, IdentityNeed,
     IssuerConfig, ListedPasskey, NoPasskeys, Required as IdentityRequired, SecondFactor,
 };
-pub use link_tests::LinkTests;
+pub use link_tests::{LinkTests, NoLinkTest};
 pub use realms::{RealmDoor, RealmPolicy, RealmVerb};
 pub use relays::{RelayAt, Relays, RelaysError};
 pub use server::{Server, ServerHandle, StartError, TokenCheck};

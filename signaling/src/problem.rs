@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use trocar_proto::session::admission::AdmitError;
 use trocar_proto::session::ids::FeedId;
+use trocar_proto::session::link_test::LinkTestRefused;
 use trocar_proto::session::problem::{PROBLEM_JSON, Problem};
 use trocar_proto::session::role::Verb;
 
@@ -244,7 +245,11 @@ impl From<SessionError> for Refusal {
 
 /// The relay's refusal; `sdp_field` names the body where that is what the relay could not use.
 pub(crate) fn refused_by_relay(e: &AdmitError, sdp_field: &'static str) -> Refusal {
-    let detail = e.to_string();
+    refused_saying(e, e.to_string(), sdp_field)
+}
+
+/// The same, in other words.
+pub(crate) fn refused_saying(e: &AdmitError, detail: String, sdp_field: &'static str) -> Refusal {
     match e {
         AdmitError::NoSuchFeed => Refusal::new(FEED_MISSING, detail).field("feed"),
         AdmitError::NoSuchLeg => Refusal::new(LEG_MISSING, detail).field("leg"),
@@ -256,6 +261,10 @@ pub(crate) fn refused_by_relay(e: &AdmitError, sdp_field: &'static str) -> Refus
         }
         AdmitError::NoSuchPublication => Refusal::new(PUBLICATION_MISSING, detail).field("publication"),
         AdmitError::Full(_) => Refusal::new(RELAY_FULL, detail).retry_after(5),
+        AdmitError::LinkTest(LinkTestRefused::Operated(_)) => Refusal::new(LINK_TEST_OPERATED, detail).field("session"),
+        AdmitError::LinkTest(LinkTestRefused::Busy) => Refusal::new(LINK_TEST_BUSY, detail).field("session"),
+        AdmitError::LinkTest(LinkTestRefused::Unused) => Refusal::new(LINK_TESTS_UNUSED, detail).field("session"),
+        AdmitError::LinkTest(LinkTestRefused::Failed(_)) => Refusal::new(INTERNAL, detail).field("session"),
         AdmitError::Unavailable => Refusal::new(RELAY_UNAVAILABLE, detail).retry_after(1),
     }
 }

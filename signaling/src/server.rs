@@ -405,8 +405,8 @@ pub(crate) fn hear(app: &Arc<App>, event: RelayEvent) {
         }
         RelayEvent::State(state) => closings = live.adopt(crate::app::wall_clock(), *state),
         RelayEvent::Certificates { news, detail } => app.note_certificates(news, &detail),
-        // Between relays alone.
-        RelayEvent::CascadeClosed { .. } => {}
+        // Known to whoever keeps several relays.
+        RelayEvent::CascadeClosed { .. } | RelayEvent::Operated { .. } => {}
     }
     drop(live);
     if !closings.is_empty() {

@@ -43,6 +43,9 @@ pub(crate) struct TestArgs {
     /// Find out for how long a NAT keeps a mapping that rests, up to so many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) nat_timeout: Option<f64>,
+    /// Relay to measure, where several run apart from signaling: its name in signaling's configuration.
+    #[arg(long, value_name = "NAME")]
+    pub(super) relay: Option<String>,
     /// File with the key that `trocar link serve` was given.
     #[arg(long, value_name = "FILE")]
     pub(super) key_file: Option<PathBuf>,

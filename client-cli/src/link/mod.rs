@@ -95,12 +95,15 @@ fn watch(args: &TestArgs, plan: &Plan, classes: &Classes, every: f64, to_stderr:
 /// One measurement and its verdict, in every form that was asked for.
 fn once(args: &TestArgs, plan: &Plan, classes: &Classes, to_stderr: bool) -> anyhow::Result<Report> {
     let mut show = Show::start(to_stderr);
-    let relay = plan.relay.as_ref().map(|link| Relay::join(link, args.ca.as_deref())).transpose()?;
+    let relay =
+        plan.relay.as_ref().map(|link| Relay::join(link, args.ca.as_deref(), args.relay.as_deref())).transpose()?;
     let of_relay = match relay.as_ref().map(|r| &r.granted) {
         Some(Ok(grant)) => Some(plan_of(plan, grant, args)?),
         _ => None,
     };
-    let plan = of_relay.as_ref().unwrap_or(plan);
+    let mut plan = of_relay.unwrap_or_else(|| plan.clone());
+    plan.target.extend(relay.as_ref().map(Relay::in_words));
+    let plan = &plan;
     let [up, down] = plan.rate_max;
     show.say(&format!(
         "trocar link test {}: {}, {:.0} s, at most {up:.1} Mbit/s up and {down:.1} down",
@@ -157,6 +160,12 @@ fn plan(args: &TestArgs, classes: &Classes) -> anyhow::Result<Plan> {
     let relay: Option<InvitationLink> = is_link.then(|| args.target.parse()).transpose()?;
     if relay.is_some() && args.key_file.is_some() {
         bail!("--key-file: a relay gives a key of its own; it is right for a `trocar link serve`");
+    }
+    if relay.is_none() && args.relay.is_some() {
+        bail!(
+            "--relay: {} is no link of an invitation; with one it names which of its relays is measured",
+            args.target
+        );
     }
     let (routes, other_family) = match &relay {
         // Known once the relay has said where it answers.
@@ -278,6 +287,13 @@ mod tests {
         assert_eq!((with.secret.grant, with.secret.key), (Some(7), vec![11; 32]));
         grant.seconds_max = 39.0;
         assert!(plan_of(&plan, &grant, &args).unwrap_err().to_string().contains("at most 29 is right"));
+    }
+
+    #[test]
+    fn a_relay_is_named_with_a_link_alone() {
+        let wrong = planned(&["127.0.0.1", "--relay", "edge"]).unwrap_err().to_string();
+        assert!(wrong.contains("--relay: 127.0.0.1 is no link"), "{wrong}");
+        assert!(planned(&["https://relay:8443/#invitation=SECRET", "--relay", "edge"]).is_ok());
     }
 
     #[test]

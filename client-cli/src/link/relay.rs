@@ -25,16 +25,18 @@ pub(super) struct Relay {
     runtime: Runtime,
     api: Api,
     trust: Vec<CertificateDer<'static>>,
+    /// Which one, where several run apart.
+    name: Option<String>,
     /// What it gives; why it does not, where it answers no measurements at all.
     pub(super) granted: Result<LinkTestGrant, String>,
 }
 
 impl Relay {
-    /// Joins with the invitation and asks.
+    /// Joins with the invitation and asks; for the relay of that name, where several run apart.
     ///
     /// # Errors
     /// What signaling says no to: the invitation, the role, or that somebody operates.
-    pub(super) fn join(link: &InvitationLink, ca: Option<&Path>) -> anyhow::Result<Self> {
+    pub(super) fn join(link: &InvitationLink, ca: Option<&Path>, name: Option<&str>) -> anyhow::Result<Self> {
         let trust = match ca {
             Some(file) => read_chain(file).context("--ca")?,
             None if link.base.scheme() == "https" => {
@@ -45,7 +47,7 @@ impl Relay {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (api, granted) = runtime.block_on(async {
             let api = Api::join(link.clone(), &trust, None, NAME).await?;
-            let granted = match api.link_test().await {
+            let granted = match api.link_test(name).await {
                 Ok(granted) => Ok(granted),
                 Err(error) => {
                     let problem = error.downcast_ref::<Refused>().map_or("", |r| r.0.kind.as_str());
@@ -60,7 +62,14 @@ impl Relay {
             };
             anyhow::Ok((api, granted))
         })?;
-        Ok(Self { runtime, api, trust, granted })
+        let measured = granted.as_ref().ok().and_then(|g: &LinkTestGrant| g.relay.clone());
+        let name = name.map(ToOwned::to_owned).or(measured);
+        Ok(Self { runtime, api, trust, name, granted })
+    }
+
+    /// That it is this relay, as reports and people are told.
+    pub(super) fn in_words(&self) -> String {
+        self.name.as_ref().map(|name| format!(", relay {name}")).unwrap_or_default()
     }
 
     /// Leaves the session.
@@ -79,7 +88,7 @@ impl Relay {
             Ok(grant) => ways.extend(grant.quic.first().map(|to| Way::quic(*to))),
             Err(why) => why_not.push(("ladder.quic-udp".to_owned(), why.clone())),
         }
-        let offered = self.runtime.block_on(Offered::voices(&self.api, &self.trust));
+        let offered = self.runtime.block_on(Offered::voices(&self.api, &self.trust, self.name.as_deref()));
         let offered = match offered {
             Ok(offered) => offered,
             Err(error) => {

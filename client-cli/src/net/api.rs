@@ -17,7 +17,7 @@ use trocar_proto::session::api::{
 use trocar_proto::session::break_glass::BreakGlass;
 use trocar_proto::session::feed::FeedDescriptor;
 use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId};
-use trocar_proto::session::link_test::LinkTestGrant;
+use trocar_proto::session::link_test::{LinkTestGrant, LinkTestRequest};
 use trocar_proto::session::problem::Problem;
 use trocar_proto::session::role::Role;
 use trocar_proto::units::WallMicros;
@@ -141,9 +141,10 @@ impl Api {
         self.call_empty(&self.session_path(&format!("legs/{leg}"))).await
     }
 
-    /// Asks to measure the line to the relay.
-    pub(crate) async fn link_test(&self) -> anyhow::Result<LinkTestGrant> {
-        self.call::<(), _>(Method::POST, &self.session_path("link-tests"), None).await
+    /// Asks to measure the line to the relay, to that one where several run apart.
+    pub(crate) async fn link_test(&self, relay: Option<&str>) -> anyhow::Result<LinkTestGrant> {
+        let body = relay.map(|name| LinkTestRequest { relay: Some(name.to_owned()) });
+        self.call(Method::POST, &self.session_path("link-tests"), body.as_ref()).await
     }
 
     /// What the patient consented to; with a document, after handing that in.

@@ -15,12 +15,19 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
-    /// Asks for the voices of the session: those need no publisher.
+    /// Asks for the voices of the session, at the relay of that name where one is given: those need no publisher.
     ///
     /// # Errors
     /// What the server answered.
-    pub(crate) async fn voices(api: &Api, trust: &[CertificateDer<'static>]) -> anyhow::Result<Self> {
-        let url = api.base().join(&format!("v1/sessions/{}/voices/whep", api.grant().session))?;
+    pub(crate) async fn voices(
+        api: &Api,
+        trust: &[CertificateDer<'static>],
+        relay: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let mut url = api.base().join(&format!("v1/sessions/{}/voices/whep", api.grant().session))?;
+        if let Some(relay) = relay {
+            url.query_pairs_mut().append_pair("relay", relay);
+        }
         let mut drawn = [0; 48];
         SystemRandom::new().fill(&mut drawn).ok().context("no random numbers")?;
         let (names, print) = drawn.split_at(16);

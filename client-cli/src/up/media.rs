@@ -16,7 +16,7 @@ use trocar_relay::link_test::{Answering, watch_operated};
 use trocar_relay::quic::Identity;
 use trocar_relay::worker::{Limits, RealmListener};
 use trocar_relay::{CertificateFiles, Relay, RelayConfig};
-use trocar_signaling::{Admission, RelayAt, Relays};
+use trocar_signaling::{Admission, LinkTests, RelayAt, Relays};
 
 /// So long the page waits for relays that run apart: what they kept is then known before anybody comes.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -88,12 +88,24 @@ impl Media {
         }
     }
 
+    /// What answers measurements of the line for signaling: `answering` beside the relay in this process, or the relays apart.
+    pub(super) fn link_tests(&self, config: &Config, answering: Option<&Arc<Answering>>) -> Option<Arc<dyn LinkTests>> {
+        match self {
+            Self::Here(..) => {
+                let answering = Arc::clone(answering?);
+                Some(Arc::new(super::link::Here { answering, realm: config.realm.clone() }))
+            }
+            Self::Apart(relays) => Some(Arc::<Relays>::clone(relays)),
+        }
+    }
+
     /// Answers measurements of the line beside the relay in this process, where the configuration asks for it.
-    pub(super) fn link_tests(&self, config: &Config) -> anyhow::Result<Option<Arc<Answering>>> {
+    pub(super) fn answering(&self, config: &Config) -> anyhow::Result<Option<Arc<Answering>>> {
         let Self::Here(relay, _) = self else { return Ok(None) };
         let program = format!("trocar {} relay", env!("CARGO_PKG_VERSION"));
         let listeners = [(config.realm.clone(), config.relay.advertise.clone())];
-        Answering::start(&config.link_test, program, &listeners, relay, watch_operated(relay)).context("link_test")
+        Answering::start(&config.link_test, program, &listeners, relay.addresses(), watch_operated(relay))
+            .context("link_test")
     }
 
     /// The files of the relay in this process are read again, changed or not. Those apart look at their own.

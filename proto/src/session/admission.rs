@@ -6,6 +6,7 @@ use super::event::LegState;
 use super::event::VoiceSlot;
 use super::feed::{FeedDescriptor, Purpose};
 use super::ids::{CertHash, FeedId, LegId, ParticipantId, PublicationId, RealmId, SessionId};
+use super::link_test::LinkTestRefused;
 use super::remote::RelayState;
 use crate::units::{Bitrate, FlowId, WallMicros};
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,9 @@ pub struct VoicesGrant {
     pub realm: RealmId,
     /// Who listens.
     pub listener: ParticipantId,
+    /// The relay that it is to be at, where somebody wants to know how that one is reached: no voice is fetched for it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
 }
 
 /// A leg that may be sent, and to whom.
@@ -194,6 +198,9 @@ pub enum AdmitError {
     /// The relay does not answer.
     #[error("the relay does not answer")]
     Unavailable,
+    /// No measurement of the line may begin.
+    #[error(transparent)]
+    LinkTest(#[from] LinkTestRefused),
 }
 
 /// What may happen to the certificates that a listener knows its own and its peers by.
@@ -295,6 +302,11 @@ pub enum RelayEvent {
     CascadeClosed {
         /// Which.
         key: FeedKey,
+    },
+    /// An expert operates by the rendezvous of a relay in another process, or is about to; or nobody does any more.
+    Operated {
+        /// Whether.
+        operated: bool,
     },
     /// All that a relay in another process has, after signaling has connected to it.
     State(Box<RelayState>),

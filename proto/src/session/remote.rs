@@ -42,6 +42,8 @@ pub struct RelayHello {
     pub certificate: CertHash,
     /// Where its control rendezvous listens, where there is one.
     pub control: Option<SocketAddr>,
+    /// Whether it answers measurements of the line.
+    pub link_tests: bool,
 }
 
 /// How a feed comes in.
@@ -161,6 +163,8 @@ pub struct RelayState {
     pub publications: Vec<PublicationHeld>,
     /// Feeds that it fetches from other relays.
     pub cascades: Vec<FeedKey>,
+    /// Whether an expert operates by its rendezvous, or is about to.
+    pub operated: bool,
 }
 
 /// One line of `GET /v1/events`.

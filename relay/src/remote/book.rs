@@ -49,6 +49,7 @@ struct Written {
     legs: BTreeMap<LegId, LegHeld>,
     publications: BTreeMap<PublicationId, PublicationHeld>,
     cascades: BTreeSet<FeedKey>,
+    operated: bool,
     /// Legs and publications that are being asked for, and what their transports became meanwhile.
     asked: BTreeMap<String, LegState>,
     /// Feeds that are being asked for, and what the worker said of them meanwhile.
@@ -216,6 +217,7 @@ impl Written {
             legs: BTreeMap::new(),
             publications: BTreeMap::new(),
             cascades: BTreeSet::new(),
+            operated: false,
             asked: BTreeMap::new(),
             asked_feeds: BTreeMap::new(),
             listeners: Vec::new(),
@@ -228,6 +230,7 @@ impl Written {
             legs: self.legs.values().cloned().collect(),
             publications: self.publications.values().cloned().collect(),
             cascades: self.cascades.iter().cloned().collect(),
+            operated: self.operated,
         }
     }
 
@@ -284,6 +287,7 @@ impl Written {
                 }
             }
             RelayEvent::CascadeClosed { key } => drop(self.cascades.remove(key)),
+            RelayEvent::Operated { operated } => self.operated = *operated,
             _ => {}
         }
     }

@@ -14,6 +14,7 @@ mod tests;
 pub use problem::Refusal;
 
 use crate::Relay;
+use crate::link_test::Answering;
 use book::Book;
 use routes::Shared;
 use server::Door;
@@ -40,6 +41,10 @@ pub struct AdmissionListener {
     pub trust: PathBuf,
     /// Realms that the relay has listeners for.
     pub realms: Vec<RealmId>,
+    /// What answers measurements of the line, where something does.
+    pub link_tests: Option<Arc<Answering>>,
+    /// Whether somebody operates by the relay's rendezvous ([`watch_operated`](crate::link_test::watch_operated)).
+    pub operated: watch::Receiver<bool>,
 }
 
 /// Why admission cannot be served.
@@ -101,11 +106,12 @@ impl RemoteAdmission {
             realms: listener.realms,
             certificate: identity.hash(),
             control: relay.control_address(),
+            link_tests: listener.link_tests.is_some(),
         };
         let (close, closing) = watch::channel(false);
-        let shared = Arc::new(Shared { relay, book: Book::new(hello.clone()) });
+        let shared = Arc::new(Shared { relay, link_tests: listener.link_tests, book: Book::new(hello.clone()) });
         let door = Door { credentials: Arc::new(Mutex::new(credentials)), shared };
-        Ok(Self { address, hello, close, tasks: server::start(door, socket, events, closing) })
+        Ok(Self { address, hello, close, tasks: server::start(door, socket, (events, listener.operated), closing) })
     }
 
     /// Where it listens.

@@ -4,6 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use trocar_proto::session::admission::AdmitError;
+use trocar_proto::session::link_test::LinkTestRefused;
 use trocar_proto::session::problem::{PROBLEM_JSON, Problem};
 
 /// A refusal on its way out.
@@ -36,6 +37,18 @@ impl From<AdmitError> for Refusal {
             AdmitError::BadSdp(_) => (StatusCode::BAD_REQUEST, "sdp-invalid", "SDP cannot be used"),
             AdmitError::NotAcceptable { .. } => (StatusCode::NOT_ACCEPTABLE, "not-acceptable", "Nothing offered fits"),
             AdmitError::Full(_) => (StatusCode::SERVICE_UNAVAILABLE, "relay-full", "The relay is full"),
+            AdmitError::LinkTest(LinkTestRefused::Unused) => {
+                (StatusCode::NOT_FOUND, "link-tests-unused", "Measurements are not answered")
+            }
+            AdmitError::LinkTest(LinkTestRefused::Operated(_)) => {
+                (StatusCode::CONFLICT, "link-test-operated", "Somebody operates")
+            }
+            AdmitError::LinkTest(LinkTestRefused::Busy) => {
+                (StatusCode::CONFLICT, "link-test-busy", "The line is being measured")
+            }
+            AdmitError::LinkTest(LinkTestRefused::Failed(_)) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "link-test-failed", "No measurement can begin")
+            }
             AdmitError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "relay-unavailable", "The relay is away"),
         };
         Self { admit_error: Some(e.clone()), ..Self::new(status, name, title, e.to_string()) }

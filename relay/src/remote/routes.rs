@@ -6,6 +6,7 @@ use super::book::Book;
 use super::problem::Refusal;
 use super::server::{Asker, BODY_BYTES, BODY_TIMEOUT};
 use crate::Relay;
+use crate::link_test::Answering;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -18,11 +19,13 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, LegGrant, PublicationGrant, VoicesGrant};
 use trocar_proto::session::ids::{LegId, PublicationId};
+use trocar_proto::session::link_test::{LinkTestBegin, LinkTestKeep, LinkTestRefused};
 use trocar_proto::session::remote::{CascadeGrant, ForCertificate, LegShape, WithSdp};
 
 /// What all requests share.
 pub(super) struct Shared {
     pub(super) relay: Relay,
+    pub(super) link_tests: Option<Arc<Answering>>,
     pub(super) book: Book,
 }
 
@@ -120,6 +123,19 @@ impl Shared {
                 let key: FeedKey = parse(body)?;
                 self.relay.close_feed(key.clone()).await;
                 self.book.forget_cascade(&key);
+                json(&())
+            }
+            "begin-link-test" => {
+                let asked: LinkTestBegin = parse(body)?;
+                let answering = self.link_tests.as_ref().ok_or(LinkTestRefused::Unused).map_err(AdmitError::from)?;
+                if !answering.serves(&asked.realm) {
+                    return Err(AdmitError::NoSuchRealm(asked.realm).into());
+                }
+                json(&answering.begin_kept(&asked).map_err(AdmitError::from)?)
+            }
+            "keep-link-test" => {
+                let said: LinkTestKeep = parse(body)?;
+                self.link_tests.iter().for_each(|answering| answering.keep(&said));
                 json(&())
             }
             other => {

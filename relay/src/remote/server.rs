@@ -68,12 +68,13 @@ pub(super) struct Door {
 pub(super) fn start(
     door: Door,
     listener: TcpListener,
-    events: mpsc::Receiver<RelayEvent>,
+    (events, operated): (mpsc::Receiver<RelayEvent>, watch::Receiver<bool>),
     close: watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let door = Arc::new(door);
     let mut tasks = JoinSet::new();
     tasks.spawn(hear(Arc::clone(&door.shared), events));
+    tasks.spawn(tell_operated(Arc::clone(&door.shared), operated));
     tasks.spawn(keep(Arc::clone(&door.credentials), Arc::clone(&door.shared)));
     tasks.spawn(accept(door, listener, close));
     tasks
@@ -91,6 +92,20 @@ async fn hear(shared: Arc<Shared>, mut events: mpsc::Receiver<RelayEvent>) {
                 None => return tracing::error!("the media worker has ended"),
             },
             _ = ticks.tick() => shared.book.alive(),
+        }
+    }
+}
+
+/// Tells whoever listens, and writes down for whoever comes, that somebody operates or that nobody does any more.
+async fn tell_operated(shared: Arc<Shared>, mut operated: watch::Receiver<bool>) {
+    let mut told = false;
+    loop {
+        let operated_now = *operated.borrow_and_update();
+        if std::mem::replace(&mut told, operated_now) != operated_now {
+            shared.book.hear(RelayEvent::Operated { operated: operated_now });
+        }
+        if operated.changed().await.is_err() {
+            return;
         }
     }
 }

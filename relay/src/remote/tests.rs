@@ -6,6 +6,7 @@ use trocar_proto::session::api::{FeedState, LegRequest};
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::feed::FeedDescriptor;
 use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId, RealmId, SessionId};
+use trocar_proto::session::link_test::LinkTestRefused;
 use trocar_proto::session::remote::{LegShape, RelayHello, StreamLine, Word};
 use trocar_proto::units::{FlowId, WallMicros};
 
@@ -18,6 +19,7 @@ fn hello() -> RelayHello {
         realm,
         certificate: CertHash([7; 32]),
         control: None,
+        link_tests: false,
     }
 }
 
@@ -53,6 +55,10 @@ fn every_error_of_the_relay_comes_through_http_as_it_was() {
         AdmitError::NotAcceptable { detail: "VP8".into(), alternatives: vec![FeedId::new("room").unwrap()] },
         AdmitError::Full("64 feeds are open".into()),
         AdmitError::Unavailable,
+        AdmitError::LinkTest(LinkTestRefused::Operated("an expert operates".into())),
+        AdmitError::LinkTest(LinkTestRefused::Busy),
+        AdmitError::LinkTest(LinkTestRefused::Unused),
+        AdmitError::LinkTest(LinkTestRefused::Failed("no random numbers".into())),
     ];
     for error in all {
         let refusal = Refusal::from(error.clone());
@@ -93,11 +99,15 @@ fn a_listener_hears_first_all_that_is_there_and_then_each_thing_once_with_its_nu
     let mut lines = book.listen().unwrap();
     book.hear(closed("l1"));
     book.alive();
+    book.hear(RelayEvent::Operated { operated: true });
     let got: Vec<StreamLine> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
-    assert_eq!(got.iter().map(|l| l.seq).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(got.iter().map(|l| l.seq).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert!(matches!(&got[0].word, Word::Hello(h, s) if **h == hello() && s.legs.len() == 1), "{got:?}");
     assert_eq!(got[1].word, Word::Event(closed("l1")));
     assert_eq!(got[2].word, Word::Alive);
+    // Who comes later is told at once what was said before.
+    let first = book.listen().unwrap().try_recv().unwrap();
+    assert!(matches!(&first.word, Word::Hello(_, s) if s.operated && s.legs.is_empty()), "{first:?}");
 }
 
 #[test]

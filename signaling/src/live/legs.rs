@@ -73,16 +73,17 @@ impl Live {
         Ok(LegGrant { leg, feed: key.clone(), viewer: Some(owner.clone()), realm, companion, roq, flows: None })
     }
 
-    /// Reserves a leg for the voices of a session.
+    /// Reserves a leg for the voices of a session, at the relay of that name where one is given.
     pub(crate) fn reserve_voices(
         &mut self,
         now: Micros,
         leg: LegId,
         session: &SessionId,
         owner: &ParticipantId,
+        relay: Option<String>,
     ) -> Result<VoicesGrant, SessionError> {
         let realm = self.insert_leg(now, &leg, session, None, owner)?;
-        Ok(VoicesGrant { leg, session: session.clone(), realm, listener: owner.clone() })
+        Ok(VoicesGrant { leg, session: session.clone(), realm, listener: owner.clone(), relay })
     }
 
     fn insert_leg(

@@ -231,17 +231,21 @@ impl Inner {
         grant: VoicesGrant,
         sdp: String,
     ) -> Result<WebrtcAnswer, AdmitError> {
-        let candidates = self.places().for_voices(&grant.session, &grant.realm);
+        let candidates = match &grant.relay {
+            None => self.places().for_voices(&grant.session, &grant.realm),
+            Some(name) => self.places().named(name).into_iter().collect(),
+        };
         let mut refusal = nobody(&self.places(), &grant.realm);
         let asked = WithSdp { grant, sdp };
         for member in candidates {
             match self.ask(member, "open-voices", &asked).await {
                 Ok(answer) => {
-                    let session = &asked.grant.session;
+                    // Nobody listens by one that a relay was named for.
+                    let session = Some(&asked.grant.session).filter(|_| asked.grant.relay.is_none());
                     let voices = {
                         let mut places = self.places();
-                        places.note_leg(member, &asked.grant.leg, Some(session));
-                        places.voices_of(session)
+                        places.note_leg(member, &asked.grant.leg, session);
+                        session.map(|s| places.voices_of(s)).unwrap_or_default()
                     };
                     for key in voices {
                         self.fetch_later(key, member);

@@ -12,6 +12,7 @@
 mod cascade;
 mod door;
 mod figures;
+mod link_tests;
 mod places;
 mod stream;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 
 use crate::admission::{Admission, Answer};
 use door::{Door, DoorConfig};
+use link_tests::Kept;
 use places::{Act, Member, Outcome, Owed, Places};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -98,6 +100,8 @@ struct Inner {
     turns: Mutex<Turns>,
     events: mpsc::Sender<RelayEvent>,
     acts: mpsc::Sender<Act>,
+    /// Measurements of the line that were let in.
+    kept: Kept,
     /// How many relays were heard of, whatever came of it.
     heard: watch::Sender<usize>,
 }
@@ -136,12 +140,14 @@ impl Relays {
             doors,
             events,
             acts,
+            kept: Kept::new(relays.len()),
             heard,
         });
         let mut tasks = JoinSet::new();
         for (member, r) in relays.into_iter().enumerate() {
             tasks.spawn(Arc::clone(&inner).attend(member, r.name));
             tasks.spawn(Arc::clone(&inner).fetch_figures(member));
+            tasks.spawn(Arc::clone(&inner).keep_link_tests(member));
         }
         tasks.spawn(Arc::clone(&inner).carry_out(to_do));
         let count = inner.doors.len();
@@ -211,6 +217,7 @@ impl Inner {
             let mut first = true;
             while let Some(word) = news.recv().await {
                 let outcome = self.take(member, &name, word);
+                self.kept.note_operated(self.places().operated());
                 self.pass_on(outcome).await;
                 if std::mem::take(&mut first) {
                     self.heard.send_modify(|heard| *heard += 1);

@@ -39,13 +39,15 @@ pub(super) struct Member {
     pub(super) takes: (bool, bool),
     pub(super) standing: Standing,
     pub(super) hello: Option<RelayHello>,
+    /// Whether an expert operates by its rendezvous, by its last word: one that is not heard any more may have him still.
+    operated: bool,
     /// What it could not be told to close while it was not up.
     owed: BTreeSet<Owed>,
 }
 
 impl Member {
     pub(super) const fn new(name: String, realms: Vec<RealmId>, takes: (bool, bool)) -> Self {
-        Self { name, realms, takes, standing: Standing::Gone, hello: None, owed: BTreeSet::new() }
+        Self { name, realms, takes, standing: Standing::Gone, hello: None, operated: false, owed: BTreeSet::new() }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -240,6 +242,21 @@ impl Places {
     /// The turn at which a relay became a home of the feed.
     pub(super) fn home_since(&self, key: &FeedKey, member: usize) -> Option<u64> {
         self.feeds.get(key)?.homes.iter().find(|h| h.member == member).map(|h| h.turn)
+    }
+
+    /// The relay of that name.
+    pub(super) fn named(&self, name: &str) -> Option<usize> {
+        self.members.iter().position(|m| m.name == name)
+    }
+
+    /// Relays through which somebody operates, in words, whether they are heard now or not.
+    pub(super) fn operated(&self) -> BTreeMap<usize, String> {
+        let operated = self.members.iter().enumerate().filter(|(_, m)| m.operated);
+        let words = |m: &Member| {
+            let lost = if m.is_up() { "" } else { " (which was the last that was heard of it)" };
+            format!("relay {}{lost}", m.name)
+        };
+        operated.map(|(i, m)| (i, words(m))).collect()
     }
 
     /// The relay of a leg.
@@ -479,6 +496,11 @@ impl Places {
             RelayEvent::CascadeClosed { key } => {
                 outcome.acts.extend(self.forget_mirror(&key, member));
                 outcome.tell.extend(self.paths_now(&key, crate::app::wall_clock()));
+            }
+            RelayEvent::Operated { operated } => {
+                if let Some(m) = self.members.get_mut(member) {
+                    m.operated = operated;
+                }
             }
             RelayEvent::State(_) | RelayEvent::FeedClosed { .. } => {}
             other => outcome.tell.push(other),

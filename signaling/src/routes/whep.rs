@@ -2,6 +2,7 @@
 //! session, with one POST, trickles candidates and restarts ICE by PATCH, and hangs up with DELETE.
 
 use super::legs::{give_up, settle, take_back};
+use super::link_tests::check_named;
 use super::offer::Offer;
 use super::resource::{
     Created, SDP, SDP_FRAGMENT, check_if_match, created, endpoint_options, patched, resource_options,
@@ -9,13 +10,13 @@ use super::resource::{
 use super::{FeedPath, LegPath, SessionPath, to_the_end};
 use crate::admission::Answer;
 use crate::app::{App, wall_clock};
-use crate::guard::Caller;
+use crate::guard::{Caller, Entry};
 use crate::input::{self, Names};
 use crate::live::LegKind;
-use crate::problem::{Refusal, refused_by_relay};
+use crate::problem::{FIELD_INVALID, Refusal, refused_by_relay};
 use crate::secret;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use std::sync::Arc;
 use trocar_proto::session::admission::{AdmitError, FeedKey, WebrtcAnswer};
@@ -63,7 +64,8 @@ pub(super) async fn open(
 
 /// `POST /v1/sessions/{session}/voices/whep`: the same for everybody's voices but the listener's own.
 #[utoipa::path(
-    post, path = "/v1/sessions/{session}/voices/whep", operation_id = "hearVoices", tag = "webrtc", params(SessionPath),
+    post, path = "/v1/sessions/{session}/voices/whep", operation_id = "hearVoices", tag = "webrtc",
+    params(SessionPath, ("relay" = Option<String>, Query, description = "At which relay, for an engineer who measures the line to it; as signaling chooses where left out")),
     request_body(content = String, content_type = "application/sdp", description = "SDP offer"), security(("token" = []), ("invitation" = [])),
     responses(
         (status = 201, description = "SDP answer", body = String, content_type = "application/sdp", headers(
@@ -72,6 +74,8 @@ pub(super) async fn open(
             ("Accept-Patch" = String, description = "application/trickle-ice-sdpfrag"),
             ("Link" = String, description = "One for each URL of an ICE server, rel=\"ice-server\""),
         )),
+        (status = 400, description = "field-invalid: no such relay"),
+        (status = 403, description = "verb-missing: a relay is named by engineers alone"),
         (status = 406, description = "not-acceptable"),
         (status = 422, description = "sdp-unprocessable"),
     )
@@ -83,11 +87,12 @@ pub(super) async fn open_voices(
     request: Request,
 ) -> Result<Response, Refusal> {
     let entry = caller.enter(&app, &path.session, Verb::View)?;
+    let relay = relay_of(&app, &entry, request.uri())?;
     let offer = input::text(&app, request, SDP).await?;
     Offer::look(&offer)?.check_voices()?;
     to_the_end(async move {
         let owner = entry.participant(&app, GUEST).await?;
-        let opened = open_voices_leg(&app, &path.session, offer, owner.clone()).await;
+        let opened = open_voices_leg(&app, &path.session, offer, (owner.clone(), relay)).await;
         entry.settle(&app, &owner, &opened).await;
         created(&app, entry.realm(), opened?)
     })
@@ -194,6 +199,23 @@ pub(super) async fn resource(request: Request) -> Response {
     resource_options(&request)
 }
 
+/// The relay that the address names, for those who measure the line to it.
+fn relay_of(app: &App, entry: &Entry, uri: &Uri) -> Result<Option<String>, Refusal> {
+    let bad = |expected: &str| Refusal::new(FIELD_INVALID, expected).field("relay");
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|_| bad("KEY=VALUE pairs joined by &, percent-encoded UTF-8"))?;
+    let mut named = pairs.0.into_iter().filter(|(key, _)| key == "relay").map(|(_, name)| name);
+    let relay = named.next();
+    if named.next().is_some() {
+        return Err(bad("one relay is right"));
+    }
+    if relay.is_some() && !app.realms.verbs(entry.realm(), entry.role()).contains(&Verb::Measure) {
+        return Err(Refusal::verb(Verb::Measure));
+    }
+    check_named(app, relay.as_deref())?;
+    Ok(relay)
+}
+
 async fn open_feed(app: &App, key: &FeedKey, offer: String, owner: ParticipantId) -> Result<Created, Refusal> {
     let leg = secret::leg_id()?;
     let grant = app.live().reserve_leg(app.now(), leg.clone(), key, &owner)?;
@@ -205,10 +227,10 @@ async fn open_voices_leg(
     app: &App,
     session: &SessionId,
     offer: String,
-    owner: ParticipantId,
+    (owner, relay): (ParticipantId, Option<String>),
 ) -> Result<Created, Refusal> {
     let leg = secret::leg_id()?;
-    let grant = app.live().reserve_voices(app.now(), leg.clone(), session, &owner)?;
+    let grant = app.live().reserve_voices(app.now(), leg.clone(), session, &owner, relay)?;
     let answer = commit(app, leg.clone(), app.admission.open_voices(grant, offer)).await?;
     Ok(resource_of(session, &leg, answer, owner))
 }

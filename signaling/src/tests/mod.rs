@@ -67,6 +67,7 @@ pub(super) fn copy_store(from: &std::path::Path, to: &std::path::Path) {
 #[derive(Default)]
 pub(super) struct FakeRelay {
     pub(super) asked: Mutex<Vec<String>>,
+    pub(super) voices: Mutex<Vec<VoicesGrant>>,
     /// For whom feeds were opened.
     pub(super) publishers: Mutex<Vec<ParticipantId>>,
     pub(super) refusal: Mutex<Option<AdmitError>>,
@@ -181,7 +182,9 @@ impl Admission for FakeRelay {
 
     fn open_voices(&self, grant: VoicesGrant, sdp_offer: String) -> Answer<'_, Result<WebrtcAnswer, AdmitError>> {
         let answer = WebrtcAnswer { sdp: format!("answer to {sdp_offer}"), ice_session: "ice-1".into() };
-        self.note(format!("open_voices {}", grant.session), answer)
+        let said = format!("open_voices {}", grant.session);
+        self.voices.lock().unwrap().push(grant);
+        self.note(said, answer)
     }
 
     fn switch_leg<'a>(&'a self, leg: &'a LegId, feed: FeedKey) -> Answer<'a, Result<(), AdmitError>> {

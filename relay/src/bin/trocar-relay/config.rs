@@ -5,6 +5,7 @@ use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use trocar_proto::session::ids::RealmId;
+use trocar_relay::link_test::LinkTest;
 
 /// One relay.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -22,6 +23,9 @@ pub(crate) struct Config {
     pub(crate) listener: Vec<Listener>,
     /// Where gates and experts' stations meet; none where another relay has that.
     pub(crate) control: Option<Control>,
+    /// Answering measurements of the line to this relay.
+    #[serde(default)]
+    pub(crate) link_test: LinkTest,
     /// Bounds.
     #[serde(default)]
     pub(crate) limits: Limits,
@@ -172,6 +176,7 @@ impl Config {
                 bail!("listener.advertise has {a}: an address that clients can send to is right");
             }
         }
+        self.link_test.check(("listener.advertise", self.listener.iter().all(|l| !l.advertise.is_empty())))?;
         let l = &self.limits;
         if !(1..=4_096).contains(&l.max_feeds) || !(1..=65_536).contains(&l.max_legs) {
             bail!("limits.max_feeds is 1 to 4096 and limits.max_legs is 1 to 65536");
@@ -200,7 +205,7 @@ mod tests {
     fn the_shipped_file_is_right_and_shows_the_defaults() {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/cluster/relay.toml");
         let config = Config::read(&shipped).unwrap();
-        assert_eq!((config.limits, config.log), (Limits::default(), Log::default()));
+        assert_eq!((config.limits, config.log, config.link_test), Default::default());
         assert!(config.cert.is_absolute() || config.cert.starts_with(shipped.parent().unwrap()));
     }
 
@@ -218,6 +223,13 @@ mod tests {
             (format!("{LEAST}{REALM}[limits]\nmax_legs = 0"), "limits.max_legs"),
             (format!("{LEAST}{REALM}[limits]\nworkers = 0"), "limits.workers"),
             (format!("{LEAST}{REALM}[control]\nlisten = '127.0.0.1:0'\nissuer = 'x'"), "missing field `issuer_key`"),
+            (format!("{LEAST}{REALM}[link_test]\nmax_rate = '200'"), "50M"),
+            (format!("{LEAST}{REALM}[link_test]\nmax_seconds = 5"), "link_test.max_seconds = 5"),
+            (
+                format!("{LEAST}{REALM}[link_test]\nenabled = true\nlisten = '0.0.0.0:4436'"),
+                "listener.advertise has to name",
+            ),
+            (format!("{LEAST}{REALM}[link_test]\nenable = true"), "unknown field `enable`"),
             (format!("{LEAST}{REALM}[log]\nfilter = 'a=b=c'"), "log.filter"),
         ] {
             let e = format!("{:#}", Config::parse(&text).expect_err(&text));

@@ -11,11 +11,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use trocar_control::token::{IssuerKey, TokenVerifier};
 use trocar_control::trust::TrustList;
 use trocar_proto::session::ids::RealmId;
 use trocar_proto::session::role::Role;
 use trocar_relay::control::{ControlListener, TokenCheck};
+use trocar_relay::link_test::{Answering, watch_operated};
 use trocar_relay::quic::Identity;
 use trocar_relay::remote::{AdmissionListener, RemoteAdmission};
 use trocar_relay::worker::{Limits, RealmListener};
@@ -28,6 +30,7 @@ struct Report {
     admission: SocketAddr,
     listeners: Vec<Addresses>,
     control: Option<SocketAddr>,
+    link_test: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
 }
 
@@ -57,24 +60,30 @@ pub(crate) async fn run(config: Config, json: bool) -> anyhow::Result<()> {
     let (relay, events) = Relay::start(relay_config(&config)?)?;
     let (cert, key, trust) = (config.cert.clone(), config.key.clone(), config.trust.clone());
     relay.keep_certificates(CertificateFiles { cert, key, trust, realms: BTreeMap::new() })?;
+    let operated = watch_operated(&relay);
+    let answering = answering(&config, &relay, operated.clone())?;
     let admission = AdmissionListener {
         address: config.admission.listen,
         cert: config.cert.clone(),
         key: config.key.clone(),
         trust: config.trust.clone(),
         realms: config.listener.iter().map(|l| l.realm.clone()).collect(),
+        link_tests: answering.clone(),
+        operated,
     };
     let admission = RemoteAdmission::start(admission, relay.clone(), events).await?;
     let metrics = match config.metrics.listen {
         Some(address) => Some(figures::serve(address, relay.clone()).await?),
         None => None,
     };
+    let link_test = answering.as_ref().map(|a| a.address());
     let listeners = relay.addresses().iter();
     let report = Report {
         name: admission.hello().name.clone(),
         admission: admission.address(),
         listeners: listeners.map(|a| Addresses { realm: a.realm.clone(), webrtc: a.webrtc, quic: a.quic }).collect(),
         control: relay.control_address(),
+        link_test,
         metrics,
     };
     print(&report, json)?;
@@ -87,8 +96,20 @@ pub(crate) async fn run(config: Config, json: bool) -> anyhow::Result<()> {
     }
     tracing::info!("stopping");
     admission.shutdown().await;
+    answering.iter().for_each(|a| a.stop());
     relay.shutdown().await;
     Ok(())
+}
+
+/// Answers measurements of the line, where the configuration asks for it.
+fn answering(
+    config: &Config,
+    relay: &Relay,
+    operated: watch::Receiver<bool>,
+) -> anyhow::Result<Option<Arc<Answering>>> {
+    let program = format!("trocar-relay {}", env!("CARGO_PKG_VERSION"));
+    let listeners: Vec<_> = config.listener.iter().map(|l| (l.realm.clone(), l.advertise.clone())).collect();
+    Answering::start(&config.link_test, program, &listeners, relay.addresses(), operated).context("link_test")
 }
 
 fn relay_config(config: &Config) -> anyhow::Result<RelayConfig> {
@@ -167,6 +188,9 @@ fn print(report: &Report, json: bool) -> anyhow::Result<()> {
     }
     if let Some(control) = report.control {
         text.push_str(&format!("  control    {control}\n"));
+    }
+    if let Some(link_test) = report.link_test {
+        text.push_str(&format!("  link test  {link_test}\n"));
     }
     if let Some(metrics) = report.metrics {
         text.push_str(&format!("  figures    http://{metrics}/metrics\n"));

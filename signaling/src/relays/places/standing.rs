@@ -23,6 +23,7 @@ impl Places {
         let same = m.hello.as_ref().is_some_and(|h| h.instance == hello.instance);
         m.standing = Standing::Up;
         m.hello = Some(hello);
+        m.operated = state.operated;
         let owed = std::mem::take(&mut m.owed);
         if same {
             // What was to be closed meanwhile is not taken up again.
@@ -137,7 +138,9 @@ impl Places {
                     self.upstreams.insert(leg, Upstream { member, turn, feed: grant.feed.clone(), binding });
                 }
                 (shape, _) => {
-                    if let LegShape::Voices(grant, _) = shape {
+                    if let LegShape::Voices(grant, _) = shape
+                        && grant.relay.is_none()
+                    {
                         self.voices.insert(leg.clone(), grant.session.clone());
                     }
                     let at = self.legs.entry(leg).or_default();

@@ -21,6 +21,7 @@ fn hello(name: &str, instance: &str) -> RelayHello {
         realms: vec![realm()],
         certificate: CertHash([n; 32]),
         control: None,
+        link_tests: matches!(name, "b" | "c"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use trocar_proto::media::ext::FRAME_URI;
 use trocar_proto::session::admission::{AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, RelayEvent};
@@ -15,22 +15,23 @@ use trocar_proto::session::api::LegRequest;
 use trocar_proto::session::event::LegState;
 use trocar_proto::session::ids::{CertHash, FeedId, LegId, ParticipantId, RealmId, SessionId};
 use trocar_proto::session::remote::RelayState;
+use trocar_relay::link_test::{Answering, LinkTest};
 use trocar_relay::quic::Identity;
 use trocar_relay::remote::{AdmissionListener, RemoteAdmission};
 use trocar_relay::worker::{Limits, RealmListener};
 use trocar_relay::{Relay, RelayConfig};
 use trocar_testpki::{Authority, Leaf};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An authority in a folder.
-struct Ca {
+pub(super) struct Ca {
     dir: tempfile::TempDir,
     authority: Authority,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new());
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
         Self { dir, authority }
@@ -41,7 +42,7 @@ impl Ca {
     }
 
     /// A certificate `trocar://north/ROLE/NAME` in NAME.pem and NAME.key.
-    fn issue(&self, role: &str, name: &str, serial: u8) -> (PathBuf, PathBuf) {
+    pub(super) fn issue(&self, role: &str, name: &str, serial: u8) -> (PathBuf, PathBuf) {
         self.issue_in("north", role, name, serial)
     }
 
@@ -56,17 +57,24 @@ impl Ca {
     }
 }
 
-fn realm() -> RealmId {
+pub(super) fn realm() -> RealmId {
     RealmId::new("north").unwrap()
 }
 
-struct Running {
-    relay: Relay,
-    admission: RemoteAdmission,
+pub(super) struct Running {
+    pub(super) relay: Relay,
+    /// Says that somebody operates by its rendezvous.
+    pub(super) operated: watch::Sender<bool>,
+    pub(super) link_tests: Option<Arc<Answering>>,
+    pub(super) admission: RemoteAdmission,
 }
 
 impl Running {
-    async fn start(ca: &Ca, name: &str, serial: u8, address: &str) -> Self {
+    pub(super) async fn start(ca: &Ca, name: &str, serial: u8, address: &str) -> Self {
+        Self::start_with(ca, (name, serial), address, LinkTest::default()).await
+    }
+
+    pub(super) async fn start_with(ca: &Ca, (name, serial): (&str, u8), address: &str, link_test: LinkTest) -> Self {
         use rustls::pki_types::pem::PemObject as _;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let (cert, key) = ca.issue("relay", name, serial);
@@ -95,22 +103,29 @@ impl Running {
         };
         let (relay, events) = Relay::start(config).unwrap();
         let address = address.parse().unwrap();
-        let listener = AdmissionListener { address, cert, key, trust: ca.file("ca.pem"), realms: vec![realm()] };
+        let (operated, says) = watch::channel(false);
+        let listeners = [(realm(), Vec::new())];
+        let link_tests =
+            Answering::start(&link_test, name.to_owned(), &listeners, relay.addresses(), says.clone()).unwrap();
+        let (trust, realms) = (ca.file("ca.pem"), vec![realm()]);
+        let listener =
+            AdmissionListener { address, cert, key, trust, realms, link_tests: link_tests.clone(), operated: says };
         let admission = RemoteAdmission::start(listener, relay.clone(), events).await.unwrap();
-        Self { relay, admission }
+        Self { relay, operated, link_tests, admission }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("https://{}", self.admission.address())
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.admission.shutdown().await;
+        self.link_tests.iter().for_each(|answering| answering.stop());
         self.relay.shutdown().await;
     }
 }
 
-fn at(ca: &Ca, name: &str, url: String, takes: (bool, bool)) -> RelayAt {
+pub(super) fn at(ca: &Ca, name: &str, url: String, takes: (bool, bool)) -> RelayAt {
     let (cert, key) = (ca.file("signaling-1.pem"), ca.file("signaling-1.key"));
     let (takes_feeds, takes_legs) = takes;
     RelayAt { name: name.into(), url, cert, key, ca: ca.file("ca.pem"), realms: Vec::new(), takes_feeds, takes_legs }
@@ -163,7 +178,7 @@ fn state(event: RelayEvent) -> Option<RelayState> {
     }
 }
 
-async fn one(ca: &Ca, relay: &Running) -> (Arc<Relays>, mpsc::Receiver<RelayEvent>) {
+pub(super) async fn one(ca: &Ca, relay: &Running) -> (Arc<Relays>, mpsc::Receiver<RelayEvent>) {
     Relays::start(vec![at(ca, "a", relay.url(), (true, true))], PATIENCE).await.unwrap()
 }
 

@@ -3,6 +3,7 @@
 use crate::line::Line;
 use crate::process::{Process, binary};
 use crate::stack::{PATIENCE, Stack, path};
+use crate::theatre::wait_metric;
 use anyhow::Context as _;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -11,6 +12,8 @@ use std::process::Command;
 
 /// Last number of the loopback address of the first relay's line; the next ones are those of the others.
 const FIRST_OF_A_LINE: u8 = 31;
+/// Lines by which a relay answers measurements of the line.
+pub const LINK_TEST: &str = "[link_test]\nenabled = true\nlisten = \"127.0.0.1:0\"\n";
 
 /// One relay of a cluster.
 pub struct ClusterRelay {
@@ -18,6 +21,8 @@ pub struct ClusterRelay {
     pub name: String,
     /// What the configuration of signaling says that it takes, a TOML list.
     takes: String,
+    /// More lines of its configuration (TOML).
+    pub more: String,
     /// What it printed.
     pub report: Value,
     /// The process.
@@ -59,18 +64,27 @@ impl Cluster {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_behind(relays: &[(&str, &[&str])], behind: &[&str]) -> anyhow::Result<Self> {
+        let all: Vec<_> = relays.iter().map(|(name, takes)| (*name, *takes, "")).collect();
+        Self::start_with(&all, behind)
+    }
+
+    /// As [`Self::start_behind`], with more lines for each relay's configuration (TOML).
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(relays: &[(&str, &[&str], &str)], behind: &[&str]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let state = dir.path().join("state");
         let mut running = Vec::new();
-        for (last, (name, takes)) in (FIRST_OF_A_LINE..).zip(relays) {
+        for (last, (name, takes, more)) in (FIRST_OF_A_LINE..).zip(relays) {
             let arguments = ["ca", "issue", "--dir", path(&state)?, "--role", "relay", "--host", "127.0.0.1", name];
             let mut issue = Process::trocar("trocar ca issue", &arguments)?;
             anyhow::ensure!(issue.wait(PATIENCE)?.success(), "{}", issue.stderr());
             let file = dir.path().join(format!("{name}.toml"));
             let at = behind.contains(name).then_some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
-            let (report, process) = start_relay(&file, name, "127.0.0.1:0", at)?;
-            let (name, takes) = ((*name).to_owned(), format!("{takes:?}"));
-            let mut relay = ClusterRelay { name, takes, report, process, line: None };
+            let (report, process) = start_relay(&file, name, "127.0.0.1:0", (at, more))?;
+            let (name, takes, more) = ((*name).to_owned(), format!("{takes:?}"), (*more).to_owned());
+            let mut relay = ClusterRelay { name, takes, more, report, process, line: None };
             if let Some(at) = at {
                 let quic = relay.quic()?;
                 relay.line = Some(Line::between((at, quic.port()).into(), quic)?);
@@ -81,6 +95,25 @@ impl Cluster {
         std::fs::write(&file, configuration(&running, "127.0.0.1:0", "127.0.0.1:0")?)?;
         let (report, up) = start_signaling(&state, &file)?;
         Ok(Self { stack: Stack { report, up, dir }, relays: running })
+    }
+
+    /// Two relays that answer measurements of the line, theatre and edge; theatre takes feeds and has the rendezvous of gates and stations. And
+    /// where that is.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_measured() -> anyhow::Result<(Self, SocketAddr)> {
+        let both = [("theatre", &["feeds", "legs"][..], LINK_TEST), ("edge", &["legs"], LINK_TEST)];
+        let mut cluster = Self::start_with(&both, &[])?;
+        // Who signs stations' tokens is known once signaling has been there.
+        let (issuer, key) = (cluster.stack.text("/gate/issuer")?, cluster.stack.text("/gate/issuer_key")?);
+        let control = format!("[control]\nlisten = \"127.0.0.1:0\"\nissuer = {issuer:?}\nissuer_key = {key:?}\n");
+        cluster.relay("theatre")?.more.push_str(&control);
+        cluster.kill_relay("theatre")?;
+        cluster.start_relay_again("theatre")?;
+        wait_metric(&cluster.stack, "trocar_relay_up", "theatre")?;
+        let address = text(&cluster.relay("theatre")?.report, "/control")?.parse()?;
+        Ok((cluster, address))
     }
 
     /// The relay of that name.
@@ -110,7 +143,7 @@ impl Cluster {
         let relay = self.relay(name)?;
         anyhow::ensure!(relay.line.is_none(), "{name} has a line, which leads to where it was");
         let admission = text(&relay.report, "/admission")?;
-        (relay.report, relay.process) = start_relay(&file, name, &admission, None)?;
+        (relay.report, relay.process) = start_relay(&file, name, &admission, (None, &relay.more))?;
         Ok(())
     }
 
@@ -138,12 +171,12 @@ fn configuration(relays: &[ClusterRelay], https: &str, page: &str) -> anyhow::Re
     Ok(t)
 }
 
-/// `reached` is an address that is not its own and leads to it.
+/// The relay is reached at an address that is not its own and leads to it, where one is said; and more lines of its configuration.
 fn start_relay(
     file: &std::path::Path,
     name: &str,
     admission: &str,
-    reached: Option<IpAddr>,
+    (reached, more): (Option<IpAddr>, &str),
 ) -> anyhow::Result<(Value, Process)> {
     let mut t = format!(
         "cert = \"state/{name}.pem\"\nkey = \"state/{name}.key\"\ntrust = \"state/ca.pem\"\n\
@@ -153,6 +186,7 @@ fn start_relay(
     if let Some(reached) = reached {
         write!(t, "advertise = [\"{reached}\"]\nserver_name = \"127.0.0.1\"\n")?;
     }
+    t.push_str(more);
     std::fs::write(file, t)?;
     let mut command = Command::new(binary("trocar-relay")?);
     command.args(["run", "--json", "--config", path(file)?]);

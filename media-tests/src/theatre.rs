@@ -203,6 +203,8 @@ pub struct Setting {
     pub two_paths: bool,
     /// Signaling with its store is a process of its own, and so are the relays: one for pictures, one for control.
     pub apart: bool,
+    /// Signaling and two relays that answer measurements are processes of their own ([`Cluster::start_measured`]).
+    pub measured: bool,
     /// The expert's station is on a machine of its own, a network namespace, without a line between.
     pub far: bool,
 }
@@ -218,6 +220,7 @@ impl Default for Setting {
             direct: false,
             two_paths: false,
             apart: false,
+            measured: false,
             far: false,
         }
     }
@@ -325,7 +328,12 @@ impl Room {
     /// What did not come up.
     pub fn open(setting: Setting) -> anyhow::Result<Self> {
         let far = if setting.far { Some(Namespace::new()?) } else { None };
-        let (stack, mut relays_apart) = if setting.apart {
+        let mut rendezvous = None;
+        let (stack, mut relays_apart) = if setting.measured {
+            let (Cluster { stack, relays }, control) = Cluster::start_measured()?;
+            rendezvous = Some(control);
+            (stack, relays.into_iter().map(|relay| relay.process).collect())
+        } else if setting.apart {
             let Cluster { stack, relays } = Cluster::start(&[("apart", &["feeds", "legs"])])?;
             // The relay of control shows what a node's own relay would.
             for kind in ["pem", "key"] {
@@ -345,7 +353,7 @@ impl Room {
             relays_apart.push(relay);
             (line, gate_line)
         } else {
-            let control: SocketAddr = stack.text("/relay/control")?.parse()?;
+            let control = if let Some(at) = rendezvous { at } else { stack.text("/relay/control")?.parse()? };
             (Line::to(control)?, Line::to(control)?)
         };
         issue(&stack)?;

@@ -15,7 +15,7 @@ use trocar_media_tests::theatre::{Setting, Theatre};
 const ENABLED: &str = "[link_test]\nenabled = true\nlisten = \"127.0.0.1:0\"\n";
 
 /// A measurement, as short as it may be; with words before it, such as a namespace to run in.
-fn test(before: &[&str], target: &str, json: &Path, flags: &[&str]) -> anyhow::Result<Output> {
+pub(crate) fn test(before: &[&str], target: &str, json: &Path, flags: &[&str]) -> anyhow::Result<Output> {
     let trocar = trocar()?;
     let fixed = ["link", "test", target, "-t", "1", "--profile", "consultation", "--max-rate", "8M"];
     let all: Vec<&str> = before.iter().copied().chain([path(&trocar)?]).chain(fixed).collect();
@@ -23,15 +23,15 @@ fn test(before: &[&str], target: &str, json: &Path, flags: &[&str]) -> anyhow::R
     Ok(Command::new(program).args(arguments).args(["--json", path(json)?]).args(flags).output()?)
 }
 
-fn said(out: &Output) -> String {
+pub(crate) fn said(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-fn report(file: &Path) -> anyhow::Result<Value> {
+pub(crate) fn report(file: &Path) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(&std::fs::read_to_string(file)?)?)
 }
 
-fn rung<'a>(report: &'a Value, name: &str) -> anyhow::Result<&'a Value> {
+pub(crate) fn rung<'a>(report: &'a Value, name: &str) -> anyhow::Result<&'a Value> {
     let ladder = report.pointer("/result/ladder").and_then(Value::as_array).context("ladder")?;
     ladder.iter().find(|r| r["name"] == name).with_context(|| format!("no {name} in {ladder:?}"))
 }
@@ -64,8 +64,9 @@ fn the_line_to_a_relay_is_measured_with_an_engineers_invitation() -> anyhow::Res
 }
 
 /// A measurement of a minute that has begun to send.
-fn begun(link: &str) -> anyhow::Result<Process> {
-    let arguments = ["link", "test", link, "-t", "60", "--profile", "consultation", "--max-rate", "1M"];
+pub(crate) fn begun(link: &str, more: &[&str]) -> anyhow::Result<Process> {
+    let fixed = ["link", "test", link, "-t", "60", "--profile", "consultation", "--max-rate", "1M"];
+    let arguments: Vec<&str> = fixed.iter().chain(more).copied().collect();
     let mut running = Process::trocar("trocar link test", &arguments)?;
     running.line(PATIENCE, |l| l.contains("] idle "))?;
     Ok(running)
@@ -78,7 +79,7 @@ fn an_offer_of_control_ends_a_measurement_that_runs_and_none_begins_until_the_te
     let link = theatre.stack.invitation("engineer")?;
     let json = theatre.places.dir.join("line.json");
     theatre.local(json!({ "act": "take" }))?;
-    let mut running = begun(&link)?;
+    let mut running = begun(&link, &[])?;
     theatre.local(json!({ "act": "offer", "set": "camera", "step": "clip the cystic duct" }))?;
     ensure!(running.wait(PATIENCE)?.code() == Some(1), "{}", running.stderr());
     let needed = "control of instruments is being handed over: the line is needed";
@@ -93,7 +94,7 @@ fn an_offer_of_control_ends_a_measurement_that_runs_and_none_begins_until_the_te
         ensure!(began.elapsed() < PATIENCE, "the team has control again, and nothing may be measured");
     }
     // The control: one that runs and whose line nobody needs goes on.
-    let mut running = begun(&link)?;
+    let mut running = begun(&link, &[])?;
     ensure!(running.wait(Duration::from_secs(2)).is_err(), "it ended by itself: {}", running.stderr());
     Ok(())
 }

@@ -30,6 +30,7 @@ mod impair;
 mod install;
 mod lines;
 mod link;
+mod link_apart;
 mod link_relay;
 mod listeners;
 mod load;

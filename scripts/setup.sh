@@ -50,6 +50,7 @@ if [ "$tier" = test ]; then
         "windows are tested on a display without a screen|xvfb x11-apps imagemagick"
         "wall clocks that jump are tested with a clock of their own|faketime"
         "instructions per packet are counted in the tests|valgrind"
+        "live views are looked at on a terminal that nobody sits at|tmux"
         "the services are checked as systemd would read them|systemd"
         "alert rules are tested with promtool|prometheus"
         "sound devices are tested with a sound server of their own|pulseaudio libasound2-plugins"

@@ -24,6 +24,7 @@ pub mod soak;
 pub mod stack;
 pub mod story;
 pub mod theatre;
+pub mod tmux;
 pub mod vitals;
 
 /// Where what a person should look at is kept: `var/artifacts` below the workspace.

@@ -12,8 +12,9 @@ use tempfile::TempDir;
 
 /// How often a screen is looked at: tmux has no event for what stands on it.
 const LOOK: Duration = Duration::from_millis(50);
-/// The whole window is the program's, and the screen of one that has ended stays to be read.
-const CONFIGURATION: &str = "set -g status off\nset -g remain-on-exit on\nset -g default-terminal screen-256color\n";
+/// The whole window is the program's, and the screen of one that has ended stays to be read: as it was, where no line is put under it.
+const CONFIGURATION: &str = "set -g status off\nset -g remain-on-exit on\nset -g remain-on-exit-format ''\n\
+                             set -g default-terminal screen-256color\n";
 
 /// A terminal with a program on it. Both end with their owner.
 pub struct Tmux {

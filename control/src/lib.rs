@@ -9,6 +9,7 @@
 //! - [`joining`]: a device's certificate in place of a login.
 //! - [`signed`]: words that the owner of a certificate has signed.
 //! - [`clock`]: the clock of gate and stations.
+//! - [`process`]: what a process takes of its machine, for Prometheus.
 //! - [`evdev`]: Linux input events of pedals, buttons and gamepads, as bytes.
 //! - [`big`]: words that are read across a room.
 //! - `manual` (feature of that name): man pages and completions of whoever has a command line.
@@ -24,6 +25,7 @@ pub mod evdev;
 pub mod joining;
 #[cfg(feature = "manual")]
 pub mod manual;
+pub mod process;
 pub mod seal;
 pub mod signed;
 pub mod token;

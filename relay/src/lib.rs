@@ -38,6 +38,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
+use trocar_control::process::Process;
 use trocar_proto::session::admission::{
     AdmitError, FeedGrant, FeedKey, FlowBinding, LegGrant, PublicationAnswer, PublicationGrant, RelayEvent,
     VoicesGrant, WebrtcAnswer,
@@ -306,9 +307,12 @@ impl Relay {
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let mut snapshot = self.router.snapshot().await?;
         let sockets = Arc::clone(&self.sockets);
-        // Reads a file of the kernel's: not on a thread that others wait for.
-        let figures = tokio::task::spawn_blocking(move || sockets::figures(&sockets)).await;
-        snapshot.workers.extend(figures.unwrap_or_default());
+        // Reads files of the kernel's: not on a thread that others wait for.
+        let read = move || (sockets::figures(&sockets), Process::now());
+        if let Ok((figures, process)) = tokio::task::spawn_blocking(read).await {
+            snapshot.workers.extend(figures);
+            snapshot.process = Some(process);
+        }
         snapshot.workers.extend(self.doors.figures());
         if let Some(control) = &self.control {
             // What is going on there must not hold up what is known of the media.

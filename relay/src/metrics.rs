@@ -5,6 +5,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet}
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
+use trocar_control::process::Process;
 
 /// Upper bounds of the delay histogram's buckets, in microseconds.
 pub const DELAY_BOUNDS_US: [u64; 12] =
@@ -146,6 +147,7 @@ metrics! { METRICS:
     WORKER_RTCP_DROPPED = "trocar_worker_dropped_rtcp_packets", true, "RTCP packets of a peer or native viewer beyond 4,000 a second";
     WORKER_UNKNOWN_FLOW = "trocar_worker_unknown_flow_datagrams", true, "RoQ datagrams for flows that the certificate is not bound to";
     WORKER_EVENTS_DROPPED = "trocar_worker_dropped_events", true, "Events for signaling that found its queue full";
+    WORKER_CPU = "trocar_worker_cpu_seconds", true, "CPU time of a worker's thread, in user mode and in the kernel";
     CROSSING_PACKETS = "trocar_crossing_packets", true, "Packets that went from one worker to another, where viewers of their feed are";
     CROSSING_DROPPED = "trocar_crossing_dropped_packets", true, "Packets that one worker could not give to another because the ring between them was full";
     SOCKET_DROPS = "trocar_socket_kernel_drops", true, "Datagrams that the kernel dropped before the relay read them, most often because the socket's buffer was full";
@@ -173,6 +175,8 @@ pub struct Snapshot {
     pub workers: Vec<LegFigures>,
     /// The control rendezvous.
     pub control: Vec<LegFigures>,
+    /// The process that the relay is in.
+    pub process: Option<Process>,
 }
 
 /// One worker's part of a snapshot.
@@ -271,12 +275,13 @@ impl Snapshot {
     /// As Prometheus text, without the end mark, so that it can stand beside others.
     #[must_use]
     pub fn render(self) -> String {
+        let process = self.process.map(|p| p.text());
         let mut registry = Registry::default();
         registry.register_collector(Box::new(SnapshotCollector(self)));
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode_registry(&mut out, &registry);
-        out
+        out + process.as_deref().unwrap_or_default()
     }
 }
 

@@ -96,7 +96,7 @@ pub(crate) struct RunArgs {
     /// Threads; as many as there are cores where left out.
     #[arg(long, value_name = "N")]
     pub(super) threads: Option<usize>,
-    /// The relay's figures, for its CPU (process_cpu_seconds_total).
+    /// The node's figures, for the relay's CPU; /metrics is added where the URL has no path.
     #[arg(long, value_name = "URL")]
     pub(super) metrics: Option<Url>,
     /// The relay's process on this machine, for its CPU by thread.

@@ -108,6 +108,7 @@ async fn here(args: &RunArgs, scenario: &Scenario, run: u64, stop: &Stop) -> any
     let size = (scenario.feeds().len(), scenario.viewers().len());
     let access = Access::new(args.invite.clone(), &identity, &args.path, args.ports, size)?;
     let relay = RelayFigures::new(args.relay_pid, args.metrics.as_ref(), &identity.trust)?;
+    relay.check().await?;
     let prepared = Engine::prepare(scenario.clone(), (run, Share::ALL), access, relay, args.inject);
     let mut engine = tokio::select! {
         engine = prepared => engine?,

@@ -2,6 +2,7 @@
 
 use super::engine::{Climbed, Part};
 use super::figures::{Counts, Fault, Faults, Figures, Found, Named, Sample, Times, ViewerRow};
+use super::machine;
 use super::scenario::Scenario;
 use super::threshold::Outcome;
 use serde::{Deserialize, Serialize};
@@ -364,7 +365,7 @@ fn limit(parts: &[Part]) -> Limit {
             "unknown",
             format!(
                 "generator at {own:.0} % of its cores; the relay's CPU is not known (--relay-pid, or --metrics with {CPU})",
-                CPU = "process_cpu_seconds_total"
+                CPU = machine::CPU_METRIC
             ),
         ),
     }

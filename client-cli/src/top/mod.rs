@@ -9,7 +9,7 @@ mod reading;
 mod rows;
 mod screen;
 mod state;
-mod text;
+pub(crate) mod text;
 
 use crate::net::link::InvitationLink;
 use crate::stop::Stop;

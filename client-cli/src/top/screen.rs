@@ -3,6 +3,7 @@
 use super::rows::{Column, FEED_COLUMNS, FeedState, Figures, LEG_COLUMNS};
 use super::state::{FEED_ORDERS, LEG_ORDERS, Look, State, Which};
 use crate::net::api::wall_now;
+use crate::verbs::fold::fold;
 use crate::verbs::table::{clean, plural, utc};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -52,18 +53,18 @@ pub(super) fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>, state: &mut State) 
     let banner = banner(scene);
     let feeds = scene.figures.map_or(0, |f| state.feeds(f).len());
     let legs = scene.figures.map_or(0, |f| state.legs(f).len());
-    let fixed = 4 + banner.len();
+    let sums =
+        scene.figures.map(|f| sums(scene, f, scene.shown_as_live(state), frame.area().width)).unwrap_or_default();
+    let fixed = 2 + sums.len() + banner.len();
     let room = usize::from(frame.area().height).saturating_sub(fixed);
     let (feed_rows, leg_rows) = share(room, feeds + 2, legs + 2);
-    let heights = [1, length(banner.len()), 1, 1, length(feed_rows), length(leg_rows), 1];
-    let [title, warning, sums, workers, upper, lower, keys] =
+    let heights = [1, length(banner.len()), length(sums.len()), length(feed_rows), length(leg_rows), 1];
+    let [title, warning, middle, upper, lower, keys] =
         Layout::vertical(heights.map(Constraint::Length)).areas(frame.area());
     draw_title(frame, title, scene, state);
     frame.render_widget(Paragraph::new(banner).style(ALARM), warning);
     if let Some(figures) = scene.figures {
-        let live = scene.shown_as_live(state);
-        frame.render_widget(Paragraph::new(summary(scene, figures, live)), sums);
-        frame.render_widget(Paragraph::new(worker_line(figures, live)), workers);
+        frame.render_widget(Paragraph::new(sums), middle);
         draw_feeds(frame, upper, scene, state, figures);
         draw_legs(frame, lower, scene, state, figures);
     }
@@ -139,31 +140,32 @@ fn total(figures: &Figures, name: &str) -> usize {
     figures.totals.get(name).map_or(0, |v| v.max(0.0) as usize)
 }
 
-fn summary(scene: &Scene<'_>, f: &Figures, live: bool) -> Line<'static> {
-    if !live {
-        return Line::from("");
-    }
+/// What belongs to no feed, in as many lines as the terminal's width makes of it.
+fn sums(scene: &Scene<'_>, f: &Figures, live: bool, width: u16) -> Vec<Line<'static>> {
+    let summary = if live { summary(scene, f) } else { Vec::new() };
+    let both = [fold(summary, ", ", "  ", width), fold(workers(f, live), ", ", "  ", width)];
+    both.into_iter().flatten().collect()
+}
+
+fn summary(scene: &Scene<'_>, f: &Figures) -> Vec<Span<'static>> {
     let n = |name: &str, what: &str| plural(total(f, &format!("trocar_signaling_{name}")), what);
     let problems = f.rates.get("trocar_signaling_problems_total").copied().unwrap_or(0.0);
-    let mut text = format!(
-        "{}, {}, {}, {}, {}, refused {problems:.1}/s",
+    let mut parts: Vec<String> = scene.session.iter().cloned().collect();
+    for (what, name) in [("CPU", "process_cpu_seconds_total"), ("worker CPU", "trocar_worker_cpu_seconds_total")] {
+        parts.extend(f.rates.get(name).map(|rate| format!("{what} {:.0} %", rate * 100.0)));
+    }
+    parts.extend([
         n("sessions", "session"),
         n("participants", "participant"),
         plural(f.feeds.len(), "feed"),
         plural(f.legs.len(), "leg"),
         n("event_sockets", "event socket"),
-    );
-    for (name, rate) in f.rates.iter().filter(|(name, _)| name.ends_with("cpu_seconds_total")) {
-        let what = if name.contains("worker") { "worker CPU" } else { "CPU" };
-        text.push_str(&format!(", {what} {:.0} %", rate * 100.0));
-    }
-    if let Some(session) = &scene.session {
-        text = format!("{session} | {text}");
-    }
-    Line::from(text)
+        format!("refused {problems:.1}/s"),
+    ]);
+    parts.into_iter().map(Span::raw).collect()
 }
 
-fn worker_line(f: &Figures, live: bool) -> Line<'static> {
+fn workers(f: &Figures, live: bool) -> Vec<Span<'static>> {
     let named = [
         ("strangers", "trocar_worker_unknown_source_datagrams_total"),
         ("bad STUN", "trocar_worker_refused_stun_total"),
@@ -171,19 +173,18 @@ fn worker_line(f: &Figures, live: bool) -> Line<'static> {
         ("unknown flows", "trocar_worker_unknown_flow_datagrams_total"),
         ("events lost", "trocar_worker_dropped_events_total"),
     ];
-    let mut spans = vec![Span::raw("worker:")];
     let usual = if live { Style::new() } else { Style::new().dim() };
-    for (i, (what, name)) in named.into_iter().enumerate() {
-        let comma = if i == 0 { "" } else { "," };
+    let part = |(i, (what, name)): (usize, (&str, &str))| {
+        let begin = if i == 0 { "worker: " } else { "" };
         let rate = f.rates.get(name).copied().filter(|_| live);
         let text = match rate {
-            Some(rate) if rate > 0.0 => format!("{comma} {what} {} (+{rate:.0}/s)", total(f, name)),
-            _ => format!("{comma} {what} {}", total(f, name)),
+            Some(rate) if rate > 0.0 => format!("{begin}{what} {} (+{rate:.0}/s)", total(f, name)),
+            _ => format!("{begin}{what} {}", total(f, name)),
         };
         let style = if rate.is_some_and(|r| r > 0.0) { Style::new().fg(Color::Yellow) } else { usual };
-        spans.push(Span::styled(text, style));
-    }
-    Line::from(spans)
+        Span::styled(text, style)
+    };
+    named.into_iter().enumerate().map(part).collect()
 }
 
 /// What the two tables have in common.
@@ -320,6 +321,8 @@ Legs   shed    left out in whole frames: leg full or too slow
        dropped not taken by socket or connection, or too large
        repeat  sent again because the viewer asked
        lost    by the viewer's last report
+CPU    of the whole process, and of the relay's workers in it, in per
+       cent of one core; a worker can use one core
 Keys   q quit   p pause   / filter   s sort   r reverse   Tab other table
        arrows, page up and down: scroll   Esc closes this";
 

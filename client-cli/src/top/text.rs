@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 /// One number.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Sample {
+pub(crate) struct Sample {
     /// Name, with the endings that its kind gives it (`_total`, `_bucket`).
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Labels by name.
-    pub(super) labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// How much.
-    pub(super) value: f64,
+    pub(crate) value: f64,
 }
 
 /// A line that is no sample.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the answer is no figure")]
-pub(super) struct NotAFigure {
+pub(crate) struct NotAFigure {
     /// Counted from 1.
     line: usize,
 }
@@ -25,7 +25,7 @@ pub(super) struct NotAFigure {
 ///
 /// # Errors
 /// Names the first line that cannot be read: half an answer is worse than none.
-pub(super) fn parse(text: &str) -> Result<Vec<Sample>, NotAFigure> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Sample>, NotAFigure> {
     let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#'));
     lines.map(|(i, l)| sample(l).ok_or(NotAFigure { line: i + 1 })).collect()
 }

@@ -3,6 +3,7 @@
 
 mod confirm;
 mod feed;
+pub(crate) mod fold;
 mod login;
 mod participant;
 mod session;

@@ -4,18 +4,43 @@
 use crate::number;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 use trocar_media_tests::process::trocar;
 use trocar_media_tests::stack::{Stack, path};
 
-/// Runs `trocar load run` against the stack.
+/// Runs `trocar load run` against the stack, which is watched by its process.
 fn load(stack: &Stack, arguments: &[&str]) -> anyhow::Result<Output> {
-    let (link, ca) = (stack.invitation("local")?, stack.text("/ca_file")?);
     let pid = stack.up.id().to_string();
+    blind(stack, &[&["--relay-pid", &pid][..], arguments].concat())
+}
+
+/// The same where nobody says what the relay costs.
+fn blind(stack: &Stack, arguments: &[&str]) -> anyhow::Result<Output> {
+    let (link, ca) = (stack.invitation("local")?, stack.text("/ca_file")?);
     let mut command = Command::new(trocar()?);
-    command.args(["load", "run", "--invite", &link, "--ca", &ca, "--relay-pid", &pid]).args(arguments);
+    command.args(["load", "run", "--invite", &link, "--ca", &ca]).args(arguments);
     Ok(command.output()?)
+}
+
+/// A page of figures that says this and nothing else, for as long as the test runs; where.
+fn page_of(figures: &'static str) -> anyhow::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = BufReader::new(&stream).lines().map_while(Result::ok);
+            if head.any(|line| line.is_empty()) {
+                // Who asked may be gone.
+                let length = figures.len();
+                let _ =
+                    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{figures}");
+            }
+        }
+    });
+    Ok(format!("http://{address}"))
 }
 
 fn report(out: &Output) -> anyhow::Result<Value> {
@@ -62,6 +87,32 @@ fn thresholds_that_a_relay_meets_end_with_0_and_one_that_none_meets_ends_with_99
     let out = load(&stack, &["--ramp", "0.1", "--duration", "1", "--threshold", "age_p99_ms < 0.001", "--json"])?;
     let r = report(&out)?;
     ensure!(code(&out)? == 99 && r["met"] == false && number(&r, "/thresholds/0/measured") > 0.0, "{r}");
+    Ok(())
+}
+
+#[test]
+fn what_the_relay_costs_is_known_by_its_metrics_alone_and_not_known_where_they_do_not_say() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let shape = ["--viewers", "4", "--bitrate", "8", "--ramp", "0.1", "--duration", "4", "--json"];
+    let metrics = stack.text("/metrics")?;
+    let r = report(&blind(&stack, &[&shape[..], &["--metrics", &metrics]].concat())?)?;
+    let samples = r["samples"].as_array().context("samples")?;
+    let last = samples.last().context("no second was sampled")?;
+    let (relay, thread) = (number(last, "/relay_cpu"), number(last, "/relay_thread_cpu"));
+    ensure!(number(&r, "/figures/relay_cpu_percent") > 0.1 && thread > 0.1, "{}", r["figures"]);
+    // The process is its workers and signaling.
+    ensure!(thread <= relay && r["limit"]["who"] != "unknown", "{relay} % {thread} %: {}", r["limit"]);
+
+    // The controls: a page that says other things, and nobody at that address.
+    let other = page_of("# TYPE trocar_relay_up gauge\ntrocar_relay_up 1\n# EOF\n")?;
+    let r = report(&blind(&stack, &["--ramp", "0.1", "--duration", "2", "--json", "--metrics", &other])?)?;
+    ensure!(r["figures"]["relay_cpu_percent"].is_null() && r["limit"]["who"] == "unknown", "{}", r["limit"]);
+    let why = r["limit"]["why"].as_str().unwrap_or_default();
+    ensure!(why.contains("is not known") && why.contains("process_cpu_seconds_total"), "{why}");
+    let closed = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let out = blind(&stack, &["--metrics", &format!("http://{closed}")])?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    ensure!(code(&out)? == 1 && said.contains("--metrics http://127.0.0.1"), "{said}");
     Ok(())
 }
 

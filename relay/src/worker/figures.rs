@@ -3,6 +3,7 @@
 use super::repair::figures as repair;
 use super::state::{Core, FeedEntry, LegEntry, Origin, Way};
 use crate::metrics::{self as m, FeedFigures, LegFigures, Metric, Value, WorkerSnapshot};
+use trocar_control::process::thread_cpu_seconds;
 use trocar_proto::media::rate::LineState;
 use trocar_proto::session::api::FeedState;
 use trocar_proto::session::event::LegState;
@@ -36,6 +37,8 @@ impl Core {
                 value(&m::WORKER_RTCP_DROPPED, c.rtcp_dropped),
                 value(&m::WORKER_UNKNOWN_FLOW, c.unknown_flow),
                 value(&m::WORKER_EVENTS_DROPPED, c.events_dropped),
+                // Who asks is the worker's own thread.
+                Value { metric: &m::WORKER_CPU, value: thread_cpu_seconds() },
             ],
         }];
         workers.extend(self.feeds.iter().flat_map(|(_, f)| self.path_figures(f)));

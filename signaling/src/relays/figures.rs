@@ -11,10 +11,12 @@ struct Family {
     rows: Vec<String>,
 }
 
-/// Puts a label `relay` into each figure, and figures of the same name together, as Prometheus wants them.
-pub(super) fn merge(places: &Places, texts: &[String]) -> String {
+/// Puts a label `relay` into each relay's figures, leaves `own` as they are, and figures of the same name together, as
+/// Prometheus wants them.
+pub(super) fn merge(places: &Places, texts: &[String], own: &str) -> String {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
-    for (member, text) in places.members.iter().zip(texts) {
+    let of_relays = places.members.iter().zip(texts).map(|(member, text)| (Some(member.name.as_str()), text.as_str()));
+    for (relay, text) in [(None, own)].into_iter().chain(of_relays) {
         let mut family = String::new();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# ") {
@@ -28,7 +30,7 @@ pub(super) fn merge(places: &Places, texts: &[String]) -> String {
                 if !head.iter().any(|h| h == line) {
                     head.push(line.to_owned());
                 }
-            } else if let Some(row) = labelled(line, &member.name) {
+            } else if let Some(row) = relay.map_or_else(|| Some(line.to_owned()), |relay| labelled(line, relay)) {
                 families.entry(family.clone()).or_default().rows.push(row);
             }
         }
@@ -69,9 +71,12 @@ mod tests {
         let places = Places::new(vec![member("a"), member("b")]);
         let text =
             "# HELP x_total Things\n# TYPE x counter\nx_total{f=\"1\"} 3\n# TYPE y gauge\ny 1\n# EOF\n".to_owned();
-        let merged = merge(&places, &[text.clone(), text]);
+        let merged = merge(&places, &[text.clone(), text], "# TYPE x counter\nx_total 9\n");
         assert_eq!(merged.matches("# TYPE x counter").count(), 1, "{merged}");
-        assert!(merged.contains("x_total{relay=\"a\",f=\"1\"} 3\nx_total{relay=\"b\",f=\"1\"} 3\n"), "{merged}");
+        assert!(
+            merged.contains("x_total 9\nx_total{relay=\"a\",f=\"1\"} 3\nx_total{relay=\"b\",f=\"1\"} 3\n"),
+            "{merged}"
+        );
         assert!(merged.contains("y{relay=\"b\"} 1\n") && !merged.contains("EOF"), "{merged}");
         assert!(merged.contains("trocar_relay_up{relay=\"a\"} 0\n"), "{merged}");
     }

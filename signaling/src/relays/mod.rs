@@ -449,7 +449,7 @@ impl Admission for Relays {
     fn metrics_text(&self) -> String {
         let texts = self.inner.figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let places = self.inner.places();
-        figures::merge(&places, &texts)
+        figures::merge(&places, &texts, &trocar_control::process::Process::now().text())
     }
 
     fn ready(&self) -> bool {

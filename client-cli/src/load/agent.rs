@@ -17,14 +17,16 @@
 
 use super::access::Access;
 use super::engine::{Engine, Part, Share};
+use super::figures::Sample;
 use super::flags::{AgentArgs, RunArgs};
-use super::machine::RelayFigures;
+use super::machine::{Load, Meter, RelayFigures};
 use super::scenario::{Inject, Scenario};
 use super::shared::Shared;
 use crate::net::address::Address;
 use crate::net::events::{self, Events};
 use crate::stop::Stop;
 use anyhow::{Context as _, bail, ensure};
+use futures_util::future::try_join_all;
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -36,7 +38,7 @@ use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use trocar_relay::quic::Identity;
 
 /// Connecting and the handshake.
@@ -71,6 +73,17 @@ enum Word {
     Failed(String),
 }
 
+impl Word {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Over { .. } => "over",
+            Self::Part(_) => "part",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 /// Anything that carries bytes both ways.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -96,7 +109,8 @@ impl Lines {
 
     async fn hear<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
         let mut line = Vec::new();
-        (&mut self.read).take(LONGEST).read_until(b'\n', &mut line).await?;
+        let read = (&mut self.read).take(LONGEST).read_until(b'\n', &mut line).await;
+        read.context("the other end is gone")?;
         ensure!(line.last() == Some(&b'\n'), "the other end is gone");
         Ok(serde_json::from_slice(&line)?)
     }
@@ -130,11 +144,18 @@ pub(super) async fn serve(args: AgentArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     println!("waiting at {}", listener.local_addr()?);
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => accepted?.0,
+        let (stream, from) = tokio::select! {
+            accepted = listener.accept() => accepted?,
             () = stop.requested() => return Ok(()),
         };
-        let Ok(Ok(stream)) = timeout(CONNECT, acceptor.accept(stream)).await else { continue };
+        let stream = match timeout(CONNECT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                eprintln!("{from} is refused: {error}");
+                continue;
+            }
+            Err(_) => continue,
+        };
         let mut lines = Lines::new(Box::new(stream));
         tokio::select! {
             done = test(&mut lines, &args, &identity) => if let Err(error) = done {
@@ -162,13 +183,21 @@ async fn test(lines: &mut Lines, args: &AgentArgs, identity: &Identity) -> anyho
     // A coordinator that is gone ends the stages.
     let Lines { read, .. } = lines;
     engine.run(async { drop(read.fill_buf().await) }).await;
-    let last_frames = engine.stop_publishing();
-    lines.say(&Word::Over { last_frames }).await?;
-    let Order::Finish { last_frames } = lines.hear().await? else { bail!("finish comes last") };
-    let part = engine.finish(last_frames).await;
+    let own = engine.stop_publishing();
+    let asked = finish_asked(lines, own.clone()).await;
+    // Everybody is sent home, whether somebody wants to know what they counted or not.
+    let part = engine.finish(asked.as_ref().map_or(own, Vec::clone)).await;
     clock.abort();
     drop(events);
+    asked?;
     lines.say(&Word::Part(Box::new(part))).await
+}
+
+/// Says that the stages are over; the last frame of every feed, once all agents have said so.
+async fn finish_asked(lines: &mut Lines, own: Vec<Option<u32>>) -> anyhow::Result<Vec<Option<u32>>> {
+    lines.say(&Word::Over { last_frames: own }).await?;
+    let Order::Finish { last_frames } = lines.hear().await? else { bail!("finish comes last") };
+    Ok(last_frames)
 }
 
 /// Sets the clock of the test again and again, once it is known.
@@ -191,7 +220,8 @@ async fn follow(events: &Events, shared: Arc<Shared>) -> anyhow::Result<tokio::t
     }))
 }
 
-/// Has the agents run the scenario together; what each counted.
+/// Has the agents run the scenario together; what each counted. An agent that is lost ends the test: what the others measured was
+/// another one.
 pub(super) async fn coordinate(
     args: &RunArgs,
     scenario: &Scenario,
@@ -199,44 +229,111 @@ pub(super) async fn coordinate(
     stop: &Stop,
 ) -> anyhow::Result<Vec<Part>> {
     let identity = args.identity.load()?;
-    let mut agents = Vec::new();
-    for (index, address) in args.agents.iter().enumerate() {
-        let mut lines = connect(&identity, address).await.with_context(|| format!("agent {address}"))?;
-        let share = Share { index, of: args.agents.len() };
-        lines.say(&Order::Prepare { scenario: Box::new(scenario.clone()), run, share, inject: args.inject }).await?;
-        agents.push((address, lines));
-    }
-    for (address, lines) in &mut agents {
-        match answer(lines, PREPARE).await.with_context(|| format!("agent {address}"))? {
-            Word::Ready => {}
-            other => bail!("agent {address}: {other:?} instead of ready"),
+    let relay = RelayFigures::new(args.relay_pid, args.metrics.as_ref(), &identity.trust)?;
+    relay.check().await?;
+    let together = async {
+        let mut agents = Vec::new();
+        for address in &args.agents {
+            let lines = connect(&identity, address).await.with_context(|| format!("agent {address}"))?;
+            agents.push(Agent { address, lines });
         }
+        together(agents, args.inject, scenario, run, relay).await
+    };
+    tokio::select! {
+        parts = together => parts,
+        () = stop.requested() => bail!("ended early: the agents stop without figures"),
     }
-    for (_, lines) in &mut agents {
-        lines.say(&Order::Go).await?;
+}
+
+async fn together(
+    mut agents: Vec<Agent<'_>>,
+    inject: Option<Inject>,
+    scenario: &Scenario,
+    run: u64,
+    relay: RelayFigures,
+) -> anyhow::Result<Vec<Part>> {
+    let of = agents.len();
+    for (index, agent) in agents.iter_mut().enumerate() {
+        let (scenario, share) = (Box::new(scenario.clone()), Share { index, of });
+        agent.say(&Order::Prepare { scenario, run, share, inject }).await?;
     }
-    let mut last_frames = vec![None; scenario.feeds().len()];
+    each(&mut agents, PREPARE, |word| matches!(word, Word::Ready).then_some(())).await?;
+    let mut meter = Meter::new(relay).await;
+    for agent in &mut agents {
+        agent.say(&Order::Go).await?;
+    }
     let long = Duration::from_secs_f64(scenario.seconds()) + FINISH;
-    for (address, lines) in &mut agents {
-        let over = tokio::select! {
-            over = answer(lines, long) => over.with_context(|| format!("agent {address}"))?,
-            () = stop.requested() => bail!("ended early: the agents stop without figures"),
-        };
-        let Word::Over { last_frames: own } = over else { bail!("agent {address}: {over:?} instead of over") };
+    let over = each(&mut agents, long, |word| match word {
+        Word::Over { last_frames } => Some(last_frames),
+        _ => None,
+    });
+    let (over, relay) = watched(over, &mut meter).await;
+    let mut last_frames = vec![None; scenario.feeds().len()];
+    for own in over? {
         last_frames.iter_mut().zip(own).filter(|(_, own)| own.is_some()).for_each(|(all, own)| *all = own);
     }
-    for (_, lines) in &mut agents {
-        lines.say(&Order::Finish { last_frames: last_frames.clone() }).await?;
+    for agent in &mut agents {
+        agent.say(&Order::Finish { last_frames: last_frames.clone() }).await?;
     }
-    let mut parts = Vec::new();
-    for (address, lines) in &mut agents {
-        let Word::Part(mut part) = answer(lines, FINISH).await.with_context(|| format!("agent {address}"))? else {
-            bail!("agent {address}: no figures");
-        };
-        part.rows.iter_mut().for_each(|r| r.agent = address.to_string());
-        parts.push(*part);
+    let parts = each(&mut agents, FINISH, |word| match word {
+        Word::Part(part) => Some(part),
+        _ => None,
+    });
+    let mut parts: Vec<Part> = parts.await?.into_iter().map(|part| *part).collect();
+    for (part, agent) in parts.iter_mut().zip(&agents) {
+        part.rows.iter_mut().for_each(|r| r.agent = agent.address.to_string());
     }
+    parts.iter_mut().take(1).for_each(|part| note_relay(&mut part.samples, &relay));
     Ok(parts)
+}
+
+/// What the relay cost while something happened, a reading each second.
+async fn watched<T>(what: impl Future<Output = T>, meter: &mut Meter) -> (T, Vec<Load>) {
+    let mut loads = Vec::new();
+    tokio::pin!(what);
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.tick().await;
+    loop {
+        tokio::select! {
+            done = &mut what => return (done, loads),
+            _ = tick.tick() => loads.push(meter.read().await),
+        }
+    }
+}
+
+/// Puts the coordinator's readings of the relay beside the seconds that an agent counted, from its first stage on.
+fn note_relay(samples: &mut [Sample], relay: &[Load]) {
+    let staged = samples.iter_mut().skip_while(|s| s.stage.is_empty());
+    for (sample, load) in staged.zip(relay) {
+        (sample.relay_cpu, sample.relay_thread_cpu) = (load.relay, load.relay_thread);
+    }
+}
+
+/// One of the machines, as the coordinator sees it. What goes wrong there is told with its address.
+struct Agent<'a> {
+    address: &'a Address,
+    lines: Lines,
+}
+
+impl Agent<'_> {
+    async fn say(&mut self, order: &Order) -> anyhow::Result<()> {
+        self.lines.say(order).await.with_context(|| format!("agent {}", self.address))
+    }
+}
+
+/// The answers of all agents, in their order; the first one that is lost or says something else ends the waiting.
+async fn each<T>(
+    agents: &mut [Agent<'_>],
+    within: Duration,
+    wanted: impl Fn(Word) -> Option<T>,
+) -> anyhow::Result<Vec<T>> {
+    let of = async |agent: &mut Agent<'_>| {
+        let word = answer(&mut agent.lines, within).await.with_context(|| format!("agent {}", agent.address))?;
+        let name = word.name();
+        wanted(word).with_context(|| format!("agent {}: {name} is not what comes next", agent.address))
+    };
+    try_join_all(agents.iter_mut().map(of)).await
 }
 
 async fn answer(lines: &mut Lines, within: Duration) -> anyhow::Result<Word> {
@@ -261,4 +358,22 @@ async fn connect(identity: &Identity, to: &Address) -> anyhow::Result<Lines> {
     };
     let stream = timeout(CONNECT, connecting).await.context("no answer")??;
     Ok(Lines::new(Box::new(stream)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_relay_cost_stands_beside_the_seconds_of_the_stages() {
+        let stage = |name: &str| Sample { stage: name.to_owned(), ..Sample::default() };
+        let mut samples = ["", "", "ramp", "hold", "end"].map(stage).to_vec();
+        note_relay(
+            &mut samples,
+            &[1.0, 2.0].map(|r| Load { relay: Some(r), relay_thread: Some(r / 2.0), ..Load::default() }),
+        );
+        let relay: Vec<Option<f64>> = samples.iter().map(|s| s.relay_cpu).collect();
+        assert_eq!(relay, [None, None, Some(1.0), Some(2.0), None]);
+        assert_eq!(samples[3].relay_thread_cpu, Some(1.0));
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) enum LoadCommand {
 /// From a scenario file (docs/LOAD.md), or from the options below. Publishers and viewers are synthetic and check every byte.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Exit status: 0 all thresholds met; 99 one is not met, or it was ended early; 1 nothing could be measured; 2 a mistake \
+    after_help = "Exit status: 0 all thresholds met; 99 one is not met, or it was ended early; 1 nothing could be measured, or an agent was lost; 2 a mistake \
                   in the scenario or on the command line.\n\n\
                   Example: trocar load run --invite LINK --ca ca.pem --publishers 2 --viewers 6 --bitrate 4 --duration 10 \
                   --threshold 'age_p99_ms < 50' --threshold 'frames_lost == 0'"
@@ -45,8 +45,8 @@ pub(crate) struct RunArgs {
     pub(super) invite: Vec<InvitationLink>,
     #[command(flatten)]
     pub(super) identity: IdentityArgs,
-    /// Machines that run the test together (`trocar load agent`); this one adds up what they count.
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with_all = ["invite", "path", "metrics", "relay_pid"])]
+    /// Machines that run the test together (`trocar load agent`); this one adds up what they count, and watches the relay.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with_all = ["invite", "path"])]
     pub(super) agents: Vec<Address>,
     /// Feeds.
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -34,6 +34,7 @@ mod link_apart;
 mod link_relay;
 mod listeners;
 mod load;
+mod load_agents;
 mod native;
 mod oidc;
 mod operating;

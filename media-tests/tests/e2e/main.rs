@@ -53,6 +53,7 @@ mod simulcast;
 mod slow;
 mod soak;
 mod sound;
+mod terminal;
 mod traces;
 mod turn;
 mod verbs;

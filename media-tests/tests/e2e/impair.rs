@@ -454,7 +454,7 @@ fn follows(ledger: &[Record]) -> anyhow::Result<Vec<(u64, bool)>> {
     let (first, last) = times().min().zip(times().max()).context("nothing was carried")?;
     let halves = first.div_ceil(500_000) + 1..last / 500_000;
     let is_right = |half: u64| {
-        let opportunities = if half % 2 == 0 { 125 } else { 25 };
+        let opportunities = if half.is_multiple_of(2) { 125 } else { 25 };
         carried(ledger, half * 500, half * 500 + 500).abs_diff(opportunities * 1_500) < 2 * 1_500
     };
     Ok(halves.map(|half| (half * 500, is_right(half))).collect())

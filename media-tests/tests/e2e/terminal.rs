@@ -19,8 +19,7 @@ fn load(stack: &Stack, known: &[&str]) -> anyhow::Result<Tmux> {
 
 /// The number that stands between two words, where one does.
 fn figure(screen: &str, before: &str, after: &str) -> Option<f64> {
-    let found = screen.split(before).skip(1).find_map(|rest| rest.split_once(after)?.0.parse().ok());
-    found
+    screen.split(before).skip(1).find_map(|rest| rest.split_once(after)?.0.parse().ok())
 }
 
 /// Rate, loss, ages and CPU, as numbers; whichever are there.

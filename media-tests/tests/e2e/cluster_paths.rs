@@ -140,7 +140,8 @@ fn the_control_a_relay_that_fetches_from_one_home_loses_frames_with_it_or_with_t
     let killed = wall_us();
     std::thread::sleep(2 * ALARM);
     let came = scene.came.clone();
-    scene.viewer.stop()?;
+    scene.viewer.signal("TERM")?;
+    scene.viewer.wait(PATIENCE)?;
     ensure!(came_after(&came, killed + 1_000_000)? == 0, "the only home was killed and pictures come");
     Ok(())
 }

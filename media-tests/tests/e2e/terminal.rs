@@ -13,7 +13,7 @@ const NARROW: (u16, u16) = (60, 20);
 fn load(stack: &Stack, known: &[&str]) -> anyhow::Result<Tmux> {
     let mut command = Command::new(trocar()?);
     command.args(["load", "run", "--invite", &stack.invitation("local")?, "--ca", &stack.text("/ca_file")?]);
-    command.args(["--publishers", "2", "--viewers", "6", "--ramp", "0.5", "--duration", "600"]).args(known);
+    command.args(["--publishers", "2", "--viewers", "6", "--bitrate", "20", "--ramp", "0.5", "--duration", "600"]).args(known);
     Tmux::start(WIDE, &command)
 }
 
@@ -61,7 +61,7 @@ fn a_load_test_shows_rates_loss_ages_and_cpu_while_it_runs_on_wide_and_narrow_te
     top.until(PATIENCE, |s| cpu(s).iter().all(|c| c.is_some_and(|c| c > 0.0)) && s.contains("6 legs"))?;
     top.keep("top-120x40")?;
     top.resize(NARROW)?;
-    let parts = ["worker CPU ", "event sockets", "refused ", "strangers ", "events lost ", "Feeds (2)", "Legs (6)"];
+    let parts = ["worker CPU ", "event socket", "refused ", "strangers ", "events lost ", "Feeds (2)", "Legs (6)"];
     top.until(PATIENCE, |s| parts.iter().all(|p| s.contains(p)) && garbled(s, 60).is_empty())?;
     top.keep("top-60x20")?;
     top.press(&["q"])?;

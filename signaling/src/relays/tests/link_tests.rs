@@ -2,7 +2,6 @@ use super::served::{Ca, PATIENCE, Running, at, one, realm};
 use crate::admission::Admission as _;
 use crate::link_tests::{LinkTests as _, NoLinkTest};
 use crate::relays::Relays;
-use std::time::Duration;
 use tokio::time::timeout;
 use trocar_proto::session::admission::{AdmitError, VoicesGrant};
 use trocar_proto::session::ids::{LegId, ParticipantId, RealmId, SessionId};
@@ -15,10 +14,11 @@ const VOICES: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group
     01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:10:11:12:13:14:15:16:17:18:19:1A:1B:1C:1D:1E:1F:20\r\n\
     a=setup:actpass\r\na=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n";
 
-/// Waits until signaling knows that somebody operates through so many relays.
-async fn until_operated(relays: &Relays, many: usize) {
+/// Waits until signaling knows that somebody operates through these relays, in its words.
+async fn until_operated(relays: &Relays, through: &[&str]) {
     let mut operated = relays.inner.kept.operated();
-    timeout(PATIENCE, operated.wait_for(|o| o.len() == many)).await.expect("signaling was not told").unwrap();
+    let told = timeout(PATIENCE, operated.wait_for(|o| o.values().eq(through))).await;
+    told.expect("signaling was not told").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,7 +43,7 @@ async fn while_somebody_operates_through_one_relay_the_line_of_none_is_measured_
     assert_eq!(grant.quic, [b.relay.addresses()[0].quic]);
 
     a.operated.send_replace(true);
-    until_operated(&relays, 1).await;
+    until_operated(&relays, &["relay a"]).await;
     let why = begin(Some("b")).await.unwrap_err().to_string();
     assert!(why.starts_with("relay b: an expert operates through relay a, or is about to: a measurement"), "{why}");
     let why = begin(Some("a")).await.unwrap_err().to_string();
@@ -51,17 +51,13 @@ async fn while_somebody_operates_through_one_relay_the_line_of_none_is_measured_
     // Signaling hears no more of it: he may operate still.
     let address = a.admission.address().to_string();
     a.stop().await;
-    let gone = timeout(PATIENCE, async {
-        while begin(Some("a")).await != refused("a", AdmitError::Unavailable) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    gone.await.expect("the relay is not missed");
+    until_operated(&relays, &["relay a (which was the last that was heard of it)"]).await;
+    assert_eq!(begin(Some("a")).await, refused("a", AdmitError::Unavailable));
     let why = begin(Some("b")).await.unwrap_err().to_string();
     assert!(why.contains("through relay a (which was the last that was heard of it)"), "{why}");
     // It is back, and nobody operates.
     let a = Running::start_with(&ca, ("a", 1), &address, on).await;
-    until_operated(&relays, 0).await;
+    until_operated(&relays, &[]).await;
     assert_eq!(begin(Some("b")).await.unwrap().relay.as_deref(), Some("b"));
     for relay in [a, b, c] {
         relay.stop().await;
@@ -79,10 +75,10 @@ async fn a_signaling_that_starts_again_is_told_who_operates_and_the_only_relay_t
     let elsewhere = relays.begin(None, RealmId::new("south").unwrap()).await.unwrap_err().to_string();
     assert!(elsewhere.contains("realm south has no listener on this relay"), "{elsewhere}");
     relay.operated.send_replace(true);
-    until_operated(&relays, 1).await;
+    until_operated(&relays, &["relay a"]).await;
     drop((relays, events));
     let (relays, _events) = one(&ca, &relay).await;
-    until_operated(&relays, 1).await;
+    until_operated(&relays, &["relay a"]).await;
     relay.stop().await;
 }
 

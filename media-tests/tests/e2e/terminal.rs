@@ -13,7 +13,9 @@ const NARROW: (u16, u16) = (60, 20);
 fn load(stack: &Stack, known: &[&str]) -> anyhow::Result<Tmux> {
     let mut command = Command::new(trocar()?);
     command.args(["load", "run", "--invite", &stack.invitation("local")?, "--ca", &stack.text("/ca_file")?]);
-    command.args(["--publishers", "2", "--viewers", "6", "--bitrate", "20", "--ramp", "0.5", "--duration", "600"]).args(known);
+    command
+        .args(["--publishers", "2", "--viewers", "6", "--bitrate", "20", "--ramp", "0.5", "--duration", "600"])
+        .args(known);
     Tmux::start(WIDE, &command)
 }
 

@@ -2,7 +2,7 @@
 //! (a bridge), so that the cable can be pulled out, or the switch can swallow what it carries. Needs root.
 
 use anyhow::{Context, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
@@ -81,7 +81,55 @@ impl Namespace {
         } else {
             "delete table inet trtest"
         };
+        self.nft(rules)
+    }
+
+    /// Hands rules to the packet filter of the namespace.
+    ///
+    /// # Errors
+    /// Where `nft` is missing or does not take them.
+    pub fn nft(&self, rules: &str) -> anyhow::Result<()> {
         ip(&["netns", "exec", self.name(), "nft", rules])
+    }
+
+    /// From now on the cable carries packets of at most so many bytes.
+    ///
+    /// # Errors
+    /// Where `ip` fails.
+    pub fn mtu(&self, bytes: u32) -> anyhow::Result<()> {
+        let bytes = bytes.to_string();
+        ip(&["link", "set", &self.here(), "mtu", &bytes])?;
+        ip(&["-n", self.name(), "link", "set", &self.there(), "mtu", &bytes])
+    }
+
+    /// Gives both ends of the cable an address of IPv6: this machine's, and the namespace's.
+    ///
+    /// # Errors
+    /// Where `ip` fails.
+    pub fn ipv6(&self) -> anyhow::Result<[String; 2]> {
+        let [host, own] = [1, 2].map(|end| format!("fd00:203:{}::{end}", self.net));
+        ip(&["address", "add", &format!("{host}/64"), "dev", &self.switch(), "nodad"])?;
+        ip(&["-n", self.name(), "address", "add", &format!("{own}/64"), "dev", &self.there(), "nodad"])?;
+        Ok([host, own])
+    }
+
+    /// The names that programs in the namespace know, in the form of `/etc/hosts`, for those that `ip netns exec` starts.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub fn hosts(&self, text: &str) -> anyhow::Result<()> {
+        let folder = names_of(&self.name);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        std::fs::write(folder.join("hosts"), text).with_context(|| format!("cannot write in {}", folder.display()))
+    }
+
+    /// Sets what `/proc/sys/KEY` of the namespace says.
+    ///
+    /// # Errors
+    /// Where the kernel has no such key, or does not take the value.
+    pub fn sysctl(&self, key: &str, value: &str) -> anyhow::Result<()> {
+        let file = format!("/proc/sys/{key}");
+        inside(&self.name, || std::fs::write(&file, value).with_context(|| format!("cannot write {file}")))?
     }
 
     /// Ends it; returns the wall clock in milliseconds at which it ended.
@@ -115,7 +163,13 @@ impl Drop for Namespace {
         let _ = ip(&["link", "delete", &self.here()]);
         let _ = ip(&["link", "delete", &self.switch()]);
         let _ = ip(&["netns", "delete", &self.name]);
+        let _ = std::fs::remove_dir_all(names_of(&self.name));
     }
+}
+
+/// What `ip netns exec` puts in the place of files of `/etc`.
+fn names_of(namespace: &str) -> PathBuf {
+    Path::new("/etc/netns").join(namespace)
 }
 
 /// Two hospitals whose networks have the same addresses, and between them a machine that stands in both: three namespaces, two cables. Needs
@@ -295,6 +349,7 @@ fn clear_left_behind() -> anyhow::Result<()> {
             let _ = ip(&["link", "delete", &format!("{name}h")]);
             let _ = ip(&["link", "delete", &format!("{name}s")]);
             ip(&["netns", "delete", name])?;
+            let _ = std::fs::remove_dir_all(names_of(name));
         }
     }
     Ok(())

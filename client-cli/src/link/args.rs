@@ -8,10 +8,15 @@ use trocar_link::rate::mbit_s;
 /// Longest key, in bytes.
 const KEY_BYTES_MAX: u64 = 4_096;
 
+/// As [`trocar_link::classes::Fit::exit_code`] has it.
+const EXIT_STATUS: &str = "Exit status: 0 fit, or fit with limits; 99 not fit; 1 it could not be measured, or a figure that the class \
+                           needs is missing; 2 a mistake on the command line. --watch: that of the worst run.";
+
 /// Measure a line, or be the end that is measured against.
 #[derive(clap::Subcommand)]
 pub(crate) enum LinkCommand {
     /// Is this line fit for surgery? Measures it against `trocar link serve`, and says what of a relay can be reached.
+    #[command(after_help = EXIT_STATUS)]
     Test(Box<TestArgs>),
     /// The other end of a measurement. It sends nothing to whoever has not shown that it is there.
     Serve(super::serve::ServeArgs),

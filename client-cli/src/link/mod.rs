@@ -29,24 +29,24 @@ use show::Show;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use trocar_link::classes::{Classes, Fit, Measure, Way};
+use trocar_link::classes::{Classes, Measure, Way};
 use trocar_link::measure::PORT;
 use trocar_link::report::{self, Report};
 use trocar_proto::session::link_test::LinkTestGrant;
 
-/// Not fit: as k6 says that thresholds were not met.
-const NOT_FIT: u8 = 99;
 /// A picture where the class names no rate: a camera at 1080p.
 const RATE_DEFAULT: f64 = 10.0;
 /// How far above what the class needs the ramp goes.
 const HEADROOM: f64 = 1.25;
+/// Exit code of a run of `--watch` that could not be made, as without `--watch`.
+const NOT_MEASURED: u8 = 1;
 /// What a measurement takes beside what was typed, in seconds.
 const SETTING_UP_S: f64 = 10.0;
 
 /// Runs what was typed.
 ///
 /// # Errors
-/// Where a line cannot be measured; [`Ends`] where it was, and is not fit.
+/// Where a line cannot be measured; [`Ends`] where it was, and is not fit, or nobody can say whether it is.
 pub(crate) fn run(command: &LinkCommand) -> anyhow::Result<()> {
     match command {
         LinkCommand::Serve(args) => serve::run(args),
@@ -58,38 +58,53 @@ fn test(args: &TestArgs) -> anyhow::Result<()> {
     let classes = classes(args)?;
     let plan = plan(args, &classes)?;
     let to_stderr = args.json.as_deref() == Some(Path::new("-"));
-    let Some(every) = args.watch else {
-        let report = once(args, &plan, &classes, to_stderr)?;
-        return if report.verdict.fit == Fit::NotFit { Err(Ends(NOT_FIT).into()) } else { Ok(()) };
+    let code = match args.watch {
+        Some(every) => watch(args, &plan, &classes, every, to_stderr),
+        None => once(args, &plan, &classes, to_stderr)?.verdict.fit.exit_code(),
     };
-    watch(args, &plan, &classes, every, to_stderr)
+    if code == 0 { Ok(()) } else { Err(Ends(code).into()) }
 }
 
-/// Measures again and again. A run that fails is a change too.
-fn watch(args: &TestArgs, plan: &Plan, classes: &Classes, every: f64, to_stderr: bool) -> anyhow::Result<()> {
-    let (mut before, mut worst) = (None, None);
+/// Measures again and again; the exit code of it all. A run that fails is a change too.
+fn watch(args: &TestArgs, plan: &Plan, classes: &Classes, every: f64, to_stderr: bool) -> u8 {
+    let mut seen = Seen::default();
     for run in 1_u32.. {
         let began = Instant::now();
-        let verdict = match once(args, plan, classes, to_stderr) {
+        let came = once(args, plan, classes, to_stderr);
+        let verdict = match &came {
             Ok(report) => report.verdict.fit.words().to_owned(),
             Err(error) => format!("not measured: {error:#}"),
         };
-        let show = Show::start(to_stderr);
-        match &before {
-            Some(old) if *old != verdict => show.say(&format!("\x07CHANGED: {old} -> {verdict}")),
-            Some(_) => show.say(&format!("unchanged: {verdict}")),
-            None => {}
+        let code = came.map_or(NOT_MEASURED, |report| report.verdict.fit.exit_code());
+        if let Some(text) = seen.handle(verdict, code) {
+            Show::start(to_stderr).say(&text);
         }
-        if verdict == Fit::NotFit.words() || verdict.starts_with("not measured") {
-            worst = Some(verdict.clone());
-        }
-        before = Some(verdict);
         if args.runs.is_some_and(|most| run >= most) {
             break;
         }
         std::thread::sleep(Duration::from_secs_f64(every).saturating_sub(began.elapsed()));
     }
-    if worst.is_some() { Err(Ends(NOT_FIT).into()) } else { Ok(()) }
+    seen.code
+}
+
+/// What `--watch` remembers of the runs so far.
+#[derive(Default)]
+struct Seen {
+    before: Option<String>,
+    /// That of the worst run: not fit, before one that says nothing, before the others.
+    code: u8,
+}
+
+impl Seen {
+    /// Takes a run's verdict and exit code; what there is to say about the run before it. The bell rings where that is a change.
+    fn handle(&mut self, verdict: String, code: u8) -> Option<String> {
+        self.code = self.code.max(code);
+        let text = self.before.as_ref().map(|old| {
+            if *old == verdict { format!("unchanged: {verdict}") } else { format!("\x07CHANGED: {old} -> {verdict}") }
+        });
+        self.before = Some(verdict);
+        text
+    }
 }
 
 /// One measurement and its verdict, in every form that was asked for.
@@ -243,6 +258,7 @@ fn resolve(target: &str) -> anyhow::Result<Vec<SocketAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trocar_link::classes::Fit;
 
     #[derive(clap::Parser)]
     struct Typed {
@@ -304,6 +320,20 @@ mod tests {
         assert_eq!((p.video[0], p.rate_max), (Some(20.0), [20.0, 20.0]));
         let turned = planned(&["127.0.0.1", "--profile", "telesurgery-single", "--at-expert"]).unwrap();
         assert_eq!(turned.video[1], Some(75.0));
+    }
+
+    #[test]
+    fn a_watch_rings_at_each_change_and_ends_with_the_code_of_its_worst_run() {
+        for (runs, said, code) in [
+            (&[Fit::Fit, Fit::Fit][..], "unchanged: FIT", 0),
+            (&[Fit::Fit, Fit::WithLimits], "\x07CHANGED: FIT -> FIT WITH LIMITS", 0),
+            (&[Fit::NotFit, Fit::Unknown], "\x07CHANGED: NOT FIT -> CANNOT SAY", 99),
+            (&[Fit::Unknown, Fit::Fit], "\x07CHANGED: CANNOT SAY -> FIT", 1),
+        ] {
+            let mut seen = Seen::default();
+            let texts: Vec<_> = runs.iter().map(|f| seen.handle(f.words().to_owned(), f.exit_code())).collect();
+            assert_eq!((texts[0].as_deref(), texts[1].as_deref(), seen.code), (None, Some(said), code));
+        }
     }
 
     #[test]

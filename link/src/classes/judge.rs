@@ -33,12 +33,13 @@ impl Fit {
         }
     }
 
-    /// Exit code of a program that was asked: 0 fit; 99 not, or not shown to be; 1 where a figure is missing.
+    /// Exit code of a program that was asked: 0 where the line can be used, be it with limits; 99 where it cannot; 1 where nobody can
+    /// say, as where nothing was measured: no script takes that for fit.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::Fit => 0,
-            Self::WithLimits | Self::NotFit => 99,
+            Self::Fit | Self::WithLimits => 0,
+            Self::NotFit => 99,
             Self::Unknown => 1,
         }
     }

@@ -291,6 +291,18 @@ fn an_error_bar_that_reaches_over_a_threshold_is_fit_with_limits_and_says_so() {
 }
 
 #[test]
+fn only_a_line_that_can_be_used_ends_with_0() {
+    let codes = [Fit::Fit, Fit::WithLimits, Fit::NotFit, Fit::Unknown].map(|f| (f.words(), f.exit_code()));
+    assert_eq!(codes, [("FIT", 0), ("FIT WITH LIMITS", 0), ("NOT FIT", 99), ("CANNOT SAY", 1)]);
+    // The page that says so.
+    let page = include_str!("../../../docs/REPORTS.md");
+    for (words, code) in codes {
+        let row = page.lines().find(|l| l.starts_with(&format!("| {words} |"))).unwrap();
+        assert!(row.ends_with(&format!("| {code} |")), "{row}");
+    }
+}
+
+#[test]
 fn a_sample_that_is_too_small_proves_no_small_loss_and_no_percentile() {
     let loss = class_of(Limit { measure: Measure::Loss, way: Some(Way::Up) }, 0.1);
     for (sent, lost, fit) in

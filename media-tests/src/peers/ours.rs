@@ -4,13 +4,32 @@ use super::{Emulator, Line, Outcome, Pair, Place, figure};
 use crate::ledger::Flow;
 use crate::process::{Process, trocar};
 use crate::stack::{PATIENCE, path};
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 use trocar_proto::link::Direction;
 
 /// UDP payload of the idle flow's packets, and of nothing before it.
 pub const IDLE_BYTES: u32 = 200;
+
+/// The report that `trocar link test` wrote, where it ended with the exit code that belongs to its verdict.
+///
+/// # Errors
+/// Where there is none, or with another code.
+pub fn judged(out: &Output, json: &Path) -> anyhow::Result<Value> {
+    let said = || [&out.stdout, &out.stderr].map(|s| String::from_utf8_lossy(s).into_owned()).concat();
+    let text = std::fs::read_to_string(json).with_context(|| format!("no report; {:?}: {}", out.status, said()))?;
+    let report: Value = serde_json::from_str(&text)?;
+    let wanted = match report.pointer("/verdict/fit").and_then(Value::as_str) {
+        Some("fit" | "with_limits") => 0,
+        Some("not_fit") => 99,
+        Some("unknown") => 1,
+        other => bail!("a verdict that nobody knows: {other:?}"),
+    };
+    ensure!(out.status.code() == Some(wanted), "{:?}, and not {wanted}: {}", out.status, said());
+    Ok(report)
+}
 
 /// What was measured, and the ledger's idle flows, up and down.
 pub struct Measured {
@@ -34,9 +53,7 @@ pub fn measure(at: Place, profile: &str, seed: u64, flags: &[&str]) -> anyhow::R
     let json = dir.path().join("report.json");
     let fixed = ["link", "test", &emulator.listen, "--profile", "consultation", "--json", path(&json)?];
     let out = Command::new(trocar()?).args(fixed).args(flags).output()?;
-    let code = out.status.code();
-    ensure!(matches!(code, Some(0 | 99)), "{code:?}: {}", String::from_utf8_lossy(&out.stderr));
-    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    let report = judged(&out, &json)?;
     let ledger = emulator.end()?;
     let idle = |i: usize, way| {
         let sent = figure(&report, &format!("/result/directions/{i}/idle/sent"))?;

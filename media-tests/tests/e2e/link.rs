@@ -4,26 +4,29 @@ use crate::number;
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use trocar_link::measure::packet::{Header, Key, Kind, OPENING_BYTES};
 use trocar_link::measure::responder::opening;
 use trocar_media_tests::ledger::{self, Flow};
-use trocar_media_tests::peers::ours::IDLE_BYTES;
+use trocar_media_tests::peers::ours::{IDLE_BYTES, judged};
 use trocar_media_tests::process::{Process, trocar};
 use trocar_media_tests::stack::{PATIENCE, path};
 use trocar_proto::link::{Direction, Record};
 
 const LOOPBACK: &str = "127.0.0.1:0";
 
-fn start(name: &str, arguments: &[&str]) -> anyhow::Result<(Process, String)> {
+/// A program of ours that says where it listens, and that.
+pub(crate) fn start(name: &str, arguments: &[&str]) -> anyhow::Result<(Process, String)> {
     let mut process = Process::trocar(name, arguments)?;
     let ready: Value = serde_json::from_str(&process.line(PATIENCE, |l| l.contains("\"ready\""))?)?;
     Ok((process, ready["listen"].as_str().context("listen")?.to_owned()))
 }
 
-fn serve() -> anyhow::Result<(Process, String)> {
+/// The other end, and where it is.
+pub(crate) fn serve() -> anyhow::Result<(Process, String)> {
     start("trocar link serve", &["link", "serve", "--json", "--listen", LOOPBACK])
 }
 
@@ -51,14 +54,13 @@ fn measure(line: &[&str]) -> anyhow::Result<Measured> {
     let (mut emulator, at) = start("impair", &flags)?;
     let out = test(&at, &["--json", path(&json)?, "--html", path(&html)?, "--junit", path(&junit)?])?;
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    let code = out.status.code();
-    ensure!(matches!(code, Some(0 | 99)), "{code:?}: {said}{}", String::from_utf8_lossy(&out.stderr));
+    let report = judged(&out, &json)?;
     emulator.stop()?;
     for file in [&html, &junit] {
         ensure!(std::fs::metadata(file)?.len() > 200, "{} is not there", file.display());
     }
     let ledger = ledger::read(&ledger)?;
-    Ok(Measured { report: serde_json::from_str(&std::fs::read_to_string(&json)?)?, ledger, said, dir })
+    Ok(Measured { report, ledger, said, dir })
 }
 
 /// The idle flows of both directions are what the ledger says; how many packets were lost in all.
@@ -123,6 +125,47 @@ fn what_a_bad_line_loses_is_counted_packet_by_packet_and_its_rate_is_found() -> 
         ensure!((rate - RATE).abs() <= bar + 0.05 * RATE, "direction {i}: {rate} ± {bar}: {}", wrong.said);
         ensure!(at("video/frames_damaged") > 0.0, "direction {i}: {}", wrong.said);
     }
+    Ok(())
+}
+
+/// A file of one class, `ours`, with one limit.
+pub(crate) fn class(dir: &Path, limit: &str) -> anyhow::Result<PathBuf> {
+    let file = dir.join("classes.toml");
+    let class =
+        "schema = \"trocar-link-classes/1\"\n[[class]]\nname = \"ours\"\ntitle = \"Ours\"\nabout = \"One limit.\"\n";
+    std::fs::write(&file, format!("{class}[class.limits]\n{limit}, source = \"a test of 2026\" }}\n"))?;
+    Ok(file)
+}
+
+#[test]
+fn each_of_the_four_answers_has_its_exit_code() -> anyhow::Result<()> {
+    // What decides depends on no clock: sizes of packets, how many values there are, and whether there is a second path.
+    let answers = [
+        ("mtu_payload_bytes = { min = 600", "fit", 0),
+        ("rtt_loaded_p99_ms = { max = 100000", "with_limits", 0),
+        ("mtu_payload_bytes = { min = 9500", "not_fit", 99),
+        ("path_skew_ms = { max = 1000", "unknown", 1),
+    ];
+    let measured = |limit: &str| -> anyhow::Result<(Value, Output)> {
+        let dir = tempfile::tempdir()?;
+        let (classes, json) = (class(dir.path(), limit)?, dir.path().join("report.json"));
+        let (_serve, at) = serve()?;
+        let flags = ["--classes", path(&classes)?, "--profile", "ours", "--max-rate", "1M", "--json", path(&json)?];
+        let out = Command::new(trocar()?).args(["link", "test", &at, "-t", "1"]).args(flags).output()?;
+        Ok((judged(&out, &json)?, out))
+    };
+    let came: Vec<_> = std::thread::scope(|scope| {
+        let running = answers.map(|(limit, ..)| scope.spawn(move || measured(limit)));
+        running.into_iter().map(|r| r.join().expect("a measurement")).collect()
+    });
+    for ((limit, fit, code), came) in answers.iter().zip(came) {
+        let (report, out) = came.context(*limit)?;
+        let verdict = &report["verdict"];
+        ensure!(verdict["fit"] == *fit && out.status.code() == Some(*code), "{limit}: {:?}: {verdict}", out.status);
+    }
+    let help = Command::new(trocar()?).args(["link", "test", "--help"]).output()?;
+    let help = String::from_utf8_lossy(&help.stdout).replace('\n', " ");
+    ensure!(help.contains("Exit status: 0 fit, or fit with limits; 99 not fit; 1 it could not be"), "{help}");
     Ok(())
 }
 

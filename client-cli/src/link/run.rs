@@ -13,9 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use trocar_link::measure::flow::{Received, Way};
 use trocar_link::measure::mtu::MtuSearch;
 use trocar_link::measure::nat;
-use trocar_link::measure::packet::PING_BYTES_MIN;
 use trocar_link::measure::pair::{Pair, second_path};
-use trocar_link::measure::quantiles::quantiles;
 use trocar_link::measure::ramp::{Idle, Ramp};
 use trocar_link::measure::schedule::{FlowSpec, Shape};
 use trocar_link::result::{self, Direction, LinkResult, Quantiles, VideoFlow};
@@ -242,7 +240,7 @@ impl Measuring<'_> {
         } else {
             self.idle = self.flows.run(&flows, self.show, "idle", text)?;
         }
-        self.result.path.rtt_idle_us = trip_quantiles(self.session(), since);
+        self.result.path.rtt_idle_us = self.session().round_trips(since, i64::MAX);
         self.show.line("idle", &format!("round trip {}", spread(self.result.path.rtt_idle_us.as_ref())));
         if let Some((name, _)) = self.plan.routes.get(1) {
             self.result.second_path = second_path(name, &pairs);
@@ -436,9 +434,7 @@ impl Measuring<'_> {
         for r in &ran {
             self.flows.received(r, None, false)?;
         }
-        let session = self.session();
-        let trips = session.trips(since).into_iter().filter(|t| t.sent <= until && t.len == PING_BYTES_MIN);
-        let loaded = quantiles(trips.map(|t| t.rtt_us).collect());
+        let loaded = self.session().round_trips(since, until);
         self.show.line("load", &format!("{name:<4} filled: round trip {}", spread(loaded.as_ref())));
         // The worse of the two directions.
         let worse = |q: &Quantiles| self.result.path.rtt_loaded_us.as_ref().is_none_or(|old| q.p99 > old.p99);
@@ -542,9 +538,4 @@ impl Measuring<'_> {
 /// How long ago the run's first exchange was: the offset is said for the start.
 fn e_span(session: &Session, e: &trocar_link::measure::clock::Estimate) -> i64 {
     2 * (session.now() - e.model.at).max(0)
-}
-
-fn trip_quantiles(session: &Session, since: i64) -> Option<Quantiles> {
-    let trips = session.trips(since).into_iter().filter(|t| t.len == PING_BYTES_MIN);
-    quantiles(trips.map(|t| t.rtt_us).collect())
 }

@@ -23,6 +23,8 @@ use trocar_link::measure::packet::{
 use trocar_link::measure::responder::opening;
 use trocar_link::measure::schedule::FlowSpec;
 use trocar_link::sockets::{Clock, Flow, Nothing, Progress, Socket};
+use trocar_link::measure::trips::{Trip, Trips};
+use trocar_link::result::Quantiles;
 
 /// A peer that says nothing for so long is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -30,18 +32,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// Between two tries before a round trip is known.
 pub(super) const TRY_EVERY: Duration = Duration::from_millis(250);
-/// Round trips that are kept. Loss policy: one more is not kept.
-const TRIPS_MAX: usize = 200_000;
 /// Questions that are under way at a time.
 const ASKED_AT_ONCE: usize = 8;
-
-/// A ping that came back.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Trip {
-    pub(super) sent: Stamp,
-    pub(super) rtt_us: f64,
-    pub(super) len: usize,
-}
 
 struct Shared {
     socket: Socket,
@@ -62,7 +54,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     filter: ClockFilter,
-    trips: Vec<Trip>,
+    trips: Trips,
     logs: BTreeMap<u16, Log>,
     answers: BTreeMap<u32, Answer>,
     retry: Option<(u64, Vec<u8>)>,
@@ -256,7 +248,12 @@ impl Session {
 
     /// Round trips of pings that left from `since` on.
     pub(super) fn trips(&self, since: Stamp) -> Vec<Trip> {
-        locked(&self.shared.state).trips.iter().filter(|t| t.sent >= since).copied().collect()
+        locked(&self.shared.state).trips.since(since).copied().collect()
+    }
+
+    /// Round trips of pings of the usual length that left between two times.
+    pub(super) fn round_trips(&self, from: Stamp, until: Stamp) -> Option<Quantiles> {
+        locked(&self.shared.state).trips.quantiles(from, until, PING_BYTES_MIN)
     }
 
     /// Begins a flow in both ends' minds. Up: [`Session::send`] sends it.
@@ -377,8 +374,7 @@ impl Session {
 
     /// How long an answer may take before it is asked for again.
     fn patience(&self) -> Duration {
-        let state = locked(&self.shared.state);
-        let recent = state.trips.iter().rev().take(50).map(|t| t.rtt_us).fold(0.0, f64::max);
+        let recent = locked(&self.shared.state).trips.slowest_of_newest(50);
         if recent == 0.0 { TRY_EVERY } else { Duration::from_micros(recent as u64 * 2 + 20_000) }
     }
 
@@ -570,9 +566,7 @@ impl State {
         let exchange = Exchange { t0, t1, t2: header.sent, t3: at };
         if header.frame == 0 {
             self.filter.handle_exchange(exchange);
-            if self.trips.len() < TRIPS_MAX {
-                self.trips.push(Trip { sent: t0, rtt_us: exchange.rtt_us() as f64, len });
-            }
+            self.trips.handle_pong(Trip { seq: header.seq, sent: t0, rtt_us: exchange.rtt_us() as f64, len });
         }
         let seen = body.get(16..).and_then(read_address);
         if let (Some(before), Some(now)) = (self.seen_as, seen)

@@ -30,6 +30,7 @@ pub mod quantiles;
 pub mod ramp;
 pub mod responder;
 pub mod schedule;
+pub mod trips;
 
 #[cfg(test)]
 mod emulated;

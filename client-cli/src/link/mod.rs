@@ -143,6 +143,10 @@ fn once(args: &TestArgs, plan: &Plan, classes: &Classes, to_stderr: bool) -> any
         }
     }
     show.say("");
+    if show.is_live() {
+        show.say_in_words(&report::text(&report));
+        show.say("For a ticket:");
+    }
     show.say(report::ticket(&report).trim_end());
     Ok(report)
 }

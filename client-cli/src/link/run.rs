@@ -198,6 +198,7 @@ impl Measuring<'_> {
     fn mtu(&mut self) {
         let mut search = MtuSearch::default();
         while let Some(size) = search.next_size() {
+            self.show.tick("mtu", || format!("{size} bytes"));
             let passed = self.passes(size);
             search.handle(size, passed);
         }
@@ -411,8 +412,9 @@ impl Measuring<'_> {
             direction.capacity_uncertainty_mbit_s = capacity.filter(|c| !c.at_least).map(|c| c.uncertainty);
         }
         if let Some(c) = capacity {
+            let bar = if c.at_least { String::new() } else { format!(" ± {:.2}", c.uncertainty) };
             let least = if c.at_least { "at least " } else { "" };
-            self.show.line("ramp", &format!("{:<4} {least}{:.2} ± {:.2} Mbit/s", way.name(), c.mbit_s, c.uncertainty));
+            self.show.line("ramp", &format!("{:<4} carries {least}{:.2}{bar} Mbit/s", way.name(), c.mbit_s));
         }
         Ok(())
     }

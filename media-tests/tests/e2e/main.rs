@@ -33,6 +33,7 @@ mod link;
 mod link_apart;
 mod link_paths;
 mod link_relay;
+mod link_watch;
 mod listeners;
 mod load;
 mod load_agents;

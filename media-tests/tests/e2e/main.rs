@@ -31,6 +31,7 @@ mod install;
 mod lines;
 mod link;
 mod link_apart;
+mod link_net;
 mod link_paths;
 mod link_relay;
 mod link_watch;

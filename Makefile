@@ -46,7 +46,7 @@ sbom: setup-run ## the bill of materials (CycloneDX), in target/sbom
 load: build ## load from this machine: 4K to 16 viewers, 500 light viewers, and where the ceiling is (docs/LOAD.md)
 	@scripts/load.sh
 
-link-peers: build ## `trocar link test` beside iperf3 and SRT over the same emulated lines (docs/LINK.md; three minutes)
+link-peers: build ## `trocar link test` beside iperf3 and SRT over the same emulated lines (docs/LINK.md; five minutes)
 	@cargo run -q -p trocar-media-tests --bin trocar-link-peers
 
 repair: build ## deadline repair: every simulated cell, as often as its bound needs, and five real ones (docs/DESIGN.md; half an hour)

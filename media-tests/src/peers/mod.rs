@@ -28,49 +28,84 @@ use trocar_proto::link::Record;
 pub struct Line {
     /// In the table.
     pub name: &'static str,
-    /// What both directions do, as `[up]` and `[down]` of a profile (docs/IMPAIR.md).
-    pub does: &'static str,
+    /// What it does.
+    pub does: Does,
     /// Its rate, of UDP payload, in Mbit/s.
     pub mbit_s: f64,
     /// What `iperf3` is told to send, in Mbit/s: it has no search for the rate, and is asked for too much to find it.
     pub iperf_mbit_s: f64,
 }
 
-/// The lines of the table.
-pub const LINES: [Line; 4] = [
+/// What a line does (docs/IMPAIR.md).
+#[derive(Debug, Clone, Copy)]
+pub enum Does {
+    /// The same in both directions: what stands in `[up]` of a profile.
+    BothWays(&'static str),
+    /// A whole profile.
+    Profile(&'static str),
+}
+
+/// The lines of the table: four that do one thing each, and two that come with the program, at their real rates.
+pub const LINES: [Line; 6] = [
     Line {
         name: "rate: 6 Mbit/s, 60 ms of queue, 10 ms",
-        does: "delay = { shape = 'constant', ms = 10 }\nline = { mbit_s = 6, queue_ms = 60 }\n",
+        does: Does::BothWays("delay = { shape = 'constant', ms = 10 }\nline = { mbit_s = 6, queue_ms = 60 }\n"),
         mbit_s: 6.0,
         iperf_mbit_s: 8.0,
     },
     Line {
         name: "random: 1 % lost, 10 ms, 6 Mbit/s",
-        does: "delay = { shape = 'constant', ms = 10 }\nline = { mbit_s = 6, queue_ms = 60 }\n\
+        does: Does::BothWays(
+            "delay = { shape = 'constant', ms = 10 }\nline = { mbit_s = 6, queue_ms = 60 }\n\
                loss = { model = 'random', percent = 1 }\n",
+        ),
         mbit_s: 6.0,
         iperf_mbit_s: 3.0,
     },
     Line {
         name: "bursts: 2 % lost in threes, 10 ms, 6 Mbit/s",
-        does: "delay = { shape = 'constant', ms = 10 }\nline = { mbit_s = 6, queue_ms = 60 }\n\
+        does: Does::BothWays(
+            "delay = { shape = 'constant', ms = 10 }\nline = { mbit_s = 6, queue_ms = 60 }\n\
                loss = { model = 'bursts', percent = 2, burst_packets = 3 }\n",
+        ),
         mbit_s: 6.0,
         iperf_mbit_s: 3.0,
     },
     Line {
         name: "jitter: 10 to 30 ms in order, 6 Mbit/s",
-        does: "delay = { shape = 'uniform', min_ms = 10, max_ms = 30 }\nline = { mbit_s = 6, queue_ms = 60 }\n",
+        does: Does::BothWays(
+            "delay = { shape = 'uniform', min_ms = 10, max_ms = 30 }\nline = { mbit_s = 6, queue_ms = 60 }\n",
+        ),
         mbit_s: 6.0,
         iperf_mbit_s: 3.0,
     },
+    Line {
+        name: "`lte`: 20 Mbit/s, 500 ms of queue, 27 ms",
+        does: Does::Profile(include_str!("../../../configs/link-profiles/lte.toml")),
+        mbit_s: of_payload(20.0),
+        iperf_mbit_s: 25.0,
+    },
+    Line {
+        name: "`5g-busy`: 30 Mbit/s, 1.2 % lost in fours, 57 ms",
+        does: Does::Profile(include_str!("../../../configs/link-profiles/5g-busy.toml")),
+        mbit_s: of_payload(30.0),
+        iperf_mbit_s: 15.0,
+    },
 ];
 
+/// What is left of a rate for the payload of packets of 1,200 bytes, where the line counts UDP and IPv4 too.
+const fn of_payload(mbit_s: f64) -> f64 {
+    mbit_s * 1_200.0 / 1_228.0
+}
+
 impl Line {
-    /// The same in both directions, as a profile.
+    /// As a profile.
     #[must_use]
     pub fn profile(&self) -> String {
-        format!("[up]\n{0}[down]\n{0}", self.does)
+        match self.does {
+            Does::BothWays(does) => format!("[up]\n{does}[down]\n{does}"),
+            Does::Profile(text) => text.to_owned(),
+        }
     }
 }
 
@@ -165,4 +200,20 @@ impl Emulator {
 /// A number of a report; an error names what is missing.
 fn figure(report: &Value, pointer: &str) -> anyhow::Result<f64> {
     report.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("no {pointer} in {report}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trocar_proto::link::Profile;
+
+    #[test]
+    fn the_rate_of_each_line_is_what_its_profile_leaves_for_payload() {
+        for line in &LINES {
+            let profile: Profile = toml::from_str(&line.profile()).unwrap();
+            let up = profile.up.line.unwrap();
+            let left = up.mbit_s.unwrap() * 1_200.0 / (1_200.0 + f64::from(up.overhead_bytes));
+            assert!((line.mbit_s - left).abs() < 1e-9, "{}: {left}", line.name);
+        }
+    }
 }

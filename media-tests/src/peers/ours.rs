@@ -82,7 +82,9 @@ impl Measured {
 /// # Errors
 /// As [`measure`].
 pub fn run(line: &Line, at: Place, seed: u64, seconds: u64) -> anyhow::Result<Outcome> {
-    let m = measure(at, &line.profile(), seed, &["-t", &seconds.to_string(), "--max-rate", "8M"])?;
+    // More than the line has, so that the search ends below.
+    let most = format!("{:.1}M", line.mbit_s * 4.0 / 3.0);
+    let m = measure(at, &line.profile(), seed, &["-t", &seconds.to_string(), "--max-rate", &most])?;
     let up = |key: &str| figure(&m.report, &format!("/result/directions/0/{key}"));
     let [there, back] = &m.idle;
     let ms = |us: f64| us / 1_000.0;

@@ -4,7 +4,7 @@
 use anyhow::{Context, ensure};
 use trocar_media_tests::ledger::Flow;
 use trocar_media_tests::peers::iperf::{self, Load};
-use trocar_media_tests::peers::{Line, Place, ours, srt};
+use trocar_media_tests::peers::{Does, Line, Place, ours, srt};
 use trocar_proto::link::{Direction, Link, Profile, Record};
 use trocar_proto::units::Micros;
 
@@ -86,7 +86,7 @@ fn iperf3_counts_what_the_ledger_says_up_to_the_last_packet_that_it_took() -> an
 
 #[test]
 fn srt_sees_no_more_gaps_than_the_ledger_has_losses() -> anyhow::Result<()> {
-    let line = Line { name: "lossy", does: LOSSY, mbit_s: 0.0, iperf_mbit_s: 0.0 };
+    let line = Line { name: "lossy", does: Does::BothWays(LOSSY), mbit_s: 0.0, iperf_mbit_s: 0.0 };
     let before = thrown_away()?;
     let o = srt::run(&line, Place::ours(), SEED, 2)?;
     let beside = (thrown_away()? - before) as f64;

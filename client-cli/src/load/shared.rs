@@ -83,6 +83,8 @@ pub(super) struct Place {
     pub(super) row: ViewerRow,
     /// Whether somebody is there.
     pub(super) taken: bool,
+    /// When the last frame came to somebody who was killed and is not back yet.
+    pub(super) last_before_kill: Option<Instant>,
 }
 
 impl Place {

@@ -163,6 +163,10 @@ impl Visit {
         match self.last.replace(now) {
             Some(last) => place.row.gap_ms = place.row.gap_ms.max((now - last).as_secs_f64() * 1e3),
             None => {
+                // Who was killed had no picture until now, either.
+                if let Some(killed) = place.last_before_kill.take() {
+                    place.row.gap_ms = place.row.gap_ms.max((now - killed).as_secs_f64() * 1e3);
+                }
                 let took = now - self.began;
                 place.row.first_frame_ms.get_or_insert(took.as_secs_f64() * 1e3);
                 lock(&self.shared.joins).first_frame.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
@@ -226,8 +230,10 @@ impl Visit {
             if let Some(last) = self.last.filter(|_| order != Order::End) {
                 place.row.gap_ms = place.row.gap_ms.max(last.elapsed().as_secs_f64() * 1e3);
             }
+            place.last_before_kill = self.last.filter(|_| order == Order::Kill);
+            place.row.disconnects += u64::from(order == Order::Kill);
         }
-        lock(&self.shared.joins).leaves += u64::from(order != Order::End);
+        lock(&self.shared.joins).leaves += u64::from(order == Order::Leave);
     }
 
     async fn by_quic(&mut self, access: &Access) -> anyhow::Result<()> {

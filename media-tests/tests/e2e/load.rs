@@ -161,6 +161,54 @@ fn streams_two_paths_and_webrtc_bring_every_frame_too() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Two feeds and four viewers, between two calm stages of which another one lies.
+fn with_middle_stage(stack: &Stack, stage: &str) -> anyhow::Result<Value> {
+    let scenario = stack.dir.path().join("middle.toml");
+    let text = format!(
+        "thresholds = [\"joins_failed == 0\"]\n[[publishers]]\ncount = 2\nbitrate = 1\nfps = 30\n[[viewers]]\ncount = 4\n\
+         [[stage]]\nkind = \"ramp\"\nseconds = 0.4\n[[stage]]\nkind = \"hold\"\nseconds = 2\n\
+         [[stage]]\n{stage}\nseconds = 3\n[[stage]]\nkind = \"hold\"\nseconds = 3\n"
+    );
+    std::fs::write(&scenario, text)?;
+    let out = load(stack, &[path(&scenario)?, "--json"])?;
+    ensure!(code(&out)? == 0, "{}", String::from_utf8_lossy(&out.stderr));
+    report(&out)
+}
+
+/// How many viewers there were in the seconds of that kind of stage.
+fn viewers_in(r: &Value, stage: &str) -> Vec<u64> {
+    let samples = r["samples"].as_array().into_iter().flatten();
+    samples.filter(|s| s["stage"] == stage).filter_map(|s| s["viewers"].as_u64()).collect()
+}
+
+#[test]
+fn a_kill_shows_as_a_gap_and_lost_connections_and_everybody_comes_back() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let r = with_middle_stage(&stack, "kind = \"kill\"\nviewers = 2\npublishers = 1")?;
+    let gap = number(&r, "/figures/gap_max_ms");
+    // Three seconds without the first feed, whatever it took to notice and to come back.
+    ensure!(gap >= 2_900.0, "{gap} ms: {}", r["figures"]);
+    ensure!(number(&r, "/figures/disconnects") == 2.0 && number(&r, "/figures/leaves") == 0.0, "{}", r["figures"]);
+    ensure!(number(&r, "/figures/joins") == 6.0, "four came and two came back: {}", r["figures"]);
+    ensure!(viewers_in(&r, "kill").contains(&2), "nobody was gone: {}", r["samples"]);
+    ensure!(viewers_in(&r, "hold").last() == Some(&4), "not everybody is back: {}", r["samples"]);
+    for viewer in r["viewers"].as_array().context("viewers")? {
+        // The killed ones were without a picture, and so was everybody of the killed feed. The fourth one noticed nothing.
+        let hit = viewer["viewer"] != 3;
+        let own = number(viewer, "/gap_ms");
+        ensure!((own >= 2_900.0) == hit, "{own} ms: {viewer}");
+        let seconds = viewer["seconds"].as_array().into_iter().flatten().rev().filter_map(Value::as_i64);
+        ensure!(seconds.take(3).any(|age| age >= 0), "no frame came in the end: {viewer}");
+    }
+    // The control: the same without a kill.
+    let r = with_middle_stage(&stack, "kind = \"hold\"")?;
+    let calm = number(&r, "/figures/gap_max_ms");
+    println!("longest gap with a kill of 3 s {gap} ms, without {calm} ms");
+    ensure!(calm < 2_900.0 && number(&r, "/figures/disconnects") == 0.0, "{calm} ms: {}", r["figures"]);
+    ensure!(number(&r, "/figures/joins") == 4.0 && viewers_in(&r, "kill").is_empty(), "{}", r["figures"]);
+    Ok(())
+}
+
 #[test]
 fn a_mistake_in_a_scenario_ends_with_2_and_names_the_file_and_the_examples_are_right() -> anyhow::Result<()> {
     let check = |file: &Path| -> anyhow::Result<(i32, String)> {

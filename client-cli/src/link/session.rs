@@ -22,9 +22,9 @@ use trocar_link::measure::packet::{
 };
 use trocar_link::measure::responder::opening;
 use trocar_link::measure::schedule::FlowSpec;
-use trocar_link::sockets::{Clock, Flow, Nothing, Progress, Socket};
 use trocar_link::measure::trips::{Trip, Trips};
 use trocar_link::result::Quantiles;
+use trocar_link::sockets::{Clock, Flow, Nothing, Progress, Socket};
 
 /// A peer that says nothing for so long is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);

@@ -307,6 +307,7 @@ fn note_relay(samples: &mut [Sample], relay: &[Load]) {
     let staged = samples.iter_mut().skip_while(|s| s.stage.is_empty());
     for (sample, load) in staged.zip(relay) {
         (sample.relay_cpu, sample.relay_thread_cpu) = (load.relay, load.relay_thread);
+        (sample.relay_drops, sample.relay_left_out) = (load.relay_drops, load.relay_left_out);
     }
 }
 

@@ -2,7 +2,7 @@
 //! still arrive.
 
 use super::access::Access;
-use super::figures::{Counts, Found, Named, Sample, Times, ViewerRow};
+use super::figures::{Counts, Found, Losses, Named, Sample, Times, ViewerRow};
 use super::machine::{self, Meter, RelayFigures};
 use super::publish::{Feed, Pacer, Publisher};
 use super::scenario::{Inject, Scenario, Stage};
@@ -44,6 +44,8 @@ impl Share {
 
 /// What a climb found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
 pub(super) struct Climbed {
     /// Viewers of the last step that was carried.
     pub(super) carried: usize,
@@ -55,6 +57,8 @@ pub(super) struct Climbed {
     pub(super) generator_cpu: f64,
     pub(super) relay_cpu: Option<f64>,
     pub(super) relay_thread_cpu: Option<f64>,
+    /// What got lost on the way in that step, as far as somebody counts it.
+    pub(super) losses: Losses,
 }
 
 /// What one machine counted.
@@ -266,7 +270,7 @@ impl Engine {
         loop {
             let new: Vec<usize> = self.free().take(step).collect();
             if new.is_empty() {
-                self.climbed = Some(self.climbed_to(carried, None, "all viewers were there".to_owned()));
+                self.climbed = Some(self.climbed_to(carried, None, "all viewers were there".to_owned(), usize::MAX));
                 return;
             }
             for viewer in &new {
@@ -276,20 +280,23 @@ impl Engine {
             tokio::time::sleep(settle).await;
             lock(&self.shared.interval).clear();
             let (before, failed) = (self.shared.totals().0, lock(&self.shared.joins).failed);
+            let first = lock(&self.shared.samples).len();
             tokio::time::sleep(measure).await;
             let counts = self.shared.totals().0.since(before);
             let (there, age) = (self.there().count(), lock(&self.shared.interval).ms(0.99));
             let refused = lock(&self.shared.joins).failed;
             if let Some(why) = not_carried(counts, age, age_p99_ms, refused.max(failed)) {
-                self.climbed = Some(self.climbed_to(carried, Some(there), why));
+                self.climbed = Some(self.climbed_to(carried, Some(there), why, first));
                 return;
             }
             carried = there;
         }
     }
 
-    fn climbed_to(&self, carried: usize, failed: Option<usize>, why: String) -> Climbed {
-        let last = lock(&self.shared.samples).last().cloned().unwrap_or_default();
+    /// The step that began with the second of that number is the last one.
+    fn climbed_to(&self, carried: usize, failed: Option<usize>, why: String, first: usize) -> Climbed {
+        let samples = lock(&self.shared.samples);
+        let last = samples.last().cloned().unwrap_or_default();
         Climbed {
             carried,
             failed,
@@ -297,6 +304,7 @@ impl Engine {
             generator_cpu: last.generator_cpu,
             relay_cpu: last.relay_cpu,
             relay_thread_cpu: last.relay_thread_cpu,
+            losses: Losses::of(samples.iter().skip(first)),
         }
     }
 
@@ -414,6 +422,9 @@ async fn sample(shared: Arc<Shared>, mut meter: Meter) {
             relay_thread_cpu: load.relay_thread,
             late_max_ms: late.max_ms(),
             load_average: load.average,
+            generator_drops: load.own_drops,
+            relay_drops: load.relay_drops,
+            relay_left_out: load.relay_left_out,
         };
         let mut samples = lock(&shared.samples);
         if samples.len() < SAMPLES {

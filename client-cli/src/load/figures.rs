@@ -80,6 +80,8 @@ impl<'de> Deserialize<'de> for Times {
 
 /// What a viewer found about packets and frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
 pub(super) struct Counts {
     /// RTP packets that were read, copies of a second path left out.
     pub(super) packets: u64,
@@ -141,6 +143,7 @@ impl Counts {
 
 /// What is wrong with a frame or packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fault {
     /// It did not come.
@@ -175,6 +178,7 @@ impl Fault {
 
 /// A fault by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Named {
     pub(super) fault: Fault,
     pub(super) feed: String,
@@ -185,6 +189,7 @@ pub(super) struct Named {
 
 /// A fault that viewers found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Found {
     #[serde(flatten)]
     pub(super) what: Named,
@@ -231,6 +236,8 @@ impl Faults {
 
 /// One viewer, in the end.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
 pub(super) struct ViewerRow {
     pub(super) viewer: u32,
     /// Where it ran; empty where there is one machine.
@@ -246,6 +253,7 @@ pub(super) struct ViewerRow {
     /// Connections that were lost.
     pub(super) disconnects: u64,
     /// Of whole frames that were captured after the leg was asked for.
+    #[cfg_attr(test, schemars(with = "Vec<(u64, u64)>"))]
     pub(super) ages: Times,
     /// Of each second of the run the largest age in milliseconds; −1 where no frame came whose age counts, −2 before and after it
     /// was there.
@@ -256,6 +264,8 @@ pub(super) struct ViewerRow {
 
 /// One second of the run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
 pub(super) struct Sample {
     /// Seconds since the beginning.
     pub(super) at: f64,
@@ -279,16 +289,66 @@ pub(super) struct Sample {
     /// Latest frame of the generator, in milliseconds.
     pub(super) late_max_ms: Option<f64>,
     pub(super) load_average: f64,
+    /// Datagrams that the kernel dropped at the generator's sockets, and at the relay's; none where it is not known.
+    pub(super) generator_drops: Option<u64>,
+    pub(super) relay_drops: Option<u64>,
+    /// Packets that the relay left out because a queue was full; none where it is not known.
+    pub(super) relay_left_out: Option<u64>,
+}
+
+/// What got lost between publisher and viewer, where somebody counted it; none where nobody did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub(super) struct Losses {
+    /// Datagrams that the kernel dropped at the generator's sockets: it did not read them in time.
+    pub(super) generator_drops: Option<u64>,
+    /// The same at the relay's.
+    pub(super) relay_drops: Option<u64>,
+    /// Packets that the relay left out because a queue was full.
+    pub(super) relay_left_out: Option<u64>,
+}
+
+impl Losses {
+    /// Of several seconds together.
+    pub(super) fn of<'a>(samples: impl Iterator<Item = &'a Sample>) -> Self {
+        let mut all = Self::default();
+        for s in samples {
+            for (sum, more) in [
+                (&mut all.generator_drops, s.generator_drops),
+                (&mut all.relay_drops, s.relay_drops),
+                (&mut all.relay_left_out, s.relay_left_out),
+            ] {
+                *sum = match (*sum, more) {
+                    (None, None) => None,
+                    (a, b) => Some(a.unwrap_or(0) + b.unwrap_or(0)),
+                };
+            }
+        }
+        all
+    }
+
+    /// In words; empty where nothing was lost that somebody counts.
+    pub(super) fn words(&self) -> String {
+        let said = [
+            (self.generator_drops, "the kernel dropped", "datagrams at the generator's sockets"),
+            (self.relay_drops, "the kernel dropped", "datagrams at the relay's sockets"),
+            (self.relay_left_out, "the relay left out", "packets: a queue of its own was full"),
+        ];
+        let words = said.into_iter().filter_map(|(n, what, of)| Some(format!("{what} {} {of}", n.filter(|n| *n > 0)?)));
+        words.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// The figures of the whole run, by name; none where nothing was measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub(super) struct Figures(BTreeMap<String, Option<f64>>);
 
 impl Figures {
     /// All there are: what thresholds may name.
-    pub(super) const NAMES: [&'static str; 32] = [
+    pub(super) const NAMES: [&'static str; 35] = [
         "age_p50_ms",
         "age_p95_ms",
         "age_p99_ms",
@@ -319,7 +379,10 @@ impl Figures {
         "gap_max_ms",
         "generator_cpu_percent",
         "generator_late_p99_ms",
+        "generator_kernel_drops",
         "relay_cpu_percent",
+        "relay_kernel_drops",
+        "relay_left_out",
         "load_average",
     ];
 

@@ -28,14 +28,31 @@ pub(super) struct RelayFigures {
     metrics: Option<(reqwest::Client, Url)>,
 }
 
-/// CPU seconds of the relay so far.
+/// Counters by name and labels.
+type Rows = BTreeMap<String, f64>;
+
+/// What all rows rose by together. One that was not there before began at 0, one that is gone says nothing.
+fn risen(now: &Rows, before: &Rows) -> u64 {
+    now.iter().map(|(row, n)| (n - before.get(row).copied().unwrap_or(0.0)).max(0.0)).sum::<f64>() as u64
+}
+
+/// What the relay has cost and lost so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Spent {
     /// Of the process, or of all where relays are apart; none where only threads are known.
     whole: Option<f64>,
     /// Of each thread: all of a process, or the workers by metrics.
-    threads: BTreeMap<String, f64>,
+    threads: Rows,
+    /// Datagrams that the kernel dropped at its sockets; none where nobody says.
+    drops: Option<Rows>,
+    /// Packets that did not get from it to a viewer because a queue was full; none where nobody says.
+    left_out: Option<Rows>,
 }
+
+/// Figures of a node's page that are read: a page about a thousand legs has many more.
+const DROPS: &str = "trocar_socket_kernel_drops_total";
+const LEFT_OUT: [&str; 3] =
+    ["trocar_leg_shed_packets_total", "trocar_leg_dropped_packets_total", "trocar_crossing_dropped_packets_total"];
 
 impl Spent {
     /// What was spent since then, and by the busiest thread; none where it did not rise, as after a restart.
@@ -49,13 +66,20 @@ impl Spent {
     /// From an answer; none where it says nothing of a process. Where relays are apart, the figures without the name of one are
     /// signaling's own.
     fn read(text: &str) -> Option<Self> {
-        let samples = parse(text).ok()?;
+        let read = [CPU_METRIC, WORKER_METRIC, DROPS].into_iter().chain(LEFT_OUT);
+        let read: Vec<&str> = read.collect();
+        let wanted = text.lines().filter(|l| read.iter().any(|name| l.starts_with(name)));
+        let samples = parse(&wanted.collect::<Vec<_>>().join("\n")).ok()?;
         let apart = samples.iter().any(|s| s.labels.contains_key("relay"));
         let of = |name| samples.iter().filter(move |s| s.name == name && s.labels.contains_key("relay") == apart);
         let whole = of(CPU_METRIC).map(|s| s.value).reduce(|a, b| a + b)?;
-        let label = |s: &Sample, name| s.labels.get(name).cloned().unwrap_or_default();
-        let threads = of(WORKER_METRIC).map(|s| (format!("{} {}", label(s, "relay"), label(s, "worker")), s.value));
-        Some(Self { whole: Some(whole), threads: threads.collect() })
+        let row = |s: &Sample| (format!("{} {:?}", s.name, s.labels), s.value);
+        Some(Self {
+            whole: Some(whole),
+            threads: of(WORKER_METRIC).map(row).collect(),
+            drops: Some(of(DROPS).map(row).collect()).filter(|rows: &Rows| !rows.is_empty()),
+            left_out: Some(LEFT_OUT.into_iter().flat_map(of).map(row).collect()),
+        })
     }
 }
 
@@ -101,12 +125,13 @@ impl RelayFigures {
         Ok(http.get(url.clone()).send().await?.error_for_status()?.text().await?)
     }
 
-    /// CPU seconds so far: of the process where it is on this machine, else by metrics.
+    /// So far: of the process where it is on this machine, and what only metrics say by these.
     async fn read(&self) -> Option<Spent> {
-        match self.pid {
-            Some(pid) => Some(Spent { whole: None, threads: threads(pid)? }),
-            None => Spent::read(&self.ask().await.ok()?),
-        }
+        let text = if self.metrics.is_some() { self.ask().await.ok() } else { None };
+        let by_metrics = text.as_deref().and_then(Spent::read);
+        let Some(pid) = self.pid else { return by_metrics };
+        let left_out = by_metrics.and_then(|m| m.left_out);
+        Some(Spent { whole: None, threads: threads(pid)?, drops: kernel_drops(&pid.to_string()), left_out })
     }
 
     /// Readings that a rate is made of.
@@ -116,8 +141,8 @@ impl RelayFigures {
 }
 
 /// CPU seconds of each thread of a process so far.
-fn threads(pid: u32) -> Option<BTreeMap<String, f64>> {
-    let mut out = BTreeMap::new();
+fn threads(pid: u32) -> Option<Rows> {
+    let mut out = Rows::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
         let id = task.file_name().to_str()?.to_owned();
         // A thread may end between the two reads.
@@ -128,7 +153,30 @@ fn threads(pid: u32) -> Option<BTreeMap<String, f64>> {
     Some(out)
 }
 
-/// CPU over one interval, in per cent of one core.
+/// Datagrams that the kernel dropped so far at each UDP socket of a process, by inode: the tenth column and the last one of the
+/// kernel's list. None where it does not say.
+fn kernel_drops(process: &str) -> Option<Rows> {
+    let links = std::fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();
+    let sockets: Vec<String> = links
+        .filter_map(|fd| {
+            Some(std::fs::read_link(fd.path()).ok()?.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        })
+        .collect();
+    let mut out = Rows::new();
+    for table in ["udp", "udp6"] {
+        let text = std::fs::read_to_string(format!("/proc/{process}/net/{table}")).ok()?;
+        for line in text.lines().skip(1) {
+            let mut columns = line.split_ascii_whitespace();
+            let (Some(inode), Some(drops)) = (columns.nth(9), columns.next_back()) else { continue };
+            if sockets.iter().any(|s| s == inode) {
+                out.insert(inode.to_owned(), drops.parse().ok()?);
+            }
+        }
+    }
+    Some(out)
+}
+
+/// One interval: CPU in per cent of one core, and what was lost.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Load {
     /// This program.
@@ -139,6 +187,12 @@ pub(super) struct Load {
     pub(super) relay_thread: Option<f64>,
     /// Processes that run or want to, over the last minute.
     pub(super) average: f64,
+    /// Datagrams that the kernel dropped at sockets of this program.
+    pub(super) own_drops: Option<u64>,
+    /// The same at the relay's.
+    pub(super) relay_drops: Option<u64>,
+    /// Packets that the relay left out because a queue was full.
+    pub(super) relay_left_out: Option<u64>,
 }
 
 /// Reads again and again.
@@ -146,6 +200,7 @@ pub(super) struct Meter {
     relay: RelayFigures,
     at: Instant,
     own: f64,
+    own_drops: Option<Rows>,
     /// The last readings of the relay, the newest at the back. Loss policy: the oldest goes first.
     before: VecDeque<(Instant, Spent)>,
 }
@@ -164,12 +219,20 @@ pub(super) fn cores() -> usize {
 impl Meter {
     pub(super) async fn new(relay: RelayFigures) -> Self {
         let first = relay.read().await.map(|spent| (Instant::now(), spent));
-        Self { relay, at: Instant::now(), own: own_seconds(), before: first.into_iter().collect() }
+        let before = first.into_iter().collect();
+        Self { relay, at: Instant::now(), own: own_seconds(), own_drops: kernel_drops("self"), before }
     }
 
     /// What the time since the last reading cost.
     pub(super) async fn read(&mut self) -> Load {
+        let last = self.before.back().map(|(_, spent)| spent.clone());
         let relay = self.read_relay().await;
+        let now = self.before.back().map(|(_, spent)| spent);
+        let lost = |of: fn(&Spent) -> Option<&Rows>| Some(risen(of(now?)?, of(last.as_ref()?)?));
+        let (relay_drops, relay_left_out) = (lost(|s| s.drops.as_ref()), lost(|s| s.left_out.as_ref()));
+        let drops = kernel_drops("self");
+        let own_drops = drops.as_ref().zip(self.own_drops.as_ref()).map(|(now, before)| risen(now, before));
+        self.own_drops = drops;
         let (at, own) = (Instant::now(), own_seconds());
         let seconds = (at - self.at).as_secs_f64().max(1e-3);
         let load = Load {
@@ -177,6 +240,9 @@ impl Meter {
             relay: relay.map(|(whole, _)| whole),
             relay_thread: relay.and_then(|(_, thread)| thread),
             average: average(),
+            own_drops,
+            relay_drops,
+            relay_left_out,
         };
         (self.at, self.own) = (at, own);
         load
@@ -220,10 +286,13 @@ mod tests {
         let node = "process_cpu_seconds_total 7\ntrocar_worker_cpu_seconds_total{worker=\"0\"} 2\ntrocar_worker_cpu_seconds_total{worker=\"1\"} 3.5\n";
         let spent = Spent::read(node).unwrap();
         assert_eq!(spent.since(&Spent { whole: Some(1.0), ..Spent::default() }), Some((6.0, Some(3.5))));
-        let before = Spent { whole: Some(6.5), threads: [(" 1".to_owned(), 3.25)].into() };
+        let threads = [("trocar_worker_cpu_seconds_total {\"worker\": \"1\"}".to_owned(), 3.25)].into();
+        let before = Spent { whole: Some(6.5), threads, ..Spent::default() };
         assert_eq!(spent.since(&before), Some((0.5, Some(2.0))));
-        assert_eq!(Spent::default().since(&Spent { whole: None, threads: [].into() }), Some((0.0, None)));
-        assert_eq!(Spent { whole: Some(1.0), ..Spent::default() }.since(&spent), None, "it began anew");
+        assert_eq!(Spent::default().since(&Spent::default()), Some((0.0, None)));
+        assert_eq!((spent.drops, spent.left_out), (None, Some(Rows::new())));
+        let anew = Spent { whole: Some(1.0), ..Spent::default() };
+        assert_eq!(anew.since(&Spent { whole: Some(7.0), ..Spent::default() }), None, "it began anew");
         let apart = "process_cpu_seconds_total 7\nprocess_cpu_seconds_total{relay=\"a\"} 1\nprocess_cpu_seconds_total{relay=\"b\"} 2\n\
                      trocar_worker_cpu_seconds_total{relay=\"b\",worker=\"0\"} 1\n";
         let spent = Spent::read(apart).unwrap();
@@ -243,5 +312,40 @@ mod tests {
         let load = meter.read().await;
         assert!(load.own > 5.0 && load.relay.unwrap() > 5.0 && load.relay_thread.unwrap() > 1.0, "{load:?}");
         assert!(RelayFigures::new(Some(u32::MAX), None, &[]).unwrap_err().to_string().contains("--relay-pid"));
+    }
+
+    #[test]
+    fn what_the_relay_left_out_is_the_sum_of_what_each_leg_rose_by() {
+        let page = |a: u32, b: &str| {
+            format!(
+                "process_cpu_seconds_total 1\ntrocar_socket_kernel_drops_total{{worker=\"0\"}} 5\n\
+                 trocar_leg_shed_packets_total{{leg=\"1\"}} {a}\ntrocar_leg_dropped_packets_total{{leg=\"1\"}} 2\n{b}trocar_leg_packets_total x\n"
+            )
+        };
+        let before = Spent::read(&page(4, "")).unwrap();
+        let now = Spent::read(&page(7, "trocar_leg_shed_packets_total{leg=\"2\"} 3\n")).unwrap();
+        assert_eq!(risen(&now.left_out.unwrap(), &before.left_out.unwrap()), 6, "three of each leg");
+        assert_eq!(risen(&now.drops.unwrap(), &before.drops.unwrap()), 0);
+        assert_eq!(risen(&[("a".to_owned(), 1.0)].into(), &[("a".to_owned(), 9.0)].into()), 0, "it began anew");
+    }
+
+    #[test]
+    fn what_overruns_a_socket_of_this_program_is_counted_and_no_other_programs() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&socket).set_recv_buffer_size(8_192).unwrap();
+        let before = kernel_drops("self").unwrap();
+        let from = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..200 {
+            from.send_to(&[0; 1_000], socket.local_addr().unwrap()).unwrap();
+        }
+        // Loopback delivers within the send call: what is not in the buffer now was dropped.
+        socket.set_nonblocking(true).unwrap();
+        let arrived = std::iter::from_fn(|| socket.recv(&mut [0; 1_000]).ok()).count() as u64;
+        let dropped = risen(&kernel_drops("self").unwrap(), &before);
+        // Other tests of this program have sockets, too, and theirs may drop something.
+        assert!(arrived > 0 && dropped >= 200 - arrived, "{arrived} {dropped}");
+        // The first process of the machine has none of ours; where it may not be looked at it says nothing.
+        assert!(kernel_drops("1").is_none_or(|theirs| !theirs.keys().any(|inode| before.contains_key(inode))));
+        assert_eq!(kernel_drops("no process"), None);
     }
 }

@@ -14,6 +14,7 @@ mod engine;
 mod figures;
 mod flags;
 mod html;
+mod junit;
 mod machine;
 mod payload;
 mod publish;
@@ -92,7 +93,7 @@ async fn load(args: RunArgs, scenario: Scenario) -> anyhow::Result<bool> {
         agent::coordinate(&args, &scenario, run, &stop).await?
     };
     let report = Report::new(&scenario, parts);
-    write(args.junit.as_deref(), "--junit", || Ok(report.junit()))?;
+    write(args.junit.as_deref(), "--junit", || junit::junit(&report))?;
     write(args.html.as_deref(), "--html", || Ok(html::page(&report)?))?;
     if args.json {
         crate::verbs::print(&format!("{}\n", report.json()))?;

@@ -1,7 +1,7 @@
 //! What a test says in the end: figures, thresholds, faults by name, and who was the limit.
 
 use super::engine::{Climbed, Part};
-use super::figures::{Counts, Fault, Faults, Figures, Found, Named, Sample, Times, ViewerRow};
+use super::figures::{Counts, Fault, Faults, Figures, Found, Losses, Named, Sample, Times, ViewerRow};
 use super::machine;
 use super::scenario::Scenario;
 use super::threshold::Outcome;
@@ -21,6 +21,8 @@ const SHOWN: usize = 12;
 
 /// Who was the limit of what was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
 pub(super) struct Limit {
     /// `generator`, `relay`, `none`; `unknown` where the relay's CPU is not known and the generator's is free.
     pub(super) who: String,
@@ -29,10 +31,13 @@ pub(super) struct Limit {
 
 /// The report.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
 pub(super) struct Report {
     pub(super) schema: String,
     pub(super) title: String,
-    /// When the frames began.
+    /// When the frames began, in microseconds since the Unix epoch.
+    #[cfg_attr(test, schemars(with = "u64"))]
     pub(super) began: WallMicros,
     pub(super) seconds: f64,
     /// Somebody ended it before its stages were over.
@@ -53,7 +58,11 @@ pub(super) struct Report {
     /// Faults that were made on purpose; of them, those that no viewer found.
     pub(super) injected: Vec<Named>,
     pub(super) injected_not_found: Vec<Named>,
+    /// Ages in microseconds and how many frames had each, of all viewers.
+    #[cfg_attr(test, schemars(with = "Vec<(u64, u64)>"))]
     pub(super) ages: Times,
+    /// The same of the times from asking for a leg to its first whole frame.
+    #[cfg_attr(test, schemars(with = "Vec<(u64, u64)>"))]
     pub(super) first_frame: Times,
     pub(super) viewers: Vec<ViewerRow>,
     pub(super) samples: Vec<Sample>,
@@ -150,6 +159,10 @@ impl Report {
         f.set("generator_cpu_percent", busiest(parts));
         f.set("generator_late_p99_ms", late.ms(0.99));
         f.set("relay_cpu_percent", high(parts.iter().flat_map(|p| &p.samples).filter_map(|s| s.relay_cpu)));
+        let losses = Losses::of(self.samples.iter());
+        f.set("generator_kernel_drops", losses.generator_drops.map(|n| n as f64));
+        f.set("relay_kernel_drops", losses.relay_drops.map(|n| n as f64));
+        f.set("relay_left_out", losses.relay_left_out.map(|n| n as f64));
         f.set("load_average", self.samples.iter().map(|s| s.load_average).reduce(f64::max));
         self.figures = f;
     }
@@ -220,6 +233,15 @@ impl Report {
             ),
         );
         line("relay", format!("CPU {} of one core", percent("relay_cpu_percent")));
+        line(
+            "lost on the way",
+            format!(
+                "kernel drops: generator {}, relay {}; left out by the relay {}",
+                f("generator_kernel_drops"),
+                f("relay_kernel_drops"),
+                f("relay_left_out")
+            ),
+        );
         line("limit", format!("{}: {}", self.limit.who, self.limit.why));
         if let Some(c) = &self.climbed {
             line("ceiling", ceiling(c));
@@ -246,46 +268,6 @@ impl Report {
             line("fault", format!("and {more} more (--json names them)"));
         }
     }
-
-    /// JUnit: each threshold is a test, and so is each kind of injected fault.
-    pub(super) fn junit(&self) -> String {
-        let mut cases = String::new();
-        let mut failures = 0;
-        let mut add = |name: &str, wrong: Option<String>| {
-            // Writing to a String cannot fail.
-            let _ = match wrong {
-                None => writeln!(cases, "    <testcase classname=\"trocar.load\" name=\"{}\"/>", escape(name)),
-                Some(why) => {
-                    failures += 1;
-                    writeln!(
-                        cases,
-                        "    <testcase classname=\"trocar.load\" name=\"{}\">\n      <failure message=\"{}\"/>\n    </testcase>",
-                        escape(name),
-                        escape(&why)
-                    )
-                }
-            };
-        };
-        for t in &self.thresholds {
-            let measured = t.measured.map_or_else(|| "unknown".to_owned(), number);
-            add(
-                &t.threshold.to_string(),
-                (!t.met).then(|| format!("is {measured}; limit: {}: {}", self.limit.who, self.limit.why)),
-            );
-        }
-        if !self.injected.is_empty() {
-            let missed = self.injected_not_found.first();
-            add("injected faults are found", missed.map(|m| format!("not found: {}", in_words(m))));
-        }
-        let all = cases.matches("<testcase").count();
-        let title = escape(if self.title.is_empty() { "load test" } else { &self.title });
-        format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\"{all}\" failures=\"{failures}\">\n  \
-             <testsuite name=\"{title}\" tests=\"{all}\" failures=\"{failures}\" errors=\"0\" skipped=\"0\" time=\"{:.3}\">\n\
-             {cases}  </testsuite>\n</testsuites>\n",
-            self.seconds
-        )
-    }
 }
 
 /// A number as a person reads it: at most one digit behind the point where it is large.
@@ -299,7 +281,7 @@ pub(super) fn number(v: f64) -> String {
     }
 }
 
-fn in_words(n: &Named) -> String {
+pub(super) fn in_words(n: &Named) -> String {
     match n.packet {
         Some(p) => format!("{}: feed {}, frame {}, packet {p}", n.fault.word(), n.feed, n.frame),
         None if n.fault == Fault::Missing => format!("missing: feed {}, frame {}, all of it", n.feed, n.frame),
@@ -316,14 +298,13 @@ fn ceiling(c: &Climbed) -> String {
         cpu(c.relay_thread_cpu)
     );
     match c.failed {
-        Some(n) => format!("{} viewers carried; with {n}: {} ({at})", c.carried, c.why),
+        Some(n) => {
+            let words = c.losses.words();
+            let lost = if words.is_empty() { words } else { format!("; {words}") };
+            format!("{} viewers carried; with {n}: {}{lost} ({at})", c.carried, c.why)
+        }
         None => format!("{} viewers carried, {} ({at})", c.carried, c.why),
     }
-}
-
-/// For XML attributes.
-fn escape(s: &str) -> String {
-    s.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// What nine of ten seconds were below: a machine that is full now and then is not a limit yet.
@@ -340,34 +321,58 @@ fn busiest(parts: &[Part]) -> Option<f64> {
     parts.iter().filter_map(of).reduce(f64::max)
 }
 
+/// Who was it: whose CPU was full or whose pacing slipped; else, where frames were lost, who lost them.
 fn limit(parts: &[Part]) -> Limit {
-    let say = |who: &str, why: String| Limit { who: who.to_owned(), why };
+    let losses = Losses::of(parts.iter().flat_map(|p| &p.samples));
+    let lost = parts.iter().flat_map(|p| &p.rows).any(|r| r.counts.frames_lost > 0);
+    let (who, mut why) = busy(parts).unwrap_or_else(|| match (losses, idle(parts)) {
+        (Losses { generator_drops: Some(1..), .. }, (_, why)) if lost => ("generator", why),
+        (Losses { relay_drops: Some(1..), .. } | Losses { relay_left_out: Some(1..), .. }, (_, why)) if lost => {
+            ("relay", why)
+        }
+        (_, idle) => idle,
+    });
+    let words = losses.words();
+    if !words.is_empty() {
+        why = format!("{why}; {words}");
+    } else if lost && losses.relay_left_out.is_none() {
+        why.push_str("; what the relay left out is not known (--metrics)");
+    }
+    Limit { who: who.to_owned(), why }
+}
+
+/// The generator or the relay, where one had no more to give.
+fn busy(parts: &[Part]) -> Option<(&'static str, String)> {
     let own = busiest(parts).unwrap_or(0.0);
     let late = parts.iter().filter_map(|p| p.late.ms(0.99)).fold(0.0, f64::max);
     let slipped: u64 = parts.iter().map(|p| p.slipped).sum();
     if own >= BUSY {
-        return say("generator", format!("the generator was the limit: its CPU was at {own:.0} % of its cores"));
+        return Some(("generator", format!("the generator was the limit: its CPU was at {own:.0} % of its cores")));
     }
     if late > LATE_MS || slipped > 0 {
         let why =
             format!("the generator was the limit: its pacing slipped, {late:.1} ms at p99, {slipped} frames left out");
-        return say("generator", why);
+        return Some(("generator", why));
     }
-    let threads = parts.iter().flat_map(|p| &p.samples).filter_map(|s| s.relay_thread_cpu);
-    let relay = parts.iter().flat_map(|p| &p.samples).filter_map(|s| s.relay_cpu);
-    match (high(threads), high(relay)) {
-        (Some(t), _) if t >= BUSY => say("relay", format!("the relay's busiest thread was at {t:.0} % of a core")),
-        (Some(t), _) => {
-            say("none", format!("generator at {own:.0} % of its cores, the relay's busiest thread at {t:.0} % of one"))
+    let thread = high(parts.iter().flat_map(|p| &p.samples).filter_map(|s| s.relay_thread_cpu));
+    let thread = thread.filter(|t| *t >= BUSY)?;
+    Some(("relay", format!("the relay's busiest thread was at {thread:.0} % of a core")))
+}
+
+/// What each used, where it was less than all.
+fn idle(parts: &[Part]) -> (&'static str, String) {
+    let own = busiest(parts).unwrap_or(0.0);
+    let samples = || parts.iter().flat_map(|p| &p.samples);
+    let (thread, relay) =
+        (high(samples().filter_map(|s| s.relay_thread_cpu)), high(samples().filter_map(|s| s.relay_cpu)));
+    let begin = format!("generator at {own:.0} % of its cores");
+    match (thread, relay) {
+        (Some(t), _) => ("none", format!("{begin}, the relay's busiest thread at {t:.0} % of one")),
+        (None, Some(r)) => ("none", format!("{begin}, relay at {r:.0} % of one core")),
+        (None, None) => {
+            let how = format!("--relay-pid, or --metrics with {}", machine::CPU_METRIC);
+            ("unknown", format!("{begin}; the relay's CPU is not known ({how})"))
         }
-        (None, Some(r)) => say("none", format!("generator at {own:.0} % of its cores, relay at {r:.0} % of one core")),
-        (None, None) => say(
-            "unknown",
-            format!(
-                "generator at {own:.0} % of its cores; the relay's CPU is not known (--relay-pid, or --metrics with {CPU})",
-                CPU = machine::CPU_METRIC
-            ),
-        ),
     }
 }
 
@@ -390,111 +395,12 @@ fn merge_samples(parts: &[Part]) -> Vec<Sample> {
             a.relay_thread_cpu = larger(a.relay_thread_cpu, b.relay_thread_cpu);
             a.late_max_ms = larger(a.late_max_ms, b.late_max_ms);
             a.load_average = a.load_average.max(b.load_average);
+            let Losses { generator_drops, relay_drops, relay_left_out } = Losses::of([&*a, b].into_iter());
+            (a.generator_drops, a.relay_drops, a.relay_left_out) = (generator_drops, relay_drops, relay_left_out);
         }
     }
     all
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SCENARIO: &str = "
-        thresholds = [\"age_p99_ms < 50\", \"frames_lost == 0\"]
-        [[publishers]]\nbitrate = 1\n[[viewers]]\ncount = 1\n[[stage]]\nkind = \"hold\"\nseconds = 1";
-
-    fn part(change: impl FnOnce(&mut Part)) -> Part {
-        let mut ages = Times::default();
-        (0..100).for_each(|_| ages.record(10_000));
-        let row = ViewerRow {
-            feed: "load-0".to_owned(),
-            counts: Counts { frames: 100, ..Counts::default() },
-            ages,
-            ..ViewerRow::default()
-        };
-        let sample = Sample {
-            viewers: 1,
-            generator_cpu: 50.0,
-            relay_cpu: Some(60.0),
-            relay_thread_cpu: Some(55.0),
-            ..Sample::default()
-        };
-        let mut part = Part {
-            began: WallMicros(1),
-            seconds: 10.0,
-            interrupted: false,
-            cores: 1,
-            rows: vec![row],
-            joins: 1,
-            joins_failed: 0,
-            leaves: 0,
-            first_frame: Times::default(),
-            why: BTreeMap::new(),
-            faults: vec![],
-            faults_unnamed: 0,
-            injected: vec![],
-            late: Times::default(),
-            not_sent: 0,
-            slipped: 0,
-            samples: vec![sample],
-            uncertainty_us: 0,
-            climbed: None,
-        };
-        change(&mut part);
-        part
-    }
-
-    fn report(parts: Vec<Part>) -> Report {
-        let r = Report::new(&Scenario::parse(SCENARIO).unwrap(), parts);
-        let again: Report = serde_json::from_str(&r.json()).unwrap();
-        for name in Figures::NAMES {
-            let (a, b) = (r.figures.get(name), again.figures.get(name));
-            // The last bit of a number may turn where serde_json reads floats fast.
-            let same = a == b || a.zip(b).is_some_and(|(a, b)| (a - b).abs() <= 1e-12 * a.abs());
-            assert!(same, "{name} as JSON and back: {a:?}, {b:?}");
-        }
-        r
-    }
-
-    #[test]
-    fn thresholds_decide_and_a_lost_frame_or_an_old_one_changes_that() {
-        assert!(report(vec![part(|_| {})]).met);
-        assert!(!report(vec![part(|p| p.rows[0].counts.frames_lost = 1)]).met);
-        let old = report(vec![part(|p| (0..5).for_each(|_| p.rows[0].ages.record(60_000)))]);
-        assert!(!old.met && old.text().contains("NOT MET") && old.junit().contains("failures=\"1\""), "{}", old.text());
-        assert!(!report(vec![part(|p| p.rows.clear())]).met, "what nobody measured is not met");
-    }
-
-    #[test]
-    fn who_was_the_limit_follows_from_what_each_used() {
-        let who = |p: Part| report(vec![p]).limit.who;
-        assert_eq!(who(part(|_| {})), "none");
-        assert_eq!(who(part(|p| p.samples[0].generator_cpu = 90.0)), "generator");
-        assert_eq!(who(part(|p| (p.cores, p.samples[0].generator_cpu) = (2, 90.0))), "none");
-        assert_eq!(who(part(|p| p.late.record(8_000))), "generator");
-        assert_eq!(who(part(|p| p.slipped = 1)), "generator");
-        assert_eq!(who(part(|p| p.samples[0].relay_thread_cpu = Some(95.0))), "relay");
-        assert_eq!(who(part(|p| (p.samples[0].relay_cpu, p.samples[0].relay_thread_cpu) = (None, None))), "unknown");
-    }
-
-    #[test]
-    fn parts_of_several_machines_are_one_and_a_fault_that_two_found_is_one() {
-        let named = Named { fault: Fault::Corrupt, feed: "load-0".to_owned(), frame: 9, packet: Some(3) };
-        let found = Found { what: named.clone(), viewers: 2, first: 1 };
-        let with = |injected: Vec<Named>| part(|p| (p.faults, p.injected) = (vec![found.clone()], injected));
-        let r = report(vec![with(vec![named.clone()]), with(vec![])]);
-        assert_eq!((r.figures.get("frames"), r.machines, r.cores), (Some(200.0), 2, 2));
-        assert_eq!(r.faults, [Found { what: named.clone(), viewers: 4, first: 1 }]);
-        assert!(r.injected_not_found.is_empty() && r.text().contains("corrupted: feed load-0, frame 9, packet 3"));
-        let other = Named { frame: 10, ..named };
-        let r = report(vec![with(vec![other.clone()])]);
-        assert_eq!(r.injected_not_found, [other]);
-        assert!(r.junit().contains("not found: corrupted: feed load-0, frame 10"));
-    }
-
-    #[test]
-    fn junit_says_what_was_wanted_in_signs_that_xml_takes() {
-        let x = report(vec![part(|_| {})]).junit();
-        assert!(x.contains("name=\"age_p99_ms &lt; 50\"/>") && x.contains("tests=\"2\" failures=\"0\""), "{x}");
-    }
-}
+mod tests;

@@ -45,8 +45,11 @@ pub(crate) enum InvalidThreshold {
 
 /// What became of one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
 pub(crate) struct Outcome {
     /// The threshold.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub(super) threshold: Threshold,
     /// The figure; none where nothing was measured.
     pub(super) measured: Option<f64>,

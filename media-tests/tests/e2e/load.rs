@@ -60,6 +60,19 @@ fn names(report: &Value, list: &str) -> Vec<Value> {
     all.map(|f| json!([f["fault"], f["feed"], f["frame"], f["packet"]])).collect()
 }
 
+/// The page, as somebody opens it who got it by mail; the controls of that look are with the reports of a line.
+fn is_readable(html: &Path) -> anyhow::Result<()> {
+    let artifacts = trocar_media_tests::workspace().join("var/artifacts/reports");
+    let mut node = Command::new("node");
+    node.arg("report.mjs").args([&artifacts, html]);
+    let seen = node.current_dir(trocar_media_tests::workspace().join("media-tests/browser")).output()?;
+    let said = String::from_utf8_lossy(&seen.stderr);
+    let page: Value = serde_json::from_slice(&seen.stdout).with_context(|| said.into_owned())?;
+    ensure!(page["amiss"] == json!([]) && page["plots"] == 6, "{page}");
+    ensure!(page["text"].as_str().is_some_and(|t| t.contains("all thresholds met")), "{page}");
+    Ok(())
+}
+
 #[test]
 fn thresholds_that_a_relay_meets_end_with_0_and_one_that_none_meets_ends_with_99() -> anyhow::Result<()> {
     let stack = Stack::start()?;
@@ -80,9 +93,8 @@ fn thresholds_that_a_relay_meets_end_with_0_and_one_that_none_meets_ends_with_99
         "{r}"
     );
     let junit = std::fs::read_to_string(junit)?;
-    ensure!(junit.contains("tests=\"2\" failures=\"0\""), "{junit}");
-    let html = std::fs::read_to_string(html)?;
-    ensure!(html.contains("all thresholds met") && html.matches("<svg ").count() == 6, "{} bytes", html.len());
+    ensure!(junit.contains(" tests=\"2\"") && junit.contains(" failures=\"0\""), "{junit}");
+    is_readable(&html)?;
 
     let out = load(&stack, &["--ramp", "0.1", "--duration", "1", "--threshold", "age_p99_ms < 0.001", "--json"])?;
     let r = report(&out)?;
@@ -227,12 +239,27 @@ fn a_mistake_in_a_scenario_ends_with_2_and_names_the_file_and_the_examples_are_r
         let (status, said) = check(&file)?;
         ensure!(status == wanted && said.contains("wrong.toml") && said.contains(says), "{to}: {status}: {said}");
     }
+    let folder = trocar_media_tests::workspace().join("configs/load");
     let mut examples = 0;
-    for example in std::fs::read_dir(trocar_media_tests::workspace().join("configs/load"))? {
-        let (status, said) = check(&example?.path())?;
+    for example in std::fs::read_dir(&folder)? {
+        let example = example?.path();
+        if example.is_dir() {
+            continue;
+        }
+        let (status, said) = check(&example)?;
         ensure!(status == 0, "{said}");
         examples += 1;
     }
     ensure!(examples > 0, "no examples");
+    // Nodes for those that a usual one is too small for, each with the name of its scenario.
+    let mut nodes = 0;
+    for node in std::fs::read_dir(folder.join("nodes"))? {
+        let node = node?.path();
+        let out = Command::new(trocar()?).args(["config", "check", path(&node)?]).output()?;
+        ensure!(code(&out)? == 0, "{}", String::from_utf8_lossy(&out.stderr));
+        ensure!(folder.join(node.file_name().context("no name")?).is_file(), "{} is for no scenario", node.display());
+        nodes += 1;
+    }
+    ensure!(nodes > 0, "no nodes");
     Ok(())
 }

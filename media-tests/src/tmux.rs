@@ -104,7 +104,9 @@ impl Tmux {
         let said = self.say(&["display-message", "-p", "#{pane_dead} #{pane_dead_status} #{pane_dead_signal}"])?;
         let words: Vec<&str> = said.trim_end_matches('\n').split(' ').collect();
         match words.as_slice() {
-            ["1", "", signal] => Ok(Some(128 + signal.parse::<i32>().unwrap_or(0))),
+            // The terminal is closed; how the program ended is not known yet.
+            ["1", "", ""] | ["1", ""] => Ok(None),
+            ["1", "", signal] => Ok(Some(128 + signal.parse::<i32>()?)),
             ["1", code, ..] => Ok(Some(code.parse()?)),
             _ => Ok(None),
         }

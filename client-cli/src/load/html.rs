@@ -98,7 +98,7 @@ fn plots(report: &Report) -> Result<Vec<(Plot, &'static str)>, PlotError> {
     out.push((lines(&axes, &both)?, "Whoever is full limits what is measured."));
     let rows: Vec<(String, Vec<Option<f64>>)> = spread(&report.viewers);
     let column_s = report.viewers.iter().map(|v| v.seconds.len()).max().unwrap_or(1).div_ceil(PARTS_MAX).max(1);
-    let axes = Axes { title: "Largest age by viewer", x: "seconds", y: "", ..Axes::default() };
+    let axes = Axes { title: "Largest age by viewer", x: "seconds", y: "ms", ..Axes::default() };
     out.push((
         heat_map(&axes, &rows, column_s as f64)?,
         "The stronger, the older; empty where no frame came or nobody was there.",

@@ -211,7 +211,8 @@ pub fn heat_map(axes: &Axes<'_>, rows: &[(String, Vec<Option<f64>>)], column_s: 
         let mut chart = builder.build_cartesian_2d(0.0..width, Names { names, range: 0.0..height })?;
         let mut grid = chart.configure_mesh();
         grid.disable_mesh();
-        mesh(&mut grid, axes).draw()?;
+        // Upwards there are names; what the colour says stands below.
+        mesh(&mut grid, &Axes { y: "", ..axes.clone() }).draw()?;
         for (i, (_, values)) in rows.iter().enumerate() {
             let y = height - i as f64;
             let cells = values.iter().take(columns).enumerate().filter_map(|(c, v)| {
@@ -225,7 +226,7 @@ pub fn heat_map(axes: &Axes<'_>, rows: &[(String, Vec<Option<f64>>)], column_s: 
         }
         Ok(())
     })?;
-    let legend = vec![(Colour::Up, format!("0 to {} ({})", crate::classes::number(top), axes.y))];
+    let legend = vec![(Colour::Up, format!("0 to {} {}", crate::classes::number(top), axes.y))];
     Ok(Plot { title: axes.title.to_owned(), svg, legend })
 }
 

@@ -77,8 +77,10 @@ fn iperf3_counts_what_the_ledger_says_up_to_the_last_packet_that_it_took() -> an
     ensure!(ran.flow.sent() == LOAD.packets, "{} packets", ran.flow.sent());
     // What the kernel threw away behind the emulator is lost, and not by the line.
     ensure!(beside > 0 || ran.accounts_for(&ran.flow).is_ok(), "{:?}", ran.accounts_for(&ran.flow));
-    // The line was the one of this seed, and a ledger of another seed is not taken for it.
-    ensure!(replay(SEED)?.losses() == ran.flow.losses(), "another seed's line: {:?}", ran.flow.losses());
+    // The line was the one of this seed, and a ledger of another seed is not taken for it. What came behind the last packet that was
+    // counted may still have been in the emulator when that was ended.
+    let [model, line] = [replay(SEED)?, ran.flow.clone()].map(|flow| flow.first(ran.counted));
+    ensure!(model?.losses() == line?.losses(), "another seed's line: {:?}", ran.flow.losses());
     ensure!(ran.accounts_for(&replay(SEED + 1)?).is_err(), "another seed's ledger was taken");
     ensure!(ran.accounts_for(&Flow::default()).is_err(), "an empty ledger was taken");
     Ok(())

@@ -1,7 +1,7 @@
 //! The repair matrix on the virtual clock: `trocar-repair-sim [--frames N] [--rate MBIT] [--both-hops] [--targets] [--two-paths]
 //! [--seed N] [--keep]`. Prints one line per cell; ends with an error where a target of the issue is not met by the lower confidence
 //! bound. A cell with such a target gets as many frames as its bound needs, any other N. `--targets` leaves out the cells that the issue
-//! sets no target for; `--keep` puts the tables into docs/DESIGN.md. `--real [--seconds N]` runs a few cells with real processes instead
+//! sets no target for; `--keep` puts the tables into docs/DESIGN.md. `--real [--whole N]` runs a few cells with real processes instead
 //! and ends with an error where they do not agree with the simulation.
 
 use anyhow::{Context, bail};
@@ -23,7 +23,7 @@ struct Args {
     seed: u64,
     real: bool,
     keep: bool,
-    seconds: u64,
+    whole: u64,
 }
 
 fn parse() -> anyhow::Result<Args> {
@@ -36,7 +36,7 @@ fn parse() -> anyhow::Result<Args> {
         seed: 1,
         real: false,
         keep: false,
-        seconds: 36,
+        whole: 900,
     };
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
@@ -50,9 +50,9 @@ fn parse() -> anyhow::Result<Args> {
             "--targets" => args.targets = true,
             "--real" => args.real = true,
             "--keep" => args.keep = true,
-            "--seconds" => args.seconds = value()?.parse().context("--seconds wants a whole number")?,
+            "--whole" => args.whole = value()?.parse().context("--whole wants a whole number of frames")?,
             _ => bail!(
-                "{flag}: --frames, --rate, --seed, --both-hops, --targets, --two-paths, --keep, --real or --seconds is right"
+                "{flag}: --frames, --rate, --seed, --both-hops, --targets, --two-paths, --keep, --real or --whole is right"
             ),
         }
     }
@@ -119,11 +119,11 @@ fn main() -> anyhow::Result<()> {
 fn run_for_real(args: &Args) -> anyhow::Result<()> {
     let mut apart = 0;
     let mut out = String::from(
-        "| cell | real, within 100 ms | later | silent after the dark | simulated | |\n| --- | --- | --- | --- | --- | --- |\n",
+        "| cell | real, within 100 ms | later | left out | silent after the dark | simulated | |\n| --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (pictures, loss, round_trip_ms) in real::CELLS {
         let cell = pictures.cell(loss, round_trip_ms, args.frames);
-        let (simulated, seen) = (cell.run(), real::run(pictures, &cell, args.seconds)?);
+        let (simulated, seen) = (cell.run(), real::run(pictures, &cell, args.whole)?);
         let agrees = seen.agrees(&simulated);
         apart += u32::from(!agrees);
         let share = |good: u64, all: u64| {
@@ -131,12 +131,13 @@ fn run_for_real(args: &Args) -> anyhow::Result<()> {
             format!("{good} of {all}: {:.2} %, ≥ {bound:.2}", 100.0 * good as f64 / all.max(1) as f64)
         };
         let row = format!(
-            "| {} Mbit/s, {:.0} frames/s, {}, {round_trip_ms} ms | {} | {} | {} | {} | {} |\n",
+            "| {} Mbit/s, {:.0} frames/s, {}, {round_trip_ms} ms | {} | {} | {} | {} | {} | {} |\n",
             cell.mbit_s,
             1e6 / cell.frame_us as f64,
             table::of_loss(loss),
             share(seen.whole, seen.frames),
             seen.late,
+            seen.left_out,
             seen.silent_us.map_or_else(|| "–".to_owned(), |us| format!("{} ms", us / 1_000)),
             share(simulated.in_time, simulated.frames),
             if agrees { "agree" } else { "**DIFFER**" }
@@ -145,7 +146,7 @@ fn run_for_real(args: &Args) -> anyhow::Result<()> {
         out += &row;
     }
     if args.keep {
-        let table = format!("{} {} s each.\n\n{out}", docs::provenance(), args.seconds);
+        let table = format!("{} Until {} frames were whole.\n\n{out}", docs::provenance(), args.whole);
         docs::put(&workspace().join("docs/DESIGN.md"), BEGIN_REAL, END, &table)?;
     }
     if apart > 0 {

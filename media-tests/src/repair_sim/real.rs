@@ -54,10 +54,12 @@ pub const CELLS: [(Pictures, Loss, u64); 5] = [
 /// What was seen of a real cell, after the line was known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// Frames that were sent between the first and the last one that the viewer had.
+    /// Frames that the source gave between the first and the last one that the viewer had.
     pub frames: u64,
     /// Of those, the ones that the viewer had whole, as they were sent, and within the budget.
     pub whole: u64,
+    /// Those that the publisher left out, for the line took no more.
+    pub left_out: u64,
     /// Those that it had whole, and later.
     pub late: u64,
     /// How many times frames were missing in a row, be it one or many.
@@ -82,11 +84,12 @@ impl Seen {
     }
 }
 
-/// Runs a cell for so many seconds of pictures.
+/// Runs a cell until the viewer has so many whole frames after the first [`WARM_UP`]: how long it takes to the first picture is
+/// no matter.
 ///
 /// # Errors
 /// Where a process does not do what it should.
-pub fn run(pictures: Pictures, cell: &Cell, seconds: u64) -> anyhow::Result<Seen> {
+pub fn run(pictures: Pictures, cell: &Cell, whole: u64) -> anyhow::Result<Seen> {
     let stack = Stack::start()?;
     let profile = stack.dir.path().join("line.toml");
     let (config, there) = (line(cell, cell.round_trip_us, true, 0), path(&profile)?);
@@ -110,8 +113,8 @@ pub fn run(pictures: Pictures, cell: &Cell, seconds: u64) -> anyhow::Result<Seen
     let budget = (cell.budget_us / 1_000).to_string();
     let fixed = ["--source", &source, "--loop", "--passthrough", "--ledger", path(&sent)?, "--path", &way];
     let mut publisher = stack.publish(&[&fixed[..], &["--budget", &budget]].concat())?;
-    let seconds = seconds.to_string();
-    let mut viewer = stack.watch(&["--duration", &seconds, "--ledger", path(&came)?])?;
+    let frames = (WARM_UP + whole).to_string();
+    let mut viewer = stack.watch(&["--frames", &frames, "--ledger", path(&came)?])?;
     summary(&mut viewer, Duration::from_secs(120))?;
     ensure!(viewer.wait(PATIENCE)?.success(), "{}", viewer.stderr());
     publisher.stop()?;
@@ -141,18 +144,20 @@ fn silent(ledger: &[Record], dark: &[Blackout]) -> Option<u64> {
 
 fn compare(sent: &Ledger, came: &Ledger, budget_us: u64) -> anyhow::Result<Seen> {
     let (first, last) = came.keys().next().zip(came.keys().last()).context("no frame came")?;
-    let counted: Vec<_> = sent.range((first + WARM_UP).min(*last)..=*last).collect();
-    let same = |f: &(&u64, &Frame)| came.get(f.0).filter(|c| c.sum == f.1.sum);
-    let ages: Vec<i64> = counted.iter().filter_map(same).filter_map(|c| c.age_us).collect();
-    let came_at_all = counted.iter().filter_map(same).count();
+    // A number is given to each frame of the source, to those as well that the publisher leaves out.
+    let counted = (first + WARM_UP).min(*last)..=*last;
+    let same = |n: u64| came.get(&n).zip(sent.get(&n)).filter(|(c, s)| c.sum == s.sum).map(|(c, _)| c);
+    let ages: Vec<i64> = counted.clone().filter_map(same).filter_map(|c| c.age_us).collect();
+    let came_at_all = counted.clone().filter_map(same).count();
     ensure!(ages.len() == came_at_all, "{} of {came_at_all} frames have an age", ages.len());
     let in_time = |c: &Frame| c.age_us.is_some_and(|age| age <= budget_us as i64);
-    let kept: Vec<bool> = counted.iter().map(|f| same(f).is_some_and(in_time)).collect();
+    let kept: Vec<bool> = counted.clone().map(|n| same(n).is_some_and(in_time)).collect();
+    let left_out = counted.filter(|n| !sent.contains_key(n)).count();
     let late = came_at_all - kept.iter().filter(|kept| **kept).count();
     let whole = kept.iter().filter(|kept| **kept).count();
     let gaps = kept.windows(2).filter(|pair| pair[0] && !pair[1]).count() + usize::from(kept.first() == Some(&false));
-    let [frames, whole, late, gaps] = [kept.len(), whole, late, gaps].map(|n| n as u64);
-    Ok(Seen { frames, whole, late, gaps, silent_us: None })
+    let [frames, whole, left_out, late, gaps] = [kept.len(), whole, left_out, late, gaps].map(|n| n as u64);
+    Ok(Seen { frames, whole, left_out, late, gaps, silent_us: None })
 }
 
 /// A frame of a ledger. Those that came have an age, where it is known.
@@ -236,13 +241,13 @@ mod tests {
     #[test]
     fn what_is_seen_agrees_within_the_bounds_and_not_beyond() {
         let sim = |in_time| Outcome { frames: 4_000, in_time, ..Outcome::default() };
-        let seen = |whole| Seen { frames: 300, whole, late: 0, gaps: 300 - whole, silent_us: None };
+        let seen = |whole| Seen { frames: 300, whole, left_out: 0, late: 0, gaps: 300 - whole, silent_us: None };
         assert!(seen(300).agrees(&sim(4_000)) && seen(298).agrees(&sim(3_990)));
         assert!(!seen(270).agrees(&sim(4_000)), "a tenth is missing");
         assert!(!seen(300).agrees(&sim(3_600)), "better than can be");
         assert!(seen(265).agrees(&sim(3_600)));
         // Thirty missing one by one say more than three times ten.
-        let in_a_row = |gaps| Seen { frames: 300, whole: 246, late: 0, gaps, silent_us: None };
+        let in_a_row = |gaps| Seen { frames: 300, whole: 246, left_out: 0, late: 0, gaps, silent_us: None };
         assert!(
             !in_a_row(54).agrees(&sim(3_600)) && in_a_row(6).agrees(&sim(3_600)) && !in_a_row(6).agrees(&sim(4_000))
         );
@@ -252,13 +257,16 @@ mod tests {
     fn frames_count_from_the_first_after_the_line_is_known_to_the_last_that_came_where_they_came_in_time() {
         let frame = |sum: String, age_us| Frame { sum, age_us: Some(age_us) };
         let of = |frames: std::ops::Range<u64>| frames.map(|f| (f, frame(f.to_string(), 1_000))).collect::<Ledger>();
-        let (sent, mut came) = (of(0..1_000), of(100..900));
+        let (mut sent, mut came) = (of(0..1_000), of(100..900));
+        // One that the publisher left out counts as one that the line took.
+        sent.remove(&450);
+        came.remove(&450);
         came.remove(&150);
         came.remove(&500);
         came.insert(600, frame("torn".to_owned(), 1_000));
         came.insert(700, frame("700".to_owned(), 100_001));
         came.insert(800, frame("800".to_owned(), 100_000));
-        let seen = Seen { frames: 900 - 100 - WARM_UP, whole: 620 - 3, late: 1, gaps: 3, silent_us: None };
+        let seen = Seen { frames: 900 - 100 - WARM_UP, whole: 620 - 4, left_out: 1, late: 1, gaps: 4, silent_us: None };
         assert_eq!(compare(&sent, &came, 100_000).unwrap(), seen);
         assert!(compare(&sent, &Ledger::new(), 100_000).is_err());
         came.insert(400, Frame { sum: "400".to_owned(), age_us: None });

@@ -67,14 +67,13 @@ fn a_load_test_shows_rates_loss_ages_and_cpu_while_it_runs_on_wide_and_narrow_te
     top.until(PATIENCE, |s| parts.iter().all(|p| s.contains(p)) && garbled(s, 60).is_empty())?;
     top.keep("top-60x20")?;
     top.press(&["q"])?;
-    top.until(PATIENCE, |s| !s.contains("Feeds (2)"))?;
+    ensure!(top.end(PATIENCE)? == 0, "{}", top.screen()?);
 
     tmux.resize(NARROW)?;
     tmux.until(PATIENCE, |s| is_whole(s, NARROW))?;
     tmux.keep("load-60x20")?;
     tmux.press(&["q"])?;
-    // What it is worth then is told by its exit code too, which other tests look at.
-    tmux.until(PATIENCE, |s| s.contains("ENDED EARLY"))?;
+    ensure!(tmux.end(PATIENCE)? == 99, "{}", tmux.screen()?);
 
     // The control: where nobody says what the relay costs, no figure stands there.
     let blind = load(&stack, &[])?;

@@ -10,6 +10,10 @@
 //!   queue, and its acknowledgements make the pace.
 //! - a line that is not paced (LAN): [`OPEN_WINDOW`].
 //!
+//! A line with no queue above [`SILENT_QUEUE_US`], and from which nothing is heard for [`SILENT_FROM_US`], is sent to as before, up to
+//! [`SILENT_US`] of the target: the window is what is in flight and [`SILENT_STEP_US`] more. So the picture is there again as soon
+//! as a line that was dark carries, rather than after the next probe timeout, which doubles each time (RFC 9002 section 6.2.1).
+//!
 //! There is no slow start: the grant is what the line was measured for. Explicit congestion marks (ECN) are not used.
 
 use super::seat::Line;
@@ -27,6 +31,13 @@ use trocar_proto::units::{Bitrate, Micros};
 pub const GRANT_UNKNOWN: Bitrate = Bitrate(20_000_001);
 /// How long an acknowledgement waits at the other end at most, with what timers add, in microseconds.
 pub(super) const ACK_US: u64 = 7_000;
+/// From when on a line is silent, how much is sent to it then, and by how much the window is ahead: by time, in microseconds; the
+/// latter two at the target.
+const SILENT_FROM_US: u64 = 20_000;
+const SILENT_US: u64 = 500_000;
+const SILENT_STEP_US: u64 = 20_000;
+/// A longer queue is not sent to while it is silent: it stalls, perhaps.
+const SILENT_QUEUE_US: u64 = 20_000;
 /// Bytes in flight where nothing is paced, and at most.
 const OPEN_WINDOW: u64 = 8 << 20;
 const WINDOW_MAX: u64 = 64 << 20;
@@ -157,7 +168,20 @@ pub struct LineControl {
     smoothed_us: u64,
     batch: Vec<PacketResult>,
     window: u64,
+    unheard: Unheard,
     shared: Arc<Shared>,
+}
+
+/// What left since the last acknowledgement.
+#[derive(Debug, Clone, Copy)]
+struct Unheard {
+    bytes: u64,
+    /// When the first of it left.
+    since: Instant,
+    /// Bytes in flight before.
+    before: u64,
+    /// The window, while the line is silent.
+    window: u64,
 }
 
 impl LineControl {
@@ -180,6 +204,7 @@ impl LineControl {
             smoothed_us: 333_000,
             batch: Vec::with_capacity(BATCH),
             window: 0,
+            unheard: Unheard { bytes: 0, since: now, before: 0, window: 0 },
             shared: Arc::new(shared),
         };
         made.settle(now);
@@ -224,9 +249,23 @@ impl LineControl {
         s.state.store(state, Ordering::Relaxed);
     }
 
+    /// Takes what leaves, and makes the window where the line is silent. See the module.
+    fn listen(&mut self, now: Instant, leaves: u64) {
+        let u = &mut self.unheard;
+        if u.bytes == 0 {
+            u.since = now;
+        }
+        u.bytes = u.bytes.saturating_add(leaves);
+        let silent = now.saturating_duration_since(u.since) >= Duration::from_micros(SILENT_FROM_US);
+        let target = self.control.target();
+        if silent && self.control.queueing_delay_us() < SILENT_QUEUE_US && u.bytes < bytes(target, SILENT_US) {
+            let step = bytes(target, SILENT_STEP_US).max(WINDOW_MIN_PACKETS * u64::from(self.mtu));
+            u.window = u.before.saturating_add(u.bytes).saturating_add(step).min(WINDOW_MAX);
+        }
+    }
+
     /// See the module.
     fn window_for(&self, now: Micros) -> u64 {
-        let bytes = |rate: Bitrate, us: u64| (rate.0 as f64 / 8e6 * us as f64) as u64;
         let least = WINDOW_MIN_PACKETS * u64::from(self.mtu);
         let rate = self.control.pacing_rate(now);
         let window = match self.control.pace(now) {
@@ -246,11 +285,17 @@ impl LineControl {
     }
 }
 
+/// What leaves at a rate in so many microseconds.
+fn bytes(rate: Bitrate, us: u64) -> u64 {
+    (rate.0 as f64 / 8e6 * us as f64) as u64
+}
+
 impl Controller for LineControl {
-    fn on_sent(&mut self, now: Instant, _bytes: u64, _last_packet_number: u64) {
+    fn on_sent(&mut self, now: Instant, bytes: u64, _last_packet_number: u64) {
         if self.shared.granted.load(Ordering::Relaxed) != self.granted {
             self.settle(now);
         }
+        self.listen(now, bytes);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _app_limited: bool, rtt: &RttEstimator) {
@@ -260,7 +305,8 @@ impl Controller for LineControl {
         self.note(now, PacketResult { bytes, sent, arrived: Some(at.0.cast_signed()) });
     }
 
-    fn on_end_acks(&mut self, now: Instant, _in_flight: u64, _app_limited: bool, _largest: Option<u64>) {
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, _app_limited: bool, _largest: Option<u64>) {
+        self.unheard = Unheard { bytes: 0, since: now, before: in_flight, window: 0 };
         self.hand_over(now);
         self.control.handle_round_trip(self.micros(now), self.smoothed_us);
         self.settle(now);
@@ -280,7 +326,7 @@ impl Controller for LineControl {
     }
 
     fn window(&self) -> u64 {
-        self.window
+        self.window.max(self.unheard.window)
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

@@ -8,7 +8,8 @@ use quinn::congestion::CubicConfig;
 use rig::{Config, Seen, run};
 use std::sync::Arc;
 use trocar_proto::link::LinkConfig;
-use trocar_proto::link::config::{Delay, Line, Loss};
+use trocar_proto::link::config::{Blackout, Delay, Line, Loss};
+use trocar_proto::link::trace::Trace;
 use trocar_proto::session::feed::Purpose;
 use trocar_proto::units::Bitrate;
 
@@ -130,6 +131,75 @@ fn a_longer_way_costs_no_frame() {
     println!("30 then 5 Mbit/s: {} kept out, queue p95 {:.1} ms", s.kept_out, s.queue(8, 0.95));
     assert!(s.kept_out > 200, "the control: a way that takes a quarter of it");
     assert!(s.queue(8, 0.95) < 50.0, "whose queue is not taken for its length: {} ms", s.queue(8, 0.95));
+}
+
+/// Dark for so long, again and again.
+const fn dark(ms: f64) -> Blackout {
+    Blackout { start_ms: 5_000.0, length_ms: ms, every_ms: Some(1_500.0) }
+}
+
+/// 20 Mbit/s on a line that takes twice that and is dark in both directions.
+fn darkened(ms: f64, granted: u64, transport: fn(&mut quinn::TransportConfig)) -> Seen {
+    let connected: fn(&quinn_proto::Connection) = match granted {
+        20 => |c| granted_to(c.congestion_state(), Bitrate(20_000_000)),
+        _ => |c| granted_to(c.congestion_state(), Bitrate(40_000_000)),
+    };
+    let c = config(LinkConfig { blackout: vec![dark(ms)], ..link(40.0, 15.0, 0.0) }, 15.0, 20_000_000);
+    let back = LinkConfig { blackout: vec![dark(ms)], ..c.back };
+    run(&Config { back, transport, connected, ..c }, SECONDS)
+}
+
+/// What comes first after each dark time: how long after its end, and how old, in milliseconds; the largest ones.
+fn after(ms: f64, s: &Seen) -> (f64, f64) {
+    let all = s.after_dark(&dark(ms));
+    assert!(all.len() >= 5, "{all:?}");
+    all.iter().fold((0.0, 0.0), |most: (f64, f64), a| (most.0.max(a.0), most.1.max(a.1)))
+}
+
+/// A frame every 16.7 ms, 15 ms of way.
+#[test]
+fn after_the_dark_the_next_frame_is_there_at_once() {
+    for ms in [50.0, 100.0, 200.0, 300.0, 500.0] {
+        for granted in [20, 40] {
+            let s = darkened(ms, granted, |_| ());
+            let (first, age) = after(ms, &s);
+            println!(
+                "dark for {ms} ms, {granted} Mbit/s granted: {} kept out; first after {first} ms, {age} ms old",
+                s.kept_out
+            );
+            assert_eq!(s.kept_out, 0, "{ms} ms, {granted} Mbit/s granted");
+            assert!(first < 35.0, "{first} ms after {ms} ms, {granted} Mbit/s granted");
+        }
+    }
+    let s = darkened(300.0, 40, cubic);
+    let (first, age) = after(300.0, &s);
+    println!("Cubic, dark for 300 ms: {} kept out; first after {first} ms, {age} ms old", s.kept_out);
+    assert!(s.kept_out > 50 && first > 100.0 && age > 200.0, "the control: {first} ms, {age} ms");
+}
+
+/// A line that loses nothing and holds everything back for 300 ms: what was sent meanwhile is a queue then.
+fn held_back(mbit_s: u32) -> Seen {
+    // Each chance is one for 1,504 bytes.
+    let chances = |ms: u32| (ms * mbit_s / 12 - (ms - 1) * mbit_s / 12) as usize;
+    let carried = (1..=SECONDS as u32 * 1_000).filter(|ms| !(6_000..6_300).contains(ms));
+    let trace: String = carried.flat_map(|ms| std::iter::repeat_n(format!("{ms}\n"), chances(ms))).collect();
+    let trace = Some(Trace::parse(&trace).unwrap());
+    let there =
+        LinkConfig { line: Some(Line { trace, queue_ms: Some(1_000.0), ..Line::default() }), ..link(40.0, 15.0, 0.0) };
+    let c = config(there, 15.0, 20_000_000);
+    run(&Config { connected: |c| granted_to(c.congestion_state(), Bitrate(40_000_000)), ..c }, SECONDS)
+}
+
+#[test]
+fn what_a_line_held_back_is_drained_in_less_time_than_it_was_held() {
+    let late_for = |s: &Seen| (s.last_above(100_000) - 6_300_000.0) / 1e3;
+    let s = held_back(40);
+    println!("held back for 300 ms: {} kept out, older than 100 ms for {} ms after it", s.kept_out, late_for(&s));
+    assert_eq!(s.kept_out, 0);
+    assert!(late_for(&s) < 300.0, "{} ms", late_for(&s));
+    let s = held_back(22);
+    println!("with little to spare: {} kept out, for {} ms", s.kept_out, late_for(&s));
+    assert!(late_for(&s) > 300.0, "the control: {} ms", late_for(&s));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Endpoint, Endpoin
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use trocar_proto::link::config::Blackout;
 use trocar_proto::link::{Fate, Link, LinkConfig};
 use trocar_proto::media::rate::SharedLine;
 use trocar_proto::session::feed::Purpose;
@@ -122,6 +123,21 @@ impl Seen {
     pub(in crate::quic) fn age_of(&self, stream: u8, from: u64, share: f64) -> f64 {
         let its = |a: &&(u8, u64, u64)| a.0 == stream && a.2 >= from * 1_000_000;
         quantile(self.by_stream.iter().filter(its).map(|a| a.2 - a.1), share)
+    }
+
+    /// Of each dark time: how long after its end the first datagram came that left after it, and how old that was, in milliseconds.
+    pub(in crate::quic) fn after_dark(&self, dark: &Blackout) -> Vec<(f64, f64)> {
+        let us = |ms: f64| (ms * 1e3) as u64;
+        let last = self.arrived.iter().map(|a| a.1).max().unwrap_or(0);
+        let ends = (0..).map(|n| us(dark.start_ms + dark.length_ms) + n * us(dark.every_ms.unwrap_or(1e9)));
+        let first = |end: u64| self.arrived.iter().filter(|a| a.1 > end).min_by_key(|a| a.1);
+        let ends = ends.take_while(|end| end + 1_000_000 < last);
+        ends.filter_map(|end| first(end).map(|a| ((a.1 - end) as f64 / 1e3, (a.1 - a.0) as f64 / 1e3))).collect()
+    }
+
+    /// When the last datagram came that was older than so many microseconds.
+    pub(in crate::quic) fn last_above(&self, us: u64) -> f64 {
+        self.arrived.iter().filter(|a| a.1 - a.0 > us).map(|a| a.1).max().unwrap_or(0) as f64
     }
 
     /// A quantile of the wait for the line, in milliseconds.

@@ -94,11 +94,11 @@ pub fn run(line: &Line, at: Place, seed: u64, seconds: u64) -> anyhow::Result<Ou
     let rate = of("bits_per_second")? / 1e6;
     let filled = line.iperf_mbit_s > line.mbit_s;
     Ok(Outcome {
-        capacity_mbit_s: filled.then_some(Pair { said: rate, truth: line.mbit_s }),
-        rate_mbit_s: Some(Pair { said: rate, truth: ran.flow.mbit_s(0) }),
-        lost: Some(Pair { said: ran.lost as f64, truth: ran.flow.lost() as f64 }),
+        capacity_mbit_s: filled.then_some(Pair::new(rate, line.mbit_s)),
+        rate_mbit_s: Some(Pair::new(rate, ran.flow.mbit_s(0))),
+        lost: Some(Pair::new(ran.lost as f64, ran.flow.lost() as f64)),
         sent: ran.flow.sent(),
-        jitter_ms: Some(Pair { said: of("jitter_ms")?, truth: ran.flow.smoothed_jitter_us() / 1_000.0 }),
+        jitter_ms: Some(Pair::new(of("jitter_ms")?, ran.flow.smoothed_jitter_us() / 1_000.0)),
         rtt_ms: None,
     })
 }

@@ -116,6 +116,16 @@ pub struct Pair {
     pub said: f64,
     /// By the ledger.
     pub truth: f64,
+    /// ± of it, by the tool: how far off it may be.
+    pub bar: Option<f64>,
+}
+
+impl Pair {
+    /// Of a tool that says no error bar.
+    #[must_use]
+    pub const fn new(said: f64, truth: f64) -> Self {
+        Self { said, truth, bar: None }
+    }
 }
 
 /// What a tool says of a line. None: it does not say.

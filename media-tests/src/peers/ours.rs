@@ -89,14 +89,17 @@ pub fn run(line: &Line, at: Place, seed: u64, seconds: u64) -> anyhow::Result<Ou
     let [there, back] = &m.idle;
     let ms = |us: f64| us / 1_000.0;
     Ok(Outcome {
-        capacity_mbit_s: Some(Pair { said: up("capacity_mbit_s")?, truth: line.mbit_s }),
-        rate_mbit_s: None,
-        lost: Some(Pair { said: up("idle/lost")?, truth: there.lost() as f64 }),
-        sent: there.sent(),
-        jitter_ms: Some(Pair { said: ms(up("idle/jitter_us/p95")?), truth: ms(there.variation_us(0.95)) }),
-        rtt_ms: Some(Pair {
-            said: ms(figure(&m.report, "/result/path/rtt_idle_us/p50")?),
-            truth: ms(there.delay_us() + back.delay_us()),
+        capacity_mbit_s: Some(Pair {
+            bar: Some(up("capacity_uncertainty_mbit_s")?),
+            ..Pair::new(up("capacity_mbit_s")?, line.mbit_s)
         }),
+        rate_mbit_s: None,
+        lost: Some(Pair::new(up("idle/lost")?, there.lost() as f64)),
+        sent: there.sent(),
+        jitter_ms: Some(Pair::new(ms(up("idle/jitter_us/p95")?), ms(there.variation_us(0.95)))),
+        rtt_ms: Some(Pair::new(
+            ms(figure(&m.report, "/result/path/rtt_idle_us/p50")?),
+            ms(there.delay_us() + back.delay_us()),
+        )),
     })
 }

@@ -105,14 +105,14 @@ fn outcome(line: &Line, said: &Value, ledger: &[Record]) -> anyhow::Result<Outco
     let (answers, acknowledgments) =
         (Flow::of(ledger, Direction::Up, |l| !is_data(l)), Flow::of(ledger, Direction::Down, |_| true));
     Ok(Outcome {
-        capacity_mbit_s: Some(Pair { said: figure(said, "/link/bandwidth")?, truth: line.mbit_s }),
-        rate_mbit_s: Some(Pair { said: figure(said, "/recv/mbitRate")?, truth: data.mbit_s(BELOW) }),
-        lost: Some(Pair { said: figure(said, "/recv/packetsLost")?, truth: data.lost() as f64 }),
+        capacity_mbit_s: Some(Pair::new(figure(said, "/link/bandwidth")?, line.mbit_s)),
+        rate_mbit_s: Some(Pair::new(figure(said, "/recv/mbitRate")?, data.mbit_s(BELOW))),
+        lost: Some(Pair::new(figure(said, "/recv/packetsLost")?, data.lost() as f64)),
         sent: data.sent(),
         jitter_ms: None,
-        rtt_ms: Some(Pair {
-            said: figure(said, "/link/rtt")?,
-            truth: (answers.delay_us() + acknowledgments.delay_us()) / 1_000.0,
-        }),
+        rtt_ms: Some(Pair::new(
+            figure(said, "/link/rtt")?,
+            (answers.delay_us() + acknowledgments.delay_us()) / 1_000.0,
+        )),
     })
 }

@@ -64,7 +64,8 @@ fn cell(pair: Option<Pair>, digits: usize) -> String {
                 off if off.is_finite() => format!("{off:+.1} %"),
                 _ => format!("{:+.digits$}", p.said - p.truth),
             };
-            format!("{:.digits$} ({:.digits$}; {off})", p.said, p.truth)
+            let bar = p.bar.map_or_else(String::new, |bar| format!(" ± {bar:.digits$}"));
+            format!("{:.digits$}{bar} ({:.digits$}; {off})", p.said, p.truth)
         },
     )
 }
@@ -87,9 +88,10 @@ mod tests {
 
     #[test]
     fn a_cell_says_what_was_said_the_truth_and_how_far_it_is_off() {
-        let pair = |said, truth| Some(Pair { said, truth });
+        let pair = |said, truth| Some(Pair::new(said, truth));
         assert_eq!(cell(pair(5.7, 6.0), 2), "5.70 (6.00; -5.0 %)");
         assert_eq!(cell(pair(0.1, 0.0), 2), "0.10 (0.00; +0.10)");
+        assert_eq!(cell(Some(Pair { bar: Some(0.4), ..Pair::new(5.7, 6.0) }), 2), "5.70 ± 0.40 (6.00; -5.0 %)");
         assert_eq!(cell(None, 2), "–");
         assert_eq!(lost(pair(12.0, 12.0), 500), "12 of 500 (12; exact)");
         assert_eq!(lost(pair(9.0, 12.0), 500), "9 of 500 (12; -3)");

@@ -163,11 +163,9 @@ impl Slices {
     /// By how much the delay grew from one slice to the next, in microseconds, where it was even before and has been even since: a queue
     /// grows and goes, another route is there at once. `noise` is the usual one of the delay.
     pub(super) fn step(&self, noise: f64) -> Option<f64> {
-        let newest = self.newest()?.first_sent;
-        let recent = self.closed.iter().rev().take_while(|s| s.first_sent + TREND_US >= newest);
         let mut delays = [0.0; TREND_SLICES];
         let mut n = 0;
-        for (slot, delay) in delays.iter_mut().zip(recent.filter_map(|s| s.delay)) {
+        for (slot, delay) in delays.iter_mut().zip(self.recent()) {
             *slot = delay.0 as f64;
             n += 1;
         }
@@ -182,14 +180,20 @@ impl Slices {
         })
     }
 
+    /// Smallest delay of each slice within [`TREND_US`] of the newest, and when that packet was sent; newest first.
+    fn recent(&self) -> impl Iterator<Item = (i64, u64)> {
+        let newest = self.newest().map_or(0, |s| s.first_sent);
+        let within = self.closed.iter().rev().take_while(move |s| s.first_sent + TREND_US >= newest);
+        within.filter_map(|s| s.delay)
+    }
+
     /// The line through the smallest delays of the newest slices, by the median of all slopes between two of them
     /// (Theil 1950, Sen 1968): up to 29 % of outliers do not move it.
     pub(super) fn trend(&self) -> Trend {
         let newest = self.newest().map_or(0, |s| s.first_sent);
         let mut points = [(0.0, 0.0); TREND_SLICES];
         let mut n = 0;
-        let recent = self.closed.iter().rev().take_while(|s| s.first_sent + TREND_US >= newest);
-        for (p, d) in points.iter_mut().zip(recent.filter_map(|s| s.delay)) {
+        for (p, d) in points.iter_mut().zip(self.recent()) {
             *p = (d.1 as f64 - newest as f64, d.0 as f64);
             n += 1;
         }

@@ -13,9 +13,6 @@ use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, Row, Table, Wrap}
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// From this many columns on, the wide ones are shown.
-const WIDE: u16 = 140;
-
 /// What is drawn, at one moment.
 pub(super) struct Scene<'a> {
     /// What is asked.
@@ -260,8 +257,7 @@ fn title(what: &str, shown: usize, all: usize, order: Option<&str>, look: Look) 
 }
 
 fn draw_sheet(frame: &mut Frame<'_>, area: Rect, sheet: Sheet<'_>, look: &mut Look) {
-    let wide = area.width >= WIDE;
-    let shown = |i: usize| sheet.columns.get(i).is_some_and(|c| wide || !c.wide);
+    let shown = |i: usize| sheet.columns.get(i).is_some_and(|c| area.width >= c.from);
     let visible = usize::from(area.height).saturating_sub(2);
     look.scroll = look.scroll.min(sheet.rows.len().saturating_sub(visible));
     let below = sheet.rows.len().saturating_sub(look.scroll + visible);
@@ -282,7 +278,7 @@ fn draw_sheet(frame: &mut Frame<'_>, area: Rect, sheet: Sheet<'_>, look: &mut Lo
         let cells = cells.into_iter().enumerate().filter(|(i, _)| shown(*i));
         Row::new(cells.filter_map(|(i, text)| Some(cell(sheet.columns.get(i)?, text))).collect::<Vec<_>>())
     };
-    let widths = sheet.columns.iter().filter(|c| wide || !c.wide).map(|c| match c.number {
+    let widths = sheet.columns.iter().filter(|c| area.width >= c.from).map(|c| match c.number {
         true => Constraint::Length(c.width),
         // Names take what is left.
         false if c.width > 8 => Constraint::Min(c.width),

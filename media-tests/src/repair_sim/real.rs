@@ -84,7 +84,7 @@ impl Seen {
     }
 }
 
-/// Runs a cell until the viewer has so many whole frames after the first [`WARM_UP`]: how long it takes to the first picture is
+/// Runs a cell until the viewer has so many whole frames after those in which the line is got to know: how long it takes to the first picture is
 /// no matter.
 ///
 /// # Errors

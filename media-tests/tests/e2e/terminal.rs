@@ -63,7 +63,10 @@ fn a_load_test_shows_rates_loss_ages_and_cpu_while_it_runs_on_wide_and_narrow_te
     top.until(PATIENCE, |s| cpu(s).iter().all(|c| c.is_some_and(|c| c > 0.0)) && s.contains("6 legs"))?;
     top.keep("top-120x40")?;
     top.resize(NARROW)?;
+    // Heads of columns are read whole, or not there.
+    let heads = ["Mbit/s legs missing keyreq  p99 ms", "out/s   shed   lost  RTT ms"];
     let parts = ["worker CPU ", "event socket", "refused ", "strangers ", "events lost ", "Feeds (2)", "Legs (6)"];
+    let parts = [&parts[..], &heads].concat();
     top.until(PATIENCE, |s| parts.iter().all(|p| s.contains(p)) && garbled(s, 60).is_empty())?;
     top.keep("top-60x20")?;
     top.press(&["q"])?;

@@ -131,9 +131,7 @@ fn silent(ledger: &[Record], dark: &[Blackout]) -> Option<u64> {
     let last = of_picture.last().copied()?;
     let mut all = Vec::new();
     for d in dark {
-        let every = d.every_ms.unwrap_or(1e12);
-        let ends = (0..).map(|n| ((d.start_ms + d.length_ms + f64::from(n) * every) * 1e3) as u64);
-        for end in ends.take_while(|end| *end < last) {
+        for end in d.ends().take_while(|end| *end < last) {
             // They stand in the order in which they went on, not in that in which they came.
             all.extend(of_picture.iter().filter(|at| **at >= end).min().map(|at| at - end));
         }

@@ -346,6 +346,14 @@ impl Blackout {
         let since = self.every_ms.map_or(since, |every| since % micros(every).max(1));
         since < micros(self.length_ms)
     }
+
+    /// When it is light again, each time; in microseconds from the origin of the caller's clock.
+    pub fn ends(&self) -> impl Iterator<Item = u64> {
+        let first = micros(self.start_ms) + micros(self.length_ms);
+        let times = if self.every_ms.is_some() { usize::MAX } else { 1 };
+        let every = self.every_ms.map_or(0, micros);
+        (0..).map(move |n: u64| first + n * every).take(times)
+    }
 }
 
 /// Milliseconds as microseconds, rounded to the nearest; 0 for what is negative or no number.
@@ -361,6 +369,15 @@ mod tests {
         let mut profile = Profile::default();
         change(&mut profile.down);
         profile.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_dark_ends_where_it_covers_no_more() {
+        let dark = Blackout { start_ms: 100.0, length_ms: 1.5, every_ms: Some(20.0) };
+        let ends: Vec<u64> = dark.ends().take(3).collect();
+        assert_eq!(ends, [101_500, 121_500, 141_500]);
+        assert!(ends.iter().all(|end| dark.covers(end - 1) && !dark.covers(*end)));
+        assert_eq!(Blackout { every_ms: None, ..dark }.ends().collect::<Vec<_>>(), [101_500]);
     }
 
     #[test]

@@ -256,9 +256,11 @@ impl LineControl {
             u.since = now;
         }
         u.bytes = u.bytes.saturating_add(leaves);
-        let silent = now.saturating_duration_since(u.since) >= Duration::from_micros(SILENT_FROM_US);
+        if now.saturating_duration_since(u.since) < Duration::from_micros(SILENT_FROM_US) {
+            return;
+        }
         let target = self.control.target();
-        if silent && self.control.queueing_delay_us() < SILENT_QUEUE_US && u.bytes < bytes(target, SILENT_US) {
+        if self.control.queueing_delay_us() < SILENT_QUEUE_US && u.bytes < bytes(target, SILENT_US) {
             let step = bytes(target, SILENT_STEP_US).max(WINDOW_MIN_PACKETS * u64::from(self.mtu));
             u.window = u.before.saturating_add(u.bytes).saturating_add(step).min(WINDOW_MAX);
         }

@@ -2,7 +2,6 @@
 
 mod rig;
 
-use super::line::granted_to;
 use super::{GRANT_UNKNOWN, line_figures, set_granted};
 use quinn::congestion::CubicConfig;
 use rig::{Config, Seen, run};
@@ -21,7 +20,7 @@ fn link(mbit_s: f64, one_way_ms: f64, loss_percent: f64) -> LinkConfig {
 
 fn config(there: LinkConfig, one_way_ms: f64, source: u64) -> Config {
     let back = link(1_000.0, one_way_ms, 0.0);
-    Config { there, back, then: None, source, streams: &[], shared: false, transport: |_| (), connected: |_| () }
+    Config { there, back, then: None, source, streams: &[], shared: false, transport: |_| (), granted: GRANT_UNKNOWN }
 }
 
 fn cubic(t: &mut quinn::TransportConfig) {
@@ -45,7 +44,7 @@ fn told(name: &str, s: &Seen) {
 #[test]
 fn one_per_cent_of_random_loss_costs_one_per_cent_where_cubic_collapses() {
     let c = config(link(1_000.0, 15.0, 1.0), 15.0, 50_000_000);
-    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(50_000_000)), ..c };
+    let c = Config { granted: Bitrate(50_000_000), ..c };
     let (ours, theirs) = (run(&c, SECONDS), run(&Config { transport: cubic, ..c }, SECONDS));
     told("ours", &ours);
     told("Cubic", &theirs);
@@ -58,7 +57,7 @@ fn one_per_cent_of_random_loss_costs_one_per_cent_where_cubic_collapses() {
 #[test]
 fn a_line_slower_than_the_grant_is_used_with_a_short_queue_where_cubic_fills_it() {
     let c = config(link(20.0, 15.0, 0.0), 15.0, 30_000_000);
-    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(30_000_000)), ..c };
+    let c = Config { granted: Bitrate(30_000_000), ..c };
     let (ours, theirs) = (run(&c, SECONDS), run(&Config { transport: cubic, ..c }, SECONDS));
     told("ours", &ours);
     told("Cubic", &theirs);
@@ -70,7 +69,7 @@ fn a_line_slower_than_the_grant_is_used_with_a_short_queue_where_cubic_fills_it(
 #[test]
 fn below_what_the_line_takes_frames_go_as_over_a_line_without_control() {
     let c = config(link(20.0, 15.0, 0.0), 15.0, 15_000_000);
-    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(20_000_000)), ..c };
+    let c = Config { granted: Bitrate(20_000_000), ..c };
     let s = run(&c, SECONDS);
     told("15 of 20 Mbit/s", &s);
     // A frame takes 12.5 ms on the line after 15 ms of way.
@@ -85,7 +84,7 @@ fn of_what_shares_a_line_voices_go_before_the_scope_and_the_scope_before_the_res
     const STREAMS: [(Purpose, u64); 4] =
         [(Room, 6_000_000), (Secondary, 2_200_000), (Scope, 6_000_000), (Voice, 528_000)];
     let c = Config { streams: &STREAMS, shared: true, ..config(link(10.0, 15.0, 0.0), 15.0, 0) };
-    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(15_000_000)), ..c };
+    let c = Config { granted: Bitrate(15_000_000), ..c };
     let (ours, theirs) = (run(&c, 20), run(&Config { shared: false, ..c }, 20));
     let share = |s: &Seen, n: usize| {
         let sent = (STREAMS[n].1 / 8 / 60 / 1_100).max(1) * 8 * 60 * 1_100;
@@ -106,8 +105,7 @@ fn of_what_shares_a_line_voices_go_before_the_scope_and_the_scope_before_the_res
 /// So much granted and sent on a way that is another one from the sixth second on.
 fn moved(before: LinkConfig, one_way_ms: f64, then: LinkConfig) -> Seen {
     let c = config(before, one_way_ms, 20_000_000);
-    let connected: fn(&quinn_proto::Connection) = |c| granted_to(c.congestion_state(), Bitrate(20_000_000));
-    run(&Config { then: Some((6, then)), connected, ..c }, SECONDS)
+    run(&Config { then: Some((6, then)), granted: Bitrate(20_000_000), ..c }, SECONDS)
 }
 
 fn jittery(one_way_ms: f64, more_ms: f64) -> LinkConfig {
@@ -140,13 +138,9 @@ const fn dark(ms: f64) -> Blackout {
 
 /// 20 Mbit/s on a line that takes twice that and is dark in both directions.
 fn darkened(ms: f64, granted: u64, transport: fn(&mut quinn::TransportConfig)) -> Seen {
-    let connected: fn(&quinn_proto::Connection) = match granted {
-        20 => |c| granted_to(c.congestion_state(), Bitrate(20_000_000)),
-        _ => |c| granted_to(c.congestion_state(), Bitrate(40_000_000)),
-    };
     let c = config(LinkConfig { blackout: vec![dark(ms)], ..link(40.0, 15.0, 0.0) }, 15.0, 20_000_000);
     let back = LinkConfig { blackout: vec![dark(ms)], ..c.back };
-    run(&Config { back, transport, connected, ..c }, SECONDS)
+    run(&Config { back, transport, granted: Bitrate(granted * 1_000_000), ..c }, SECONDS)
 }
 
 /// What comes first after each dark time: how long after its end, and how old, in milliseconds; the largest ones.
@@ -187,7 +181,7 @@ fn held_back(mbit_s: u32) -> Seen {
     let there =
         LinkConfig { line: Some(Line { trace, queue_ms: Some(1_000.0), ..Line::default() }), ..link(40.0, 15.0, 0.0) };
     let c = config(there, 15.0, 20_000_000);
-    run(&Config { connected: |c| granted_to(c.congestion_state(), Bitrate(40_000_000)), ..c }, SECONDS)
+    run(&Config { granted: Bitrate(40_000_000), ..c }, SECONDS)
 }
 
 #[test]
@@ -205,7 +199,7 @@ fn what_a_line_held_back_is_drained_in_less_time_than_it_was_held() {
 #[test]
 fn a_lan_is_not_paced() {
     let c = config(link(1_000.0, 0.1, 0.0), 0.1, 80_000_000);
-    let c = Config { connected: |c| granted_to(c.congestion_state(), Bitrate(80_000_000)), ..c };
+    let c = Config { granted: Bitrate(80_000_000), ..c };
     let s = run(&c, SECONDS);
     told("LAN", &s);
     // A frame takes 1.4 ms on the line; paced at twice the grant it would take 8 ms.

@@ -1,7 +1,7 @@
 //! Two ends of quinn's protocol and the emulator's line between them, on a clock that goes in steps: nothing here waits, so
 //! a machine under load changes nothing.
 
-use crate::quic::line::figures_of;
+use crate::quic::line::{figures_of, granted_to};
 use crate::quic::{Identity, client_config, server_config};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event};
@@ -80,9 +80,10 @@ pub(in crate::quic) struct Config {
     pub(in crate::quic) streams: &'static [(Purpose, u64)],
     /// They share the line by what they are for.
     pub(in crate::quic) shared: bool,
-    /// Changes the sender's transport, and its connection once it stands.
+    /// Changes the sender's transport.
     pub(in crate::quic) transport: fn(&mut quinn::TransportConfig),
-    pub(in crate::quic) connected: fn(&Connection),
+    /// What the sender's connection is told that it was granted, once it stands.
+    pub(in crate::quic) granted: Bitrate,
 }
 
 /// What was seen.
@@ -127,11 +128,9 @@ impl Seen {
 
     /// Of each dark time: how long after its end the first datagram came that left after it, and how old that was, in milliseconds.
     pub(in crate::quic) fn after_dark(&self, dark: &Blackout) -> Vec<(f64, f64)> {
-        let us = |ms: f64| (ms * 1e3) as u64;
         let last = self.arrived.iter().map(|a| a.1).max().unwrap_or(0);
-        let ends = (0..).map(|n| us(dark.start_ms + dark.length_ms) + n * us(dark.every_ms.unwrap_or(1e9)));
         let first = |end: u64| self.arrived.iter().filter(|a| a.1 > end).min_by_key(|a| a.1);
-        let ends = ends.take_while(|end| end + 1_000_000 < last);
+        let ends = dark.ends().take_while(|end| end + 1_000_000 < last);
         ends.filter_map(|end| first(end).map(|a| ((a.1 - end) as f64 / 1e3, (a.1 - a.0) as f64 / 1e3))).collect()
     }
 
@@ -264,7 +263,7 @@ impl Frames {
             self.connected = true;
             self.next = us;
             self.buffer = c.datagrams().send_buffer_space();
-            (config.connected)(c);
+            granted_to(c.congestion_state(), config.granted);
         }
         if us < self.next {
             return;
